@@ -1,0 +1,399 @@
+"""Every option of the system, once: its type, default, unit and source.
+
+A config file (`configs/*.py`) defines `get_config() -> Config` and nothing else. The command line
+changes single options: `--set inversion.num_steps=5 --set data.categories=bottle,cable`. The
+resolved config is plain JSON, written to the workdir and into every checkpoint.
+
+Read next: `configs/hazelnut.py` for an example, `train.py` for where it goes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from invad_jax.errors import UserError
+
+
+def _free(default: Any) -> Any:
+    """A field that may differ between the run that wrote a workdir and the one that reads it."""
+    return field(default=default, metadata={"free": True})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images. See `data/layouts.py` for what each layout expects on disk."""
+
+    name: str = "folder"
+    """Layout: `mvtec`, `folder`, `csv`, or a sample set that fetches itself: `hazelnut`,
+    `procedural`."""
+    root: str = _free("")
+    """Folder (or CSV/JSONL file) that holds the data set; relative to the current folder."""
+    categories: tuple[str, ...] = ("all",)
+    """Product types to use; `all` takes every one that is found."""
+    image_size: int = 256
+    """Side in pixels of the square that every image is resized to (PIL bilinear, no crop)."""
+    holdout_fraction: float = 0.1
+    """Share of the training normals, per category, kept out of training for the calibration; 0
+    calibrates on the training normals themselves."""
+    num_workers: int = _free(0)
+    """Grain worker processes that decode images; 0 decodes in threads of this process."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The frozen network that turns an image into a latent."""
+
+    name: str = "efficientnet_lite0"
+    """One of `encoders.ENCODERS`."""
+    weights: str = _free("auto")
+    """`auto`: the encoder's published weights (see `encoders/weights.py`); `random`: untrained, for
+    tests; else the path of a file, or of a VAE's workdir. What was loaded is compared by content,
+    so the path may change."""
+    stages: tuple[int, ...] = ()
+    """Indices of the blocks whose outputs are stacked; empty takes the encoder's own default."""
+    stage_resize: Literal["bilinear", "area"] = "bilinear"
+    """How the stages are brought to one grid: `bilinear` without antialiasing as published, or
+    `area`, the mean of all the positions a cell covers."""
+    pool: int = 1
+    """Side of the mean pooling applied to the stacked grid; 2 makes 8 x 8 out of 16 x 16."""
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """The network that predicts the noise. Sizes are the paper's unless a config makes them small."""
+
+    name: Literal["dit", "unet", "mlp"] = "dit"
+    width: int = 2048
+    depth: int = 16
+    """Blocks (dit, mlp)."""
+    num_heads: int = 8
+    """Attention heads (dit)."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the feed-forward layers over `width` (dit)."""
+    patch_size: int = 1
+    """Side in latent positions of one token (dit)."""
+    num_res_blocks: int = 2
+    """Residual blocks a level (unet)."""
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    """Width multipliers, one a level (unet)."""
+    attention_downsamplings: tuple[int, ...] = (2, 4, 8)
+    """Downsampling factors at which attention is applied (unet)."""
+    head_channels: int = 64
+    """Channels of one attention head (unet)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the activations; parameters and normalisations stay float32."""
+    remat: bool = _free(False)
+    """Recompute each block's activations in the backward pass, to save memory."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The forward process: linear betas over T steps (Ho et al. 2020)."""
+
+    num_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 2e-2
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation of the denoiser; defaults are the published ones where the paper gives them."""
+
+    num_steps: int = 10_000
+    batch_size: int = 64
+    """Global batch, over all devices and processes."""
+    learning_rate: float = 5e-5
+    """Peak, reached after the warm-up."""
+    warmup_steps: int = 1_000
+    initial_learning_rate: float = 1e-6
+    final_learning_rate: float = 1e-6
+    """End of the cosine."""
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 1.0
+    """Global norm."""
+    ema_decay: float = 0.999
+    """Reached gradually: at step s the decay is min(ema_decay, (1 + s) / (10 + s))."""
+    latent_stats: Literal["channel", "none"] = "channel"
+    """`channel` standardises the latents with statistics of the training set; `none` feeds them
+    raw, as the published code does."""
+    seed: int = 0
+    checkpoint_every: int = _free(1_000)
+    """Steps between two checkpoints; the last step always writes one."""
+    keep_checkpoints: int = _free(2)
+    log_every: int = _free(50)
+    """Steps between two lines in the log and TensorBoard."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How devices are laid out. `data` splits the batch; `fsdp` also splits the parameters."""
+
+    data: int = _free(-1)
+    """-1: all the devices that `fsdp` leaves."""
+    fsdp: int = _free(1)
+
+
+@dataclass(frozen=True)
+class InversionConfig:
+    """The probability-flow ODE from data to noise (`diffusion/inversion.py`)."""
+
+    num_steps: int = _free(3)
+    """S: Euler steps, and so function evaluations, an image."""
+    spacing: Literal["linspace", "paper", "quadratic", "cubic", "exponential"] = _free("linspace")
+    """Where the S timesteps lie; `linspace` is the published code's (0, 500, 999 for S = 3),
+    `paper` the paper's (333, 666, 999)."""
+    final_alpha_bar: float = _free(0.0)
+    """alpha_bar after the last step. 0 as published: x_T is then the last predicted noise."""
+    use_ema: bool = _free(True)
+    """Evaluate the averaged parameters; false takes the last raw ones, as the published code does."""
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """What x_T is compared with (`scoring.py`)."""
+
+    prior: Literal["standard_normal", "fitted"] = _free("standard_normal")
+    """`standard_normal`: N(0, I), the paper's. `fitted`: a Gaussian per position, fitted on the x_T
+    of normal images."""
+    prior_shrinkage: float = _free(0.1)
+    """Weight of the isotropic part in the fitted covariance, 0..1."""
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """From the two score terms to one image score and a decision (`calibration.py`)."""
+
+    false_positive_rate: float = _free(0.01)
+    """Share of normal images that may be called anomalous; sets the threshold."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How evaluation runs and what it draws."""
+
+    batch_size: int = _free(16)
+    num_examples: int = _free(6)
+    """Cases a category drawn in the report: the worst and the best."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole experiment."""
+
+    data: DataConfig = DataConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+    inversion: InversionConfig = InversionConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    eval: EvalConfig = EvalConfig()
+
+
+def load(path: str | Path) -> Config:
+    """Runs a config file and returns what its `get_config()` returns.
+
+    Raises:
+      UserError: the file is missing, fails, or returns something else than a `Config`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--config {path}: no such file{_nearest(path.name, _siblings(path))}")
+    spec = importlib.util.spec_from_file_location(f"_invad_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config {path}: not a Python file (expected configs/NAME.py)")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:  # a config is the user's code: anything can come out of it
+        raise UserError(f"--config {path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise UserError(f"--config {path}: get_config() returned {type(config).__name__}, not Config")
+    validate(config)
+    return config
+
+
+def override(config: Config, assignments: list[str] | tuple[str, ...]) -> Config:
+    """Applies `section.option=value` strings in order; values are typed by the annotations.
+
+    Raises:
+      UserError: unknown section or option (with the nearest names), or a value of another type.
+
+    >>> override(Config(), ["inversion.num_steps=5"]).inversion.num_steps
+    5
+    """
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        section_name, dot, option = name.strip().partition(".")
+        if not equals or not dot:
+            raise UserError(f"--set {assignment}: expected section.option=value")
+        section = getattr(config, section_name, None)
+        if not dataclasses.is_dataclass(section) or option not in _types(type(section)):
+            raise UserError(f"--set {name}: unknown option{_nearest(name, option_names())}")
+        value = _parse(text.strip(), _types(type(section))[option], name)
+        config = dataclasses.replace(
+            config, **{section_name: dataclasses.replace(section, **{option: value})}
+        )
+    validate(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """As nested plain values (tuples become lists), ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(values: dict[str, dict[str, Any]], source: str = "config") -> Config:
+    """The inverse of `to_dict`; options that `values` lacks take their defaults.
+
+    Raises:
+      UserError: an unknown section or option, or a value of another type; `source` names the file.
+    """
+    sections = {}
+    for section_name, options in values.items():
+        section_type = _types(Config).get(section_name)
+        if section_type is None or not isinstance(options, dict):
+            raise UserError(f"{source}: unknown section {section_name!r}")
+        unknown = sorted(set(options) - set(_types(section_type)))
+        if unknown:
+            name = f"{section_name}.{unknown[0]}"
+            raise UserError(f"{source}: unknown option {name}{_nearest(name, option_names())}")
+        typed = {
+            option: _check(value, _types(section_type)[option], f"{source}: {section_name}.{option}")
+            for option, value in options.items()
+        }
+        sections[section_name] = section_type(**typed)
+    config = Config(**sections)
+    validate(config)
+    return config
+
+
+def config_hash(config: Config) -> str:
+    """First 12 hex digits of the SHA-256 of the canonical JSON."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def frozen_differences(ours: Config, theirs: Config) -> list[str]:
+    """Options that differ and that a trained workdir does not allow to differ, as readable text.
+
+    Everything that decided the trained parameters is frozen; evaluation settings, paths and
+    settings of speed and logging are free.
+    """
+    differences = []
+    for section_name in _types(Config):
+        our_section, their_section = getattr(ours, section_name), getattr(theirs, section_name)
+        for option in dataclasses.fields(our_section):
+            a, b = getattr(our_section, option.name), getattr(their_section, option.name)
+            if a != b and not option.metadata.get("free"):
+                differences.append(f"{section_name}.{option.name} is {a!r}, was {b!r}")
+    return differences
+
+
+def option_names() -> list[str]:
+    """All options as `section.option`."""
+    return [f"{s}.{o}" for s, section in _types(Config).items() for o in _types(section)]
+
+
+def validate(config: Config) -> None:
+    """Checks ranges.
+
+    Raises:
+      UserError: the first option that is out of its range.
+    """
+    at_least = {
+        "data.image_size": 16, "data.num_workers": 0, "encoder.pool": 1, "denoiser.width": 1,
+        "denoiser.depth": 1, "denoiser.num_heads": 1, "denoiser.patch_size": 1,
+        "denoiser.num_res_blocks": 1, "denoiser.head_channels": 1, "diffusion.num_timesteps": 2,
+        "train.num_steps": 1, "train.batch_size": 1, "train.warmup_steps": 0,
+        "train.checkpoint_every": 1, "train.keep_checkpoints": 1, "train.log_every": 1,
+        "mesh.fsdp": 1, "inversion.num_steps": 1, "eval.batch_size": 1, "eval.num_examples": 0,
+    }  # fmt: skip
+    for name, low in at_least.items():
+        value = _get(config, name)
+        if value < low:
+            raise UserError(f"{name}={value}: must be at least {low}")
+    within = {
+        "data.holdout_fraction": (0.0, 0.9), "inversion.final_alpha_bar": (0.0, 1.0),
+        "scoring.prior_shrinkage": (0.0, 1.0), "calibration.false_positive_rate": (0.0, 1.0),
+        "train.ema_decay": (0.0, 1.0),
+    }  # fmt: skip
+    for name, (low, high) in within.items():
+        value = _get(config, name)
+        if not low <= value <= high:
+            raise UserError(f"{name}={value}: must lie between {low:g} and {high:g}")
+    if config.inversion.num_steps > config.diffusion.num_timesteps:
+        raise UserError(
+            f"inversion.num_steps={config.inversion.num_steps}: must be at most "
+            f"diffusion.num_timesteps={config.diffusion.num_timesteps}"
+        )
+    if not config.data.categories:
+        raise UserError("data.categories: empty; name some, or `all`")
+
+
+def _get(config: Config, name: str) -> Any:
+    section, option = name.split(".")
+    return getattr(getattr(config, section), option)
+
+
+def _types(section: type) -> dict[str, Any]:
+    return typing.get_type_hints(section)
+
+
+def _siblings(path: Path) -> list[str]:
+    return [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+
+
+def _nearest(name: str, candidates: list[str]) -> str:
+    near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
+    by_tail = [c for c in candidates if c.split(".")[-1] == name.split(".")[-1]]
+    found = list(dict.fromkeys(by_tail + near))[:3]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _parse(text: str, annotation: Any, name: str) -> Any:
+    """One command-line value as the annotated type; tuples are comma-separated."""
+    if typing.get_origin(annotation) is tuple:
+        item_type = typing.get_args(annotation)[0]
+        items = [item.strip() for item in text.strip("()[]").split(",")]
+        return tuple(_parse(item, item_type, name) for item in items if item)
+    if annotation is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UserError(f"--set {name}={text}: expected true or false")
+        return text.lower() in ("true", "1")
+    if annotation in (int, float):
+        try:
+            return annotation(text.replace("_", ""))
+        except ValueError:
+            kind = "a whole number" if annotation is int else "a number"
+            raise UserError(f"--set {name}={text}: expected {kind}") from None
+    return _check(text, annotation, f"--set {name}={text}")
+
+
+def _check(value: Any, annotation: Any, where: str) -> Any:
+    """A value from JSON or Python as the annotated type."""
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        choices = typing.get_args(annotation)
+        if value not in choices:
+            raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_check(item, typing.get_args(annotation)[0], where) for item in value)
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(annotation, type | types.GenericAlias) and type(value) is annotation:
+        return value
+    raise UserError(f"{where}: {value!r} is not of type {getattr(annotation, '__name__', annotation)}")

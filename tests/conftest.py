@@ -1,0 +1,27 @@
+"""Settings that hold for every test: CPU, strict shapes, one place that finds optional data."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu, once installed, would make JAX look for a TPU
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The optional folder of real images and golden numbers; skips where it is absent."""
+    path = Path(os.environ.get("INVAD_SHARED", PROJECT.parent / "shared"))
+    if not (path / "golden").is_dir():
+        pytest.skip(f"optional test data not found at {path} (set INVAD_SHARED to its folder)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden_dir(shared_dir: Path) -> Path:
+    """Numbers of the published PyTorch code."""
+    return shared_dir / "golden"
