@@ -1,0 +1,71 @@
+"""From data to noise: Euler steps of the probability-flow ODE. The heart of the method.
+
+In y = x / sqrt(alpha_bar) and sigma = sqrt((1 - alpha_bar) / alpha_bar) the ODE of Song et al.
+(2021) reads dy/dsigma = eps(x, t); `euler_step` is one Euler step of it (InvAD, section 3; DDIM
+read backwards). Read next: `scoring.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from invad_jax.diffusion.schedule import Plan
+
+EpsFn = Callable[[jax.Array, jax.Array], jax.Array]
+"""(x_t (B, h, w, C), t (1,) or (B,)) -> eps, shaped as x_t."""
+
+
+def euler_step(
+    x: jax.Array, eps: jax.Array, alpha_bar: jax.Array, alpha_bar_next: jax.Array
+) -> jax.Array:
+    """Moves x from one noise level to the next along the ODE.
+
+    Args:
+      x: (B, h, w, C), the state at level `alpha_bar`.
+      eps: (B, h, w, C), the noise predicted for it.
+      alpha_bar: scalar in (0, 1].
+      alpha_bar_next: scalar in [0, 1); 0 returns `eps` itself.
+    """
+    x0_hat = (x - jnp.sqrt(1.0 - alpha_bar) * eps) / jnp.sqrt(alpha_bar)
+    return jnp.sqrt(alpha_bar_next) * x0_hat + jnp.sqrt(1.0 - alpha_bar_next) * eps
+
+
+def invert(eps_fn: EpsFn, x0: jax.Array, plan: Plan) -> jax.Array:
+    """Carries latents to noise in S = len(plan.timesteps) function evaluations.
+
+    Deterministic. One timestep serves the whole batch, so `eps_fn` is given t of shape (1,).
+
+    Args:
+      eps_fn: the noise predictor.
+      x0: (B, h, w, C) float32.
+      plan: from `schedule.make_plan`.
+
+    Returns:
+      x_T, (B, h, w, C) float32: close to N(0, I) for typical x0.
+    """
+    timesteps, alpha_bar, alpha_bar_next = map(jnp.asarray, plan)
+
+    def body(i: jax.Array, x: jax.Array) -> jax.Array:
+        eps = eps_fn(x, timesteps[i][None])  # (B, h, w, C)
+        return euler_step(x, eps, alpha_bar[i], alpha_bar_next[i])
+
+    return jax.lax.fori_loop(0, len(plan.timesteps), body, x0)
+
+
+def invert_trajectory(eps_fn: EpsFn, x0: jax.Array, plan: Plan) -> tuple[jax.Array, jax.Array]:
+    """Like `invert`, keeping every state and every prediction, for figures and studies.
+
+    Returns:
+      states (S + 1, B, h, w, C), from x0 to x_T, and eps (S, B, h, w, C).
+    """
+
+    def body(x: jax.Array, step: Plan) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        eps = eps_fn(x, step.timesteps[None])  # (B, h, w, C)
+        x = euler_step(x, eps, step.alpha_bar, step.alpha_bar_next)
+        return x, (x, eps)
+
+    _, (states, eps) = jax.lax.scan(body, x0, Plan(*map(jnp.asarray, plan)))
+    return jnp.concatenate([x0[None], states]), eps  # (S + 1, B, h, w, C), (S, B, h, w, C)

@@ -1,0 +1,44 @@
+"""The training objective: predict the noise (Ho et al. 2020, equation 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def perturb(x0: jax.Array, noise: jax.Array, alpha_bar: jax.Array) -> jax.Array:
+    """x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise, one level per sample.
+
+    Args:
+      x0: (B, ...) float32.
+      noise: (B, ...) float32.
+      alpha_bar: (B,) float32, the level of each sample.
+    """
+    level = alpha_bar.reshape(alpha_bar.shape + (1,) * (x0.ndim - 1))  # (B, 1, ..., 1)
+    return jnp.sqrt(level) * x0 + jnp.sqrt(1.0 - level) * noise
+
+
+def eps_loss(
+    eps_fn: Callable[[jax.Array, jax.Array], jax.Array],
+    x0: jax.Array,
+    t: jax.Array,
+    noise: jax.Array,
+    alpha_bar: jax.Array,
+) -> jax.Array:
+    """Squared error of the predicted noise, averaged over positions and channels.
+
+    Args:
+      eps_fn: (x_t, t) -> predicted noise, shaped as x_t.
+      x0: (B, h, w, C) float32, clean latents.
+      t: (B,) int32 in 0..T-1.
+      noise: (B, h, w, C) float32, standard normal.
+      alpha_bar: (T,) float32, the whole schedule.
+
+    Returns:
+      (B,) float32.
+    """
+    x_t = perturb(x0, noise, alpha_bar[t])
+    error = eps_fn(x_t, t) - noise
+    return jnp.mean(jnp.square(error), axis=range(1, error.ndim))  # (B,)

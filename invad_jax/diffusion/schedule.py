@@ -1,0 +1,96 @@
+"""Noise levels: the forward process, and the plan of timesteps that an inversion follows.
+
+Everything here is NumPy float64 and runs once, on the host. Read next: `inversion.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Plan(NamedTuple):
+    """The steps of one inversion; a pytree, so it can be an argument of a compiled function."""
+
+    timesteps: np.ndarray
+    """(S,) int32, strictly rising, within 0..T-1: where the network is asked."""
+    alpha_bar: np.ndarray
+    """(S,) float32: alpha_bar at `timesteps`."""
+    alpha_bar_next: np.ndarray
+    """(S,) float32: alpha_bar that each step leads to."""
+
+
+def linear_alpha_bar(num_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
+    """alpha_bar_t = prod_{s <= t} (1 - beta_s) for linear betas (Ho et al. 2020, section 4).
+
+    Returns:
+      (T,) float64, falling from almost 1.
+    """
+    betas = np.linspace(beta_start, beta_end, num_timesteps, dtype=np.float64)
+    return np.cumprod(1.0 - betas)
+
+
+def spaced_timesteps(spacing: str, num_steps: int, num_timesteps: int) -> np.ndarray:
+    """S rising timesteps out of 0..T-1, as the named spacing lays them.
+
+    With u_i = i / (S - 1) for i = 0..S-1, rounded half to even:
+      `linspace`     (T - 1) u, as published code does: 0, 500, 999 for S = 3
+      `paper`        (T - 1) (i + 1) / S: 333, 666, 999 for S = 3
+      `quadratic`    (T - 1) u^2
+      `cubic`        (T - 1) u^3
+      `exponential`  T^u - 1
+    S = 1 has u = 0, and 1 for `paper`. Where rounding makes neighbours equal, the later one moves
+    up by the least that keeps all S distinct.
+
+    Args:
+      spacing: one of the names above.
+      num_steps: S, 1..T.
+      num_timesteps: T.
+
+    Returns:
+      (S,) int32.
+
+    Raises:
+      ValueError: an unknown spacing, or S outside 1..T.
+
+    >>> spaced_timesteps("linspace", 3, 1000).tolist()
+    [0, 500, 999]
+    """
+    if not 1 <= num_steps <= num_timesteps:
+        raise ValueError(f"num_steps={num_steps} must lie in 1..{num_timesteps}")
+    last, steps = num_timesteps - 1, np.arange(num_steps)
+    u = steps / max(num_steps - 1, 1)
+    positions = {
+        "linspace": last * u,
+        "paper": last * (steps + 1) / num_steps,
+        "quadratic": last * u**2,
+        "cubic": last * u**3,
+        "exponential": num_timesteps**u - 1,
+    }
+    if spacing not in positions:
+        raise ValueError(f"spacing={spacing!r} must be one of {', '.join(positions)}")
+    return _distinct(np.rint(positions[spacing]).astype(np.int64), last).astype(np.int32)
+
+
+def make_plan(alpha_bar: np.ndarray, timesteps: np.ndarray, final_alpha_bar: float = 0.0) -> Plan:
+    """The levels that an inversion passes: at each timestep, and the one it leads to.
+
+    Args:
+      alpha_bar: (T,) float64.
+      timesteps: (S,) rising integers.
+      final_alpha_bar: level after the last step; 0 as published, then x_T = eps(x, tau_S).
+    """
+    levels = alpha_bar[timesteps]
+    return Plan(
+        timesteps=np.asarray(timesteps, np.int32),
+        alpha_bar=levels.astype(np.float32),
+        alpha_bar_next=np.append(levels[1:], final_alpha_bar).astype(np.float32),
+    )
+
+
+def _distinct(timesteps: np.ndarray, last: int) -> np.ndarray:
+    """Makes a non-falling sequence strictly rising within 0..last, moving entries up if it can."""
+    offsets = np.arange(len(timesteps))
+    rising = np.maximum.accumulate(timesteps - offsets) + offsets
+    return np.minimum(rising, last - offsets[::-1])
