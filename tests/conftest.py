@@ -1,9 +1,10 @@
-"""Settings that hold for every test: CPU, strict shapes, one place that finds optional data."""
+"""Settings that hold for every test: CPU, eight devices, strict shapes, optional data."""
 
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu, once installed, would make JAX look for a TPU
-os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # for tests/multidevice; the others use the first
 
 from pathlib import Path
 

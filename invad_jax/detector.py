@@ -1,0 +1,79 @@
+"""The method as one pure function: encode, standardise, invert, score.
+
+What is here is what is trained, compiled, exported and served; nothing scores an image in another
+way. Read next: `diffusion/inversion.py`, then `scoring.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from invad_jax.diffusion.inversion import invert
+from invad_jax.diffusion.schedule import Plan
+from invad_jax.scoring import Scores, score
+
+Params = Any
+"""A pytree of arrays."""
+
+
+class LatentStats(NamedTuple):
+    """Per-channel statistics that bring latents to mean 0 and variance 1."""
+
+    mean: jax.Array
+    """(C,) float32."""
+    std: jax.Array
+    """(C,) float32, positive."""
+
+
+class DetectorVariables(NamedTuple):
+    """Every array that a detector needs."""
+
+    encoder: Params
+    denoiser: Params
+    latent_stats: LatentStats
+
+
+@flax.struct.dataclass
+class Detector:
+    """The pure functions of one detector; holds no array but the plan of its inversion."""
+
+    encode: Callable[[Params, jax.Array], jax.Array] = flax.struct.field(pytree_node=False)
+    """(encoder variables, image (B, H, W, 3) uint8) -> latent (B, h, w, C) float32."""
+    denoise: Callable[[Params, jax.Array, jax.Array], jax.Array] = flax.struct.field(
+        pytree_node=False
+    )
+    """(denoiser params, x_t (B, h, w, C), t (1,) or (B,)) -> eps (B, h, w, C) float32."""
+    plan: Plan
+    image_size: int = flax.struct.field(pytree_node=False)
+
+    def predict(self, variables: DetectorVariables, image: jax.Array) -> Scores:
+        """Scores images.
+
+        Args:
+          variables: all arrays.
+          image: (B, H, W, 3) uint8, RGB, H = W = image_size.
+        """
+        return self.score_latents(variables, self.encode(variables.encoder, image))
+
+    def score_latents(self, variables: DetectorVariables, latent: jax.Array) -> Scores:
+        """Scores latents as they come from the encoder, (B, h, w, C) float32."""
+        return score(self.invert(variables, latent), self.image_size)
+
+    def invert(self, variables: DetectorVariables, latent: jax.Array) -> jax.Array:
+        """Carries latents, (B, h, w, C) float32 from the encoder, to x_T of the same shape."""
+
+        def eps_fn(x: jax.Array, t: jax.Array) -> jax.Array:
+            return self.denoise(variables.denoiser, x, t)
+
+        return invert(eps_fn, standardise(latent, variables.latent_stats), self.plan)
+
+
+def standardise(latent: jax.Array, stats: LatentStats) -> jax.Array:
+    """(latent - mean) / std per channel; (B, h, w, C) float32 in and out."""
+    mean, std = (jnp.reshape(s, (1, 1, 1, -1)) for s in stats)
+    return (latent - mean) / std

@@ -1,0 +1,279 @@
+"""Evaluates a trained detector on its test set: every metric, every score, pictures, a page.
+
+    python -m invad_jax.eval --config configs/hazelnut.py
+    python -m invad_jax.eval --workdir runs/hazelnut --set inversion.num_steps=5 --out /tmp/five
+
+Read next: `detector.py`, the method itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from invad_jax import calibration as calibration_lib
+from invad_jax import files, metrics, report, runtime
+from invad_jax.calibration import Calibration
+from invad_jax.config import Config, config_hash, to_dict
+from invad_jax.data import layouts, preprocess
+from invad_jax.data.layouts import Sample
+from invad_jax.errors import UserError
+from invad_jax.figures import Case
+from invad_jax.inference import Model, calibrate, load_model, score_normals
+from invad_jax.runtime import log
+from invad_jax.sharding import batch_sharding
+from invad_jax.workdir import Workdir
+
+FUSIONS = ("calibrated", "test_minmax")
+
+
+class Evaluation(NamedTuple):
+    """Everything that is known of a test set, one row per sample."""
+
+    samples: tuple[Sample, ...]
+    gt_mask: np.ndarray
+    """(N, H, W) bool."""
+    has_mask: np.ndarray
+    """(N,) bool: whether the ground truth of every pixel is known; normals need no mask."""
+    anomaly_map: np.ndarray
+    """(N, H, W) float32."""
+    nll: np.ndarray
+    """(N,) float64."""
+    map_range: np.ndarray
+    """(N,) float64."""
+    image_score: dict[str, np.ndarray]
+    """Fusion name -> (N,) float64."""
+    decision: np.ndarray
+    """(N,) bool, of the calibrated score."""
+
+    @property
+    def gt_label(self) -> np.ndarray:
+        """(N,) int: 1 = anomalous."""
+        return np.array([sample.gt_label for sample in self.samples])
+
+
+def main(args: argparse.Namespace) -> None:
+    """From a workdir to `metrics.json`, the tables and the pictures."""
+    workdir = Workdir(runtime.default_workdir(args))
+    config = workdir.resolve(args.config, args.set)
+    dataset = layouts.load_dataset(config.data)
+    if not dataset.test:
+        raise UserError(f"data.root={config.data.root}: has no test images; use predict")
+    model = load_model(workdir, config)
+    fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
+    normals = score_normals(model, workdir, held_out or fit, held_out=bool(held_out))
+    calibration = calibrate(config, normals)
+
+    evaluation = evaluate(model, calibration, dataset.test)
+    speed = measure_speed(model, [sample.path for sample in dataset.test])
+    if runtime.is_primary():
+        out = Path(args.out) if args.out else workdir.path / "eval"
+        write(out, model, calibration, evaluation, speed, args.save_maps)
+
+
+def evaluate(model: Model, calibration: Calibration, samples: tuple[Sample, ...]) -> Evaluation:
+    """Scores the test set and reads its ground truth.
+
+    Memory: 5 bytes a test pixel for maps and masks, beside what the metrics take.
+    """
+    size, count = model.config.data.image_size, len(samples)
+    gt_mask, has_mask = read_ground_truth(samples, size)
+    anomaly_map = np.empty((count, size, size), np.float32)
+    nll, map_range = np.empty(count), np.empty(count)
+    with tqdm(total=count, desc="eval", unit="image", disable=not runtime.is_primary()) as bar:
+        for ids, scores in model.predict_paths([sample.path for sample in samples]):
+            anomaly_map[ids] = scores.anomaly_map
+            nll[ids], map_range[ids] = scores.nll, scores.map_range
+            bar.update(len(ids))
+    calibrated = calibration_lib.image_score(calibration, nll, map_range)
+    categories = [sample.category for sample in samples]
+    image_score = {
+        "calibrated": calibrated,
+        "test_minmax": calibration_lib.test_minmax(nll, map_range, categories),
+    }
+    decision = calibration_lib.decide(calibration, calibrated)
+    return Evaluation(
+        samples, gt_mask, has_mask, anomaly_map, nll, map_range, image_score, decision
+    )
+
+
+def read_ground_truth(samples: Sequence[Sample], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (N, S, S) bool, and whether each is known (N,) bool; a normal's is empty and known."""
+    gt_mask = np.zeros((len(samples), size, size), bool)
+    has_mask = np.ones(len(samples), bool)
+    for i, sample in enumerate(samples):
+        if sample.mask_path is not None:
+            gt_mask[i] = preprocess.read_mask(sample.mask_path, sample.path, size)
+        else:
+            has_mask[i] = sample.gt_label == 0
+    return gt_mask, has_mask
+
+
+def compute_metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """`fusion` of `metrics.json`; the pixel metrics, which no fusion changes, are made once."""
+    category = np.array([sample.category for sample in evaluation.samples])
+    rows_of: dict[str, dict[str, metrics.Metrics]] = {kind: {} for kind in FUSIONS}
+    for name in sorted(set(category)):
+        rows = np.flatnonzero(category == name)
+        gt_label = evaluation.gt_label[rows]
+        pixel = metrics.pixel_metrics(
+            evaluation.anomaly_map[rows], evaluation.gt_mask[rows], evaluation.has_mask[rows]
+        )
+        for kind in FUSIONS:
+            image = metrics.image_metrics(evaluation.image_score[kind][rows], gt_label)
+            rows_of[kind][name] = metrics.combine(image, pixel, gt_label)
+    return {
+        kind: {
+            "categories": {name: dataclasses.asdict(row) for name, row in categories.items()},
+            "mean": dataclasses.asdict(metrics.mean_over_categories(categories)),
+        }
+        for kind, categories in rows_of.items()
+    }
+
+
+def measure_speed(model: Model, paths: list[str], seconds: float = 2.0) -> dict[str, Any]:
+    """Throughput in batches and latency of single images, of the compiled detector alone.
+
+    Images are decoded and on the device before the clock starts; the compiler has run; every
+    measurement ends with the results on the device being ready.
+    """
+    size, batch_size = model.config.data.image_size, model.batch_size
+    some = itertools.islice(itertools.cycle(paths), batch_size)
+    image = np.stack([preprocess.read_image(path, size) for path in some])
+    batch_times = _time(model, image, seconds)
+    single_times = _time(model, image[: model.mesh.size], seconds)
+    return {
+        "batch_size": batch_size,
+        "images_per_second": batch_size / float(np.median(batch_times)),
+        "latency_ms_batch1": {
+            "p50": 1e3 * float(np.percentile(single_times, 50)),
+            "p95": 1e3 * float(np.percentile(single_times, 95)),
+        },
+    }
+
+
+def _time(model: Model, image: np.ndarray, seconds: float) -> list[float]:
+    on_device = jax.device_put(image, batch_sharding(model.mesh))
+    jax.block_until_ready(model.predict_batch(on_device))
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < 3:
+        start = time.perf_counter()
+        jax.block_until_ready(model.predict_batch(on_device))
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def write(
+    out: Path,
+    model: Model,
+    calibration: Calibration,
+    evaluation: Evaluation,
+    speed: dict[str, Any],
+    save_maps: bool,
+) -> None:
+    """Writes every file of an evaluation, and prints the table."""
+    config = model.config
+    fusion = compute_metrics(evaluation)
+    payload = {
+        "schema": 1,
+        "step": model.step,
+        "nfe": config.inversion.num_steps,
+        "seed": config.train.seed,
+        "config_hash": config_hash(config),
+        "versions": runtime.versions(),
+        "device": runtime.device_summary(),
+        "fusion": fusion,
+        "speed": speed,
+    }
+    cases = make_cases(evaluation, calibration, config)
+    report.write_scores_csv(out / "scores.csv", score_rows(evaluation, calibration))
+    report.write_metrics_csv(out / "metrics.csv", fusion)
+    report.write_evaluation_page(out / "report.html", payload, to_dict(config), calibration, cases)
+    if save_maps:
+        write_maps(out / "maps", evaluation)
+    report.write_metrics_json(out / "metrics.json", payload)
+    for name in FUSIONS:
+        print(f"\n{report.FUSION_TITLES[name]}\n{report.format_table(fusion[name])}")
+    log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html", out)
+
+
+def score_rows(evaluation: Evaluation, calibration: Calibration) -> list[dict[str, Any]]:
+    """Rows of `scores.csv`."""
+    return [
+        {
+            "path": sample.path,
+            "category": sample.category,
+            "defect": sample.defect,
+            "gt_label": sample.gt_label,
+            "nll": float(evaluation.nll[i]),
+            "map_range": float(evaluation.map_range[i]),
+            "image_score_calibrated": float(evaluation.image_score["calibrated"][i]),
+            "image_score_test_minmax": float(evaluation.image_score["test_minmax"][i]),
+            "threshold": calibration.threshold,
+            "decision": report.decision_word(evaluation.decision[i]),
+        }
+        for i, sample in enumerate(evaluation.samples)
+    ]
+
+
+def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config) -> list[Case]:
+    """The cases that the report draws: per category the worst and the best, by margin.
+
+    The margin of a sample is how far its score lies on the right side of the threshold.
+    """
+    score = evaluation.image_score["calibrated"]
+    margin = (score - calibration.threshold) * np.where(evaluation.gt_label == 1, 1, -1)
+    category = np.array([sample.category for sample in evaluation.samples])
+    chosen: list[int] = []
+    for name in sorted(set(category)):
+        ranked = sorted(np.flatnonzero(category == name), key=lambda i: margin[i])
+        worst = config.eval.num_examples - config.eval.num_examples // 2
+        best = max(worst, len(ranked) - config.eval.num_examples // 2)
+        chosen += ranked[:worst] + ranked[best:]
+    return [
+        Case(
+            path=evaluation.samples[i].path,
+            category=evaluation.samples[i].category,
+            defect=evaluation.samples[i].defect,
+            gt_label=evaluation.samples[i].gt_label,
+            image=preprocess.read_image(evaluation.samples[i].path, config.data.image_size),
+            gt_mask=evaluation.gt_mask[i] if evaluation.has_mask[i] else None,
+            anomaly_map=evaluation.anomaly_map[i],
+            image_score=float(score[i]),
+            nll=float(evaluation.nll[i]),
+            map_range=float(evaluation.map_range[i]),
+            threshold=calibration.threshold,
+            decision=bool(evaluation.decision[i]),
+        )
+        for i in chosen
+    ]
+
+
+def write_maps(out: Path, evaluation: Evaluation) -> None:
+    """One `<category>/<defect>/<stem>.npy` a sample, (H, W) float32."""
+    for sample, anomaly_map in zip(evaluation.samples, evaluation.anomaly_map, strict=True):
+        path = out / sample.category / sample.defect / f"{Path(sample.path).stem}.npy"
+        with files.replaced(path) as temporary, temporary.open("wb") as stream:
+            np.save(stream, anomaly_map)
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = runtime.make_parser(__doc__)
+    parser.add_argument("--out", metavar="DIR", help="default <workdir>/eval")
+    parser.add_argument("--save-maps", action="store_true", help="also write every anomaly map")
+    return runtime.run(main, parser, sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

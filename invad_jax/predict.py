@@ -1,0 +1,95 @@
+"""Scores new images that have no labels: a decision and a picture for each.
+
+    python -m invad_jax.predict --workdir runs/hazelnut --input new_parts/ --out decisions/
+
+Needs nothing but the workdir: no training images, no labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from invad_jax import calibration as calibration_lib
+from invad_jax import report, runtime
+from invad_jax.data import preprocess
+from invad_jax.errors import UserError
+from invad_jax.figures import write_overlay
+from invad_jax.inference import calibrate, load_model, score_normals
+from invad_jax.runtime import log
+from invad_jax.workdir import Workdir
+
+
+def main(args: argparse.Namespace) -> None:
+    """From a folder of images to `predictions.csv` and one overlay for each."""
+    workdir = Workdir(runtime.default_workdir(args))
+    config = workdir.resolve(args.config, args.set)
+    paths = find_images(Path(args.input))
+    model = load_model(workdir, config)
+    calibration = calibrate(config, score_normals(model, workdir, None, held_out=False))
+    out = Path(args.out)
+    names = overlay_names(paths, Path(args.input))
+    rows: list[dict[str, object]] = [{} for _ in paths]
+    with tqdm(total=len(paths), desc="predict", unit="image", disable=not runtime.is_primary()) as bar:
+        for ids, scores in model.predict_paths([str(path) for path in paths]):
+            image_score = calibration_lib.image_score(calibration, scores.nll, scores.map_range)
+            decision = calibration_lib.decide(calibration, image_score)
+            for row, i in enumerate(ids):
+                rows[i] = {
+                    "path": str(paths[i]),
+                    "image_score": float(image_score[row]),
+                    "threshold": calibration.threshold,
+                    "decision": report.decision_word(decision[row]),
+                }
+                if runtime.is_primary():
+                    image = preprocess.read_original(str(paths[i]))
+                    write_overlay(out / names[i], image, scores.anomaly_map[row], calibration)
+            bar.update(len(ids))
+    if runtime.is_primary():
+        report.write_predictions_csv(out / "predictions.csv", rows)
+        anomalous = sum(row["decision"] == "anomalous" for row in rows)
+        log.info("%d of %d images anomalous; written to %s", anomalous, len(rows), out)
+
+
+def find_images(source: Path) -> list[Path]:
+    """One image, or all images of a folder and its subfolders, sorted.
+
+    Raises:
+      UserError: missing, or holds no image.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f"--input {source}: no such file or folder")
+    paths = [Path(path) for path in preprocess.image_paths(source, recursive=True)]
+    if not paths:
+        raise UserError(f"--input {source}: holds no image")
+    return paths
+
+
+def overlay_names(paths: Sequence[Path], source: Path) -> list[Path]:
+    """Where each overlay goes below `--out`: the image's own place, as PNG; never two the same."""
+    root = source if source.is_dir() else source.parent
+    names = [path.relative_to(root).with_suffix(".png") for path in paths]
+    twins = {name for name in names if names.count(name) > 1}
+    return [
+        path.relative_to(root).with_name(path.name + ".png") if name in twins else name
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = runtime.make_parser(__doc__)
+    parser.add_argument("--input", required=True, metavar="FILE_OR_FOLDER", help="what to score")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where to write")
+    return runtime.run(main, parser, sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

@@ -1,0 +1,175 @@
+"""The training loop: restore, then save, fetch, step, and nothing else.
+
+The order matters. A step is saved before the next batch is fetched, so a checkpoint holds exactly
+what the following steps need; a run that is killed anywhere and started again ends with the
+parameters of the unbroken run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import grain
+import jax
+import optax
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from invad_jax import runtime
+from invad_jax.checkpoint import Checkpoints, abstract_like
+from invad_jax.config import TrainConfig
+from invad_jax.errors import UserError
+from invad_jax.runtime import ScalarWriter, StopSignal, log
+from invad_jax.sharding import batch_sharding, global_batch, replicated, state_sharding
+from invad_jax.train_step import LossFn, TrainState, create_state, make_optimizer, train_step
+from invad_jax.workdir import Workdir
+
+
+class Stopped(Exception):
+    """The run was asked to stop (preemption); it saved, and continues when started again."""
+
+
+def fit(
+    *,
+    cfg: TrainConfig,
+    init_params: Callable[[jax.Array], Any],
+    frozen: Any,
+    loss_fn: LossFn,
+    iterator: grain.DatasetIterator,
+    mesh: Mesh,
+    workdir: Workdir,
+    meta: dict[str, Any],
+) -> TrainState:
+    """Trains to `cfg.num_steps`, from the newest checkpoint of the workdir if there is one.
+
+    Args:
+      cfg: the optimisation.
+      init_params: key -> parameters.
+      frozen: arrays that `loss_fn` reads and training keeps.
+      loss_fn: see `train_step.LossFn`.
+      iterator: endless batches of this process's share; its position is saved and restored.
+      mesh: devices.
+      workdir: checkpoints and logs go there.
+      meta: JSON kept in every checkpoint; a workdir with other data or weights is refused.
+
+    Returns:
+      The final state.
+
+    Raises:
+      UserError: the loss became non-finite, or the workdir was made from other data.
+      Stopped: asked to stop; everything is saved.
+    """
+    tx = make_optimizer(cfg)
+
+    def create(rng: jax.Array, frozen: Any) -> TrainState:
+        init_rng, run_rng = jax.random.split(rng)
+        return create_state(init_params(init_rng), frozen, run_rng, tx)
+
+    rng = jax.random.key(cfg.seed)
+    abstract = jax.eval_shape(create, rng, frozen)
+    shardings = state_sharding(abstract, mesh)
+    step_fn = compile_step(cfg, loss_fn, tx, mesh, shardings)
+    with Checkpoints(workdir.checkpoints, cfg.keep_checkpoints) as checkpoints, StopSignal() as stop:
+        if checkpoints.latest_step() is None:
+            state = jax.jit(create, out_shardings=shardings)(rng, frozen)
+        else:
+            _check_same_inputs(checkpoints.meta(), meta, workdir)
+            state = checkpoints.restore(abstract_like(abstract, shardings), iterator)
+            log.info("resumed at step %d", int(state.step))
+        save = partial(_save, checkpoints, iterator=iterator, meta=meta)
+        return _loop(state, step_fn, iterator, mesh, cfg, save, workdir, stop)
+
+
+def compile_step(
+    cfg: TrainConfig, loss_fn: LossFn, tx: optax.GradientTransformation, mesh: Mesh, shardings: Any
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """`train_step` over the mesh, its state donated."""
+    return jax.jit(
+        partial(train_step, loss_fn=loss_fn, tx=tx, ema_decay=cfg.ema_decay),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def _loop(
+    state: TrainState,
+    step_fn: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
+    iterator: grain.DatasetIterator,
+    mesh: Mesh,
+    cfg: TrainConfig,
+    save: Callable[[TrainState, dict[str, jax.Array] | None], None],
+    workdir: Workdir,
+    stop: StopSignal,
+) -> TrainState:
+    first_step = int(state.step)
+    writer = ScalarWriter(workdir.logs, first_step)
+    bar = tqdm(
+        total=cfg.num_steps, initial=first_step, desc="train", unit="step", mininterval=1.0,
+        disable=not runtime.is_primary(),
+    )  # fmt: skip
+    scalars: dict[str, jax.Array] | None = None
+    window_start, window_step = time.perf_counter(), first_step
+    with bar, jax.transfer_guard("disallow"):
+        for step in range(first_step, cfg.num_steps):
+            if step > first_step and (step % cfg.checkpoint_every == 0 or stop.requested):
+                save(state, scalars)
+            if stop.requested:
+                raise Stopped(f"stopped at step {step}; the same command continues")
+            state, scalars = step_fn(state, global_batch(next(iterator), mesh))
+            bar.update()
+            if (step + 1) % cfg.log_every == 0:
+                values = finite_scalars(scalars, step + 1)
+                now = time.perf_counter()
+                values["steps_per_second"] = (step + 1 - window_step) / (now - window_start)
+                window_start, window_step = now, step + 1
+                bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+                writer.write(step + 1, values)
+        if first_step < cfg.num_steps:
+            save(state, scalars)
+    writer.close()
+    return state
+
+
+def _save(
+    checkpoints: Checkpoints,
+    state: TrainState,
+    scalars: dict[str, jax.Array] | None,
+    *,
+    iterator: grain.DatasetIterator,
+    meta: dict[str, Any],
+) -> None:
+    """Saves, unless the step that made `state` went wrong: a good checkpoint is never replaced."""
+    step = int(jax.device_get(state.step))
+    if scalars is not None:
+        finite_scalars(scalars, step)
+    checkpoints.save(step, state, iterator, meta)
+
+
+def finite_scalars(scalars: dict[str, jax.Array], step: int) -> dict[str, float]:
+    """The scalars on the host.
+
+    Raises:
+      UserError: one of them is not finite.
+    """
+    values = {name: float(value) for name, value in jax.device_get(scalars).items()}
+    bad = [f"{name}={value}" for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"step {step}: {', '.join(bad)}: training diverged; the last good checkpoint is kept "
+            "(lower train.learning_rate, or denoiser.dtype=float32)"
+        )
+    return values
+
+
+def _check_same_inputs(saved: dict[str, Any], ours: dict[str, Any], workdir: Workdir) -> None:
+    for name in ("dataset", "encoder"):
+        if saved.get(name) != ours.get(name):
+            raise UserError(
+                f"{workdir.path}: its checkpoint was made with another {name} "
+                f"({saved.get(name)}, now {ours.get(name)}); restore it or give another --workdir"
+            )

@@ -1,0 +1,73 @@
+"""What a run leaves behind, and whether a config may use it.
+
+    <workdir>/config.json      the resolved config
+              checkpoints/     see `checkpoint.py`
+              normals/         scores of normal images, one file for each way of scoring
+              logs/            TensorBoard
+              eval/            what `eval` writes by default
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from invad_jax import config as config_lib
+from invad_jax import files
+from invad_jax.config import Config
+from invad_jax.errors import UserError
+
+
+class Workdir:
+    """Paths of one run."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+
+    def normals(self, key: dict[str, Any]) -> Path:
+        """Where the scores of the normal images go that were made under `key`."""
+        text = json.dumps(key, sort_keys=True)
+        return self.path / "normals" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+
+    def read_config(self) -> Config:
+        """The config that the run was trained with."""
+        if not self.config.is_file():
+            raise UserError(f"{self.path}: not a workdir (no config.json); train first")
+        return config_lib.from_dict(files.read_json(self.config), str(self.config))
+
+    def claim(self, config: Config, write: bool) -> None:
+        """Makes this the workdir of `config`; training calls it first.
+
+        Args:
+          config: the resolved config.
+          write: whether this process writes the file.
+
+        Raises:
+          UserError: it belongs to another config already.
+        """
+        if self.config.is_file():
+            self.check(config)
+        if write:
+            files.write_json(self.config, config_lib.to_dict(config))
+
+    def check(self, config: Config) -> None:
+        """Raises UserError unless `config` agrees in everything that decided the parameters."""
+        differences = config_lib.frozen_differences(config, self.read_config())
+        if differences:
+            raise UserError(
+                f"{self.path}: was trained with another config: {'; '.join(differences)}; "
+                "give another --workdir"
+            )
+
+    def resolve(self, config_path: str | None, assignments: Sequence[str]) -> Config:
+        """The config to evaluate with: a file's or the workdir's own, and the changes to it."""
+        base = config_lib.load(config_path) if config_path else self.read_config()
+        config = config_lib.override(base, list(assignments))
+        self.check(config)
+        return config

@@ -1,0 +1,130 @@
+"""Eight CPU devices: what is sharded equals what is not."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from invad_jax.config import DenoiserConfig, MeshConfig, TrainConfig
+from invad_jax.denoisers import build_denoiser
+from invad_jax.detector import Detector, DetectorVariables, LatentStats
+from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan
+from invad_jax.errors import UserError
+from invad_jax.sharding import (
+    batch_sharding,
+    check_batch,
+    global_batch,
+    make_mesh,
+    replicated,
+    state_sharding,
+)
+from invad_jax.train_step import create_state, make_denoiser_loss, make_optimizer
+from invad_jax.training import compile_step
+
+LATENT_SHAPE = (4, 4, 8)
+ALPHA_BAR = linear_alpha_bar(1000, 1e-4, 2e-2)
+CFG = TrainConfig(num_steps=10, warmup_steps=0, learning_rate=1e-3, batch_size=8)
+SIZES = {
+    "dit": DenoiserConfig(name="dit", width=32, depth=2, num_heads=2),
+    "unet": DenoiserConfig(
+        name="unet", width=32, num_res_blocks=1, channel_mult=(1, 2), head_channels=16,
+        attention_downsamplings=(2,),
+    ),
+    "mlp": DenoiserConfig(name="mlp", width=32, depth=2),
+}  # fmt: skip
+
+
+def train(name, mesh_cfg, devices):
+    """Three steps of a small network on part of the devices; the final parameters."""
+    mesh = jax.make_mesh(
+        mesh_cfg, ("data", "fsdp"), devices=jax.devices()[:devices],
+        axis_types=(jax.sharding.AxisType.Auto,) * 2,
+    )  # fmt: skip
+    denoiser, tx = build_denoiser(SIZES[name], LATENT_SHAPE), make_optimizer(CFG)
+    frozen = LatentStats(jnp.zeros(8), jnp.ones(8))
+
+    def create(rng):
+        x, t = jnp.zeros((1, *LATENT_SHAPE)), jnp.zeros((1,), jnp.int32)
+        params = denoiser.init(rng, x, t)["params"]
+        # Zero-initialised outputs would hide differences inside the network.
+        params = jax.tree.map(lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size).reshape(p.shape)), params)
+        return create_state(params, frozen, rng, tx)
+
+    shardings = state_sharding(jax.eval_shape(create, jax.random.key(0)), mesh)
+    state = jax.jit(create, out_shardings=shardings)(jax.random.key(0))
+    loss_fn = make_denoiser_loss(
+        lambda p, x, t: denoiser.apply({"params": p}, x, t), jnp.asarray(ALPHA_BAR, jnp.float32)
+    )
+    step_fn = compile_step(CFG, loss_fn, tx, mesh, shardings)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        batch = {"latent": rng.standard_normal((8, *LATENT_SHAPE), np.float32)}
+        state, scalars = step_fn(state, global_batch(batch, mesh))
+    return state, float(scalars["loss"])
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("mesh_cfg", [(8, 1), (2, 4), (1, 8)])
+def test_training_on_a_mesh_equals_one_device(name, mesh_cfg):
+    single, single_loss = train(name, (1, 1), 1)
+    sharded, sharded_loss = train(name, mesh_cfg, 8)
+    # The same float32 sums in another order. Adam divides by the root of a second moment that can
+    # be near zero, so a parameter may move by a visible part of the learning rate (1e-3).
+    assert sharded_loss == pytest.approx(single_loss, rel=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), sharded.params, single.params
+    )
+
+
+def test_fsdp_splits_parameters_averages_and_moments():
+    state, _ = train("dit", (2, 4), 8)
+    for tree in (state.params, state.ema_params, state.opt_state):
+        leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim >= 2]
+        assert leaves
+        for leaf in leaves:
+            assert leaf.addressable_shards[0].data.size * 4 == leaf.size
+
+
+def test_every_leaf_is_split_along_its_largest_divisible_dimension():
+    mesh = make_mesh(MeshConfig(fsdp=4))
+    tree = {"a": jnp.zeros((3, 8, 16)), "b": jnp.zeros(3), "c": jnp.zeros((12, 5))}
+    specs = {k: s.spec for k, s in state_sharding(tree, mesh).items()}
+    assert specs == {
+        "a": PartitionSpec(None, None, "fsdp"),
+        "b": PartitionSpec(),
+        "c": PartitionSpec("fsdp"),
+    }
+
+
+def test_the_detector_on_a_mesh_equals_one_device():
+    denoiser = build_denoiser(SIZES["dit"], LATENT_SHAPE)
+    x, t = jnp.zeros((1, *LATENT_SHAPE)), jnp.zeros((1,), jnp.int32)
+    params = denoiser.init(jax.random.key(0), x, t)["params"]
+    params = jax.tree.map(lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size).reshape(p.shape)), params)
+    detector = Detector(
+        encode=lambda variables, image: image,
+        denoise=lambda p, x, t: denoiser.apply({"params": p}, x, t),
+        plan=make_plan(ALPHA_BAR, np.array([0, 500, 999])),
+        image_size=16,
+    )
+    variables = DetectorVariables((), params, LatentStats(jnp.zeros(8), jnp.ones(8)))
+    latent = np.random.default_rng(1).standard_normal((16, *LATENT_SHAPE)).astype(np.float32)
+    single = detector.score_latents(variables, latent)
+    mesh = make_mesh(MeshConfig())
+    on_mesh = partial(jax.jit, out_shardings=replicated(mesh))(detector.score_latents)
+    sharded = on_mesh(
+        jax.device_put(variables, replicated(mesh)), jax.device_put(latent, batch_sharding(mesh))
+    )
+    for name, a, b in zip(single._fields, sharded, single, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)  # order of sums
+
+
+def test_a_mesh_that_does_not_fit_is_refused():
+    with pytest.raises(UserError, match="8 devices"):
+        make_mesh(dataclasses.replace(MeshConfig(), fsdp=3))
+    with pytest.raises(UserError, match="multiple of the 8 devices"):
+        check_batch("train.batch_size", 12, make_mesh(MeshConfig()))
