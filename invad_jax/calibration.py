@@ -1,0 +1,235 @@
+"""One image score and one threshold from the two score terms, with constants of training normals.
+
+`nll` is hundreds to thousands of nats, `map_range` a few units of length: each is centred and
+scaled by its median and spread over normal images, and the two are added. Nothing is fitted on
+test data, and a single new image has a score. `test_minmax` is the published fusion, which does
+need a test set; its numbers are to be quoted under that name.
+
+Read next: `metrics.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from invad_jax import files
+from invad_jax.errors import UserError
+
+_MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a Gaussian its standard deviation
+_RAREST_RATE = 1e-6  # rates below it, 0 among them, are extrapolated to as if they were this
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Constants of the image score, and the threshold of the decision."""
+
+    nll_location: float
+    """Nats."""
+    nll_scale: float
+    """Nats, positive."""
+    map_range_location: float
+    map_range_scale: float
+    """Positive."""
+    threshold: float
+    """Images that score above it are called anomalous."""
+    false_positive_rate: float
+    """Asked for: the share of normal images that may be called anomalous, 0..1."""
+    guaranteed_false_positive_rate: float
+    """What `num_normals` can vouch for with no assumption on the distribution; see `fit`."""
+    num_normals: int
+    held_out: bool
+    """Whether the normals were kept out of training. The guarantee holds only if they were: images
+    that were trained on score lower than new ones."""
+
+
+def fit(
+    nll: np.ndarray, map_range: np.ndarray, false_positive_rate: float, held_out: bool
+) -> Calibration:
+    """Fits the constants, and the threshold at a false-positive rate, on normal images only.
+
+    With n normals and rate a, if a >= 1 / (n + 1), the threshold is the split-conformal quantile
+    (Vovk et al. 2005; Lei et al. 2018): the ceil((n + 1)(1 - a))-th smallest normal score. A new
+    normal image exceeds it with probability at most a, whatever the distribution, if it is
+    exchangeable with the normals (the median and scale of the two terms are fitted on the same
+    images, whose influence is of the order 1 / n).
+
+    With fewer normals the quantile lies outside the sample and has to be extrapolated. The
+    threshold is then the upper prediction limit of Student's t,
+    mean + s sqrt(1 + 1/n) t_{n-1}(1 - a), which is exact for Gaussian scores at every n >= 2 as it
+    includes the doubt about mean and spread; or the largest normal score, if that is higher, which
+    keeps the rate of 1 / (n + 1) guaranteed whatever the distribution.
+
+    Rate 0 is treated as one in a million: no sample excludes a false alarm. Rate 1 puts the
+    threshold just below the lowest normal score.
+
+    Args:
+      nll: (n,) nats, of normal images.
+      map_range: (n,) of the same images.
+      false_positive_rate: a in [0, 1].
+      held_out: whether the images were kept out of training.
+
+    Raises:
+      UserError: no image, or a rate out of its range.
+      ValueError: a term is not finite, or shapes disagree.
+
+    >>> normal = np.arange(99.0)
+    >>> fit(normal, normal, 0.05, held_out=True).guaranteed_false_positive_rate
+    0.05
+    """
+    if not 0 <= false_positive_rate <= 1:
+        raise UserError(
+            f"calibration.false_positive_rate={false_positive_rate}: must lie between 0 and 1"
+        )
+    nll, map_range = _float64(nll, map_range)
+    if len(nll) == 0:
+        raise UserError(
+            "calibration: no normal images; data.holdout_fraction=0 calibrates on all training ones"
+        )
+    nll_stats, map_range_stats = _location_scale(nll), _location_scale(map_range)
+    score = _standardise(nll, *nll_stats) + _standardise(map_range, *map_range_stats)
+    # In decimals as written: in binary 0.29 * 100 is less than 29.
+    exceeding = math.floor(Fraction(str(float(false_positive_rate))) * (len(score) + 1))
+    return Calibration(
+        *nll_stats,
+        *map_range_stats,
+        threshold=_threshold(np.sort(score), exceeding, false_positive_rate),
+        false_positive_rate=float(false_positive_rate),
+        guaranteed_false_positive_rate=max(exceeding, 1) / (len(score) + 1),
+        num_normals=len(score),
+        held_out=held_out,
+    )
+
+
+def image_score(calibration: Calibration, nll: np.ndarray, map_range: np.ndarray) -> np.ndarray:
+    """z(nll) + z(map_range) under the calibration's constants.
+
+    Args:
+      nll: (N,) nats.
+      map_range: (N,).
+
+    Returns:
+      (N,) float64, higher is more anomalous; about 0 for a typical normal image.
+
+    Raises:
+      ValueError: a term is not finite, or shapes disagree.
+    """
+    nll, map_range = _float64(nll, map_range)
+    return _standardise(nll, calibration.nll_location, calibration.nll_scale) + _standardise(
+        map_range, calibration.map_range_location, calibration.map_range_scale
+    )
+
+
+def decide(calibration: Calibration, image_score: np.ndarray) -> np.ndarray:
+    """True where an image is called anomalous: (N,) -> (N,) bool."""
+    return np.asarray(image_score) > calibration.threshold
+
+
+def test_minmax(nll: np.ndarray, map_range: np.ndarray, category: Sequence[str]) -> np.ndarray:
+    """The published fusion: each term min-max scaled over the test set, then added.
+
+    Transductive: an image's score depends on the other test images of its category, the anomalous
+    ones included. For comparison with published numbers only.
+
+    Args:
+      nll: (N,) nats, of all test images.
+      map_range: (N,) of the same images.
+      category: (N,) names; the scaling is done within each.
+
+    Returns:
+      (N,) float64 in [0, 2), higher is more anomalous.
+
+    Raises:
+      ValueError: a term is not finite, or shapes disagree.
+    """
+    nll, map_range = _float64(nll, map_range)
+    names = np.asarray(category)
+    if names.shape != nll.shape:
+        raise ValueError(f"{len(names)} categories for {len(nll)} images")
+    score = np.empty_like(nll)
+    for name in np.unique(names):
+        rows = names == name
+        score[rows] = _minmax(nll[rows]) + _minmax(map_range[rows])
+    return score
+
+
+test_minmax.__test__ = False  # type: ignore[attr-defined]  # else pytest takes it for a test
+
+
+def save(path: str | Path, calibration: Calibration, key: dict[str, Any]) -> None:
+    """Writes JSON atomically; `key` says what it was fitted for (step, inversion settings)."""
+    files.write_json(path, {"key": key, "calibration": dataclasses.asdict(calibration)})
+
+
+def load(path: str | Path) -> tuple[Calibration, dict[str, Any]]:
+    """Reads what `save` wrote. The caller compares the key, in which tuples have become lists.
+
+    Raises:
+      UserError: the file is missing or is not a calibration.
+    """
+    content = files.read_json(path)
+    values = content.get("calibration") if isinstance(content, dict) else None
+    if not isinstance(values, dict) or not isinstance(content.get("key"), dict):
+        raise UserError(f"{path}: not a calibration file; expected the objects key and calibration")
+    fields = {field.name: field.type for field in dataclasses.fields(Calibration)}
+    if values.keys() != fields.keys():
+        odd = sorted(values.keys() ^ fields.keys())
+        raise UserError(f"{path}: calibration lacks or does not know {', '.join(odd)}")
+    for name, kind in fields.items():
+        if type(values[name]).__name__ != kind or not math.isfinite(values[name]):
+            raise UserError(f"{path}: calibration.{name}: {values[name]!r} is not a finite {kind}")
+        if name.endswith("_scale") and values[name] <= 0:
+            raise UserError(f"{path}: calibration.{name}: {values[name]!r} must be above 0")
+    return Calibration(**values), content["key"]
+
+
+def _location_scale(x: np.ndarray) -> tuple[float, float]:
+    """Median and robust standard deviation.
+
+    Where half of the values are equal, which makes the median deviation 0, the spread is the
+    root-mean-square deviation; where all are, it is 1: the term is then only centred.
+    """
+    location = np.median(x)
+    deviation = np.abs(x - location)
+    scale = _MAD_TO_SIGMA * np.median(deviation) or np.sqrt(np.mean(deviation**2)) or 1.0
+    return float(location), float(scale)
+
+
+def _threshold(score: np.ndarray, exceeding: int, false_positive_rate: float) -> float:
+    """Of `fit`: `score` (n,) rises; `exceeding` of n + 1 normals may lie above the threshold."""
+    n = len(score)
+    if exceeding > n:
+        return float(np.nextafter(score[0], -np.inf))
+    if exceeding >= 1:
+        return float(score[n - exceeding])
+    if n == 1:
+        return float(score[-1])  # of the spread nothing is known
+    rate = max(false_positive_rate, _RAREST_RATE)
+    limit = score.mean() + score.std(ddof=1) * math.sqrt(1 + 1 / n) * stats.t.isf(rate, n - 1)
+    return float(max(limit, score[-1]))
+
+
+def _standardise(x: np.ndarray, location: float, scale: float) -> np.ndarray:
+    return (x - location) / scale
+
+
+def _minmax(x: np.ndarray) -> np.ndarray:
+    return (x - x.min()) / (x.max() - x.min() + 1e-8)  # the published constant
+
+
+def _float64(nll: np.ndarray, map_range: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both terms checked, and wide enough that only the scorer's rounding counts."""
+    nll, map_range = np.asarray(nll, np.float64), np.asarray(map_range, np.float64)
+    if nll.ndim != 1 or nll.shape != map_range.shape:
+        raise ValueError(f"nll {nll.shape} and map_range {map_range.shape} must both be (N,)")
+    if not (np.isfinite(nll).all() and np.isfinite(map_range).all()):
+        raise ValueError("nll or map_range is NaN or infinite")
+    return nll, map_range

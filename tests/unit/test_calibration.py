@@ -1,0 +1,255 @@
+"""One scale, one threshold: what is guaranteed, what is extrapolated, and the file."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from invad_jax import calibration
+from invad_jax.errors import UserError
+
+
+def normals(count, seed=0):
+    """Skewed terms of very different size, as the scorer gives them: (nll, map_range)."""
+    rng = np.random.default_rng(seed)
+    return 1500 + 10 * rng.gamma(4, size=count), 1 + 0.2 * rng.gamma(4, size=count)
+
+
+def fit(count, rate, seed=0):
+    return calibration.fit(*normals(count, seed), rate, held_out=True)
+
+
+def test_constants_are_median_and_mad():
+    nll, map_range = normals(51)
+    fitted = calibration.fit(nll, map_range, 0.1, held_out=False)
+    assert fitted.nll_location == np.median(nll)
+    # scale="normal" divides by the Gaussian quantile itself, 1.4826 is it to four digits
+    assert fitted.nll_scale == pytest.approx(
+        stats.median_abs_deviation(nll, scale="normal"), rel=1e-4
+    )
+    assert fitted.map_range_location == np.median(map_range)
+    assert fitted.map_range_scale == pytest.approx(
+        stats.median_abs_deviation(map_range, scale="normal"), rel=1e-4
+    )
+    assert (fitted.num_normals, fitted.held_out, fitted.false_positive_rate) == (51, False, 0.1)
+
+
+def test_score_rises_with_both_terms():
+    fitted = fit(30, 0.1)
+    nll, map_range = np.array([1400.0, 1500, 1501, 3000]), np.array([0.1, 1, 1.1, 9])
+    base = calibration.image_score(fitted, nll, map_range)
+    assert np.all(np.diff(calibration.image_score(fitted, nll, np.ones(4))) > 0)
+    assert np.all(np.diff(calibration.image_score(fitted, np.full(4, 1500.0), map_range)) > 0)
+    assert base.dtype == np.float64
+    assert base.shape == (4,)
+
+
+@pytest.mark.parametrize("rate", [0, 0.001, 0.1, 1])
+def test_units_of_the_terms_do_not_matter(rate):
+    nll, map_range = normals(40)
+    fresh = normals(20, seed=1)
+    ours = calibration.fit(nll, map_range, rate, held_out=True)
+    theirs = calibration.fit(0.01 * nll - 7, 50 * map_range + 3, rate, held_out=True)
+    np.testing.assert_allclose(
+        calibration.image_score(theirs, 0.01 * fresh[0] - 7, 50 * fresh[1] + 3),
+        calibration.image_score(ours, *fresh),
+        atol=1e-9,  # 1500 in float64 over a spread of 0.2: 1e-12, and room
+    )
+    assert theirs.threshold == pytest.approx(ours.threshold, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [([3, 3, 3, 3, 5], math.sqrt(4 / 5)), ([3, 3, 3], 1.0), ([0.1] * 7, 1.0), ([3], 1.0)],
+)
+def test_degenerate_spread(values, scale):
+    """More than half equal: root-mean-square deviation from the median; all equal: 1."""
+    fitted = calibration.fit(np.array(values), np.arange(len(values)), 0.1, held_out=True)
+    assert fitted.nll_scale == pytest.approx(scale, rel=1e-12)  # rounding
+    assert fitted.nll_location == values[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "exceeding"),
+    [(99, 0.01, 1), (199, 0.01, 2), (99, 0.29, 29), (19, 0.05, 1), (100, 0.5, 50), (9, 0.99, 9)],
+)
+def test_conformal_threshold_is_an_order_statistic(count, rate, exceeding):
+    """(n + 1) a normals of n + 1 may exceed; 0.29 * 100 in binary is below 29."""
+    fitted = fit(count, rate)
+    score = calibration.image_score(fitted, *normals(count))
+    assert fitted.threshold == np.sort(score)[::-1][exceeding - 1]
+    assert calibration.decide(fitted, score).sum() == exceeding - 1
+    assert fitted.guaranteed_false_positive_rate == exceeding / (count + 1)
+    assert fitted.guaranteed_false_positive_rate <= rate + 1e-15  # the same decimal, rounded
+
+
+@pytest.mark.parametrize(("count", "rate"), [(99, 0.01), (499, 0.05), (1999, 0.01)])
+def test_false_positive_rate_on_fresh_normals(count, rate):
+    """False alarms among m fresh normals are beta-binomial, whatever the distribution."""
+    fitted, fresh = fit(count, rate), 20_000
+    alarms = calibration.decide(
+        fitted, calibration.image_score(fitted, *normals(fresh, seed=1))
+    ).sum()
+    exceeding = round(rate * (count + 1))
+    law = stats.betabinom(fresh, exceeding, count + 1 - exceeding)
+    # both tails of 1e-4, as the seeds are fixed; three times the rate is outside where n is large
+    assert law.ppf(1e-4) <= alarms <= law.ppf(1 - 1e-4)
+
+
+def test_mean_false_positive_rate_keeps_the_promise():
+    """Over many calibrations of few normals the mean rate is the asked one, not only below it."""
+    rates = []
+    for seed in range(400):
+        fitted = fit(39, 0.1, seed)
+        score = calibration.image_score(fitted, *normals(200, seed=10_000 + seed))
+        rates.append(calibration.decide(fitted, score).mean())
+    error = np.std(rates) / math.sqrt(len(rates))
+    # four standard errors, and 1/4 of a normal for the constants fitted on the same images
+    assert abs(np.mean(rates) - 0.1) < 4 * error + 0.25 / 40
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 50, 98])
+def test_too_few_normals_extrapolate_above_the_largest(count):
+    fitted = fit(count, 0.01)
+    score = calibration.image_score(fitted, *normals(count))
+    assert fitted.threshold >= score.max()
+    assert not calibration.decide(fitted, score).any()
+    assert fitted.false_positive_rate == 0.01
+    assert fitted.guaranteed_false_positive_rate == 1 / (count + 1)
+
+
+@pytest.mark.parametrize("count", [3, 8, 20])
+def test_extrapolation_is_exact_for_gaussian_scores(count):
+    """Mean rate over calibrations, with one term constant so that the score is Gaussian.
+
+    The largest score is rarely above the limit at a rate this far below 1 / (n + 1), so the mean
+    rate lies just under the asked one.
+    """
+    rng, rate, rates = np.random.default_rng(0), 0.2 / (count + 1), []
+    for _ in range(2000):
+        nll = rng.standard_normal(count)
+        fitted = calibration.fit(nll, np.zeros(count), rate, held_out=True)
+        raw_threshold = fitted.nll_location + fitted.threshold * fitted.nll_scale
+        rates.append(stats.norm.sf(raw_threshold))
+    error = np.std(rates) / math.sqrt(len(rates))
+    assert 0.8 * rate < np.mean(rates) < rate + 4 * error  # 0.8: what the largest score costs
+
+
+def test_one_normal_and_equal_normals():
+    single = calibration.fit(np.array([7.0]), np.array([1.0]), 0.01, held_out=True)
+    assert (single.threshold, single.guaranteed_false_positive_rate) == (0.0, 0.5)
+    equal = calibration.fit(np.full(5, 7.0), np.full(5, 1.0), 0.01, held_out=True)
+    assert equal.threshold == 0.0
+    assert calibration.decide(equal, calibration.image_score(equal, [7.0, 8], [1, 1])).tolist() == [
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 5, 200])
+def test_rates_of_zero_and_one(count):
+    none, every = fit(count, 0), fit(count, 1)
+    score = calibration.image_score(none, *normals(count))
+    assert not calibration.decide(none, score).any()
+    assert math.isfinite(none.threshold)
+    assert none.guaranteed_false_positive_rate == 1 / (count + 1)
+    assert calibration.decide(every, score).all()
+    assert every.guaranteed_false_positive_rate == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 300])
+def test_threshold_falls_as_the_rate_rises(count):
+    rates = [0, 1e-9, 1e-6, 1e-4, 1 / 302, 0.01, 0.05, 0.3, 0.5, 0.9, 1]
+    thresholds = [fit(count, rate).threshold for rate in rates]
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert thresholds[0] > thresholds[-1]
+
+
+def test_a_strict_threshold():
+    fitted = dataclasses.replace(fit(5, 0.1), threshold=2.0)
+    assert calibration.decide(fitted, np.array([1.9, 2.0, 2.1])).tolist() == [False, False, True]
+
+
+def test_misuse_is_refused():
+    nll, map_range = normals(5)
+    with pytest.raises(UserError, match="no normal images"):
+        calibration.fit(nll[:0], map_range[:0], 0.1, held_out=True)
+    for rate in (-0.1, 1.1, math.nan):
+        with pytest.raises(UserError, match=r"calibration\.false_positive_rate"):
+            calibration.fit(nll, map_range, rate, held_out=True)
+    with pytest.raises(ValueError, match="must both be"):
+        calibration.fit(nll, map_range[1:], 0.1, held_out=True)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        calibration.image_score(fit(5, 0.1), np.array([np.nan]), np.ones(1))
+    with pytest.raises(ValueError, match="categories"):
+        calibration.test_minmax(nll, map_range, ["a"])
+
+
+def test_minmax_within_each_category():
+    """By hand; the published 1e-8 in the divisor is all that parts it from 0, 1/4, 1."""
+    score = calibration.test_minmax([0, 5, 100, 1, 300, 4], [1, 1, 0, 3, 8, 2], list("aabaab"))
+    expected = [0, 5 / 300, 1, 1 / 300 + 2 / 7, 2, 0 + 1]
+    np.testing.assert_allclose(score, expected, atol=1e-8)
+    assert calibration.test_minmax([3.0], [2.0], ["only"]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 10])
+@pytest.mark.parametrize("network", ["official_dit", "official_mlp"])
+def test_minmax_is_the_published_fusion(golden_dir, network, steps):
+    with np.load(golden_dir / network / "expected.npz", allow_pickle=False) as golden:
+        nll, map_range, expected = (
+            golden[f"S{steps}__{name}"] for name in ("nll", "map_range", "image_score_test_minmax")
+        )
+    found = calibration.test_minmax(nll, map_range, ["all"] * len(nll))
+    # the terms are theirs; they add in float32, whose rounding of numbers up to 2 is 1e-7
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+KEY = {"step": 1000, "inversion": {"num_steps": 3, "spacing": "linspace"}}
+
+
+def test_file_round_trip(tmp_path):
+    fitted = fit(20, 0.01)
+    calibration.save(tmp_path / "calibration.json", fitted, KEY)
+    assert calibration.load(tmp_path / "calibration.json") == (fitted, KEY)
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
+
+
+def malformed():
+    good = {"key": KEY, "calibration": dataclasses.asdict(fit(20, 0.01))}
+
+    def changed(**values):
+        return {**good, "calibration": {**good["calibration"], **values}}
+
+    yield "list", []
+    yield "no key", {"calibration": good["calibration"]}
+    yield "no calibration", {"key": KEY}
+    yield "extra", changed(other=1.0)
+    yield "missing", {"key": KEY, "calibration": {"threshold": 1.0}}
+    yield "text", changed(threshold="high")
+    yield "nan", changed(threshold=math.nan)
+    yield "bool", changed(num_normals=True)
+    yield "zero scale", changed(nll_scale=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), list(malformed()), ids=lambda x: x if x is str else ""
+)
+def test_malformed_files_are_the_users_to_mend(tmp_path, name, content):
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        calibration.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        calibration.load(tmp_path / "none.json")
+    (tmp_path / "half.json").write_text('{"key": {')
+    with pytest.raises(UserError, match="not valid JSON"):
+        calibration.load(tmp_path / "half.json")

@@ -1,0 +1,192 @@
+"""What the metrics promise beside their values, which tests/parity compares with oracles."""
+
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from invad_jax import metrics
+
+NONE = dict.fromkeys(metrics.PIXEL_METRICS)
+
+
+def category(seed=0, count=8, side=12):
+    """Scores that tie often, half of the images anomalous, one square region each."""
+    rng = np.random.default_rng(seed)
+    gt_label = np.arange(count) % 2
+    gt_mask = np.zeros((count, side, side), bool)
+    gt_mask[1::2, 2:5, 3:9] = True
+    anomaly_map = np.float32(rng.integers(0, 20, gt_mask.shape) + 6 * gt_mask)
+    return anomaly_map.max(axis=(1, 2)) + rng.random(count), gt_label, anomaly_map, gt_mask
+
+
+def test_by_hand():
+    """Two regions of 1 and 2 pixels, five normal pixels, one of which outranks half a region."""
+    anomaly_map = np.float32([[[9, 1, 1, 8], [1, 1, 7, 6]]])
+    gt_mask = np.array([[[1, 0, 0, 1], [0, 0, 0, 1]]], bool)
+    found = metrics.pixel_metrics(anomaly_map, gt_mask)
+    # order 9+ 8+ 7- 6+ 1----; overlap at fpr 0: (1 + 1/2) / 2 = 3/4, from fpr 1/5 on: 1
+    assert found["p_auroc"] == pytest.approx(14 / 15, abs=1e-12)
+    assert found["p_ap"] == pytest.approx((1 + 1 + 3 / 4) / 3, abs=1e-12)
+    assert found["p_f1_max"] == pytest.approx(2 * 3 / (4 + 3), abs=1e-12)
+    assert found["aupro"] == pytest.approx((0.2 * 0.75 + 0.1 * 1) / 0.3, abs=1e-12)  # rounding
+
+
+def test_perfect_and_worthless():
+    _, _, _, gt_mask = category()
+    perfect = metrics.pixel_metrics(gt_mask.astype(np.float32), gt_mask)
+    assert perfect == dict.fromkeys(metrics.PIXEL_METRICS, 1.0)
+    constant = metrics.pixel_metrics(np.zeros(gt_mask.shape, np.float32), gt_mask)
+    share = gt_mask.mean()
+    expected = {"p_auroc": 0.5, "p_ap": share, "p_f1_max": 2 * share / (1 + share), "aupro": 0.15}
+    assert constant == pytest.approx(expected, abs=1e-12)  # rounding
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.integers(0, 1000), st.sampled_from([np.exp, np.cbrt, lambda x: 4 * x - 64]))
+def test_invariant_under_rising_transforms(seed, rising):
+    """Ranks alone matter; float64 keeps the 26 distinct values distinct and ties equal."""
+    image_score, gt_label, anomaly_map, gt_mask = category(seed)
+    wide = anomaly_map.astype(np.float64)
+    assert metrics.category_metrics(
+        rising(image_score), gt_label, rising(wide), gt_mask
+    ) == metrics.category_metrics(image_score, gt_label, anomaly_map, gt_mask)
+
+
+def test_the_order_of_images_does_not_matter():
+    order = np.random.default_rng(1).permutation(8)
+    ours, theirs = (
+        metrics.category_metrics(*a) for a in (category(), (x[order] for x in category()))
+    )
+    assert dataclasses.asdict(ours) == pytest.approx(dataclasses.asdict(theirs), abs=1e-12)  # sums
+
+
+def test_category_has_all_seven_and_their_mean():
+    row = dataclasses.asdict(metrics.category_metrics(*category()))
+    seven = [row[name] for name in (*metrics.IMAGE_METRICS, *metrics.PIXEL_METRICS)]
+    assert row["mad"] == pytest.approx(np.mean(seven), abs=1e-12)  # rounding
+    assert (row["n_normal"], row["n_anomalous"]) == (4, 4)
+
+
+def test_images_without_a_mask_take_no_part_in_pixel_metrics():
+    image_score, gt_label, anomaly_map, gt_mask = category()
+    has_mask = np.array([0, 1, 0, 0, 1, 1, 0, 1], bool)  # 3 is anomalous and has none
+    anomaly_map[3], gt_mask[3] = 1e9, False
+    row = metrics.category_metrics(image_score, gt_label, anomaly_map, gt_mask, has_mask)
+    rest = np.delete(np.arange(8), 3)
+    expected = metrics.pixel_metrics(anomaly_map[rest], gt_mask[rest])
+    assert {name: getattr(row, name) for name in expected} == expected
+    assert metrics.category_metrics(image_score, gt_label, anomaly_map, gt_mask) != row
+    assert row.i_auroc == metrics.image_metrics(image_score, gt_label)["i_auroc"]
+    assert row.n_anomalous == 4
+
+
+@pytest.mark.parametrize("has_maps", [True, False])
+def test_without_any_mask_pixel_metrics_are_absent(has_maps):
+    image_score, gt_label, anomaly_map, gt_mask = category()
+    pixel = (anomaly_map, gt_mask, np.zeros(8, bool)) if has_maps else ()
+    row = metrics.category_metrics(image_score, gt_label, *pixel)
+    assert {name: getattr(row, name) for name in NONE} == NONE
+    assert row.mad is None
+    assert row.i_ap is not None
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_one_class_only(value):
+    image_score, gt_label, anomaly_map, gt_mask = category()
+    row = metrics.category_metrics(
+        image_score, np.full_like(gt_label, value), anomaly_map, np.full_like(gt_mask, value)
+    )
+    values = dataclasses.asdict(row)
+    assert (values.pop("n_normal"), values.pop("n_anomalous")) == ((0, 8) if value else (8, 0))
+    assert set(values.values()) == {None}
+
+
+def test_no_image_is_no_metric():
+    empty = metrics.category_metrics(
+        np.zeros(0), np.zeros(0, int), np.zeros((0, 4, 4), np.float32), np.zeros((0, 4, 4), bool)
+    )
+    assert (empty.i_auroc, empty.aupro, empty.n_normal) == (None, None, 0)
+
+
+def test_pixel_metrics_are_shared_by_two_image_scores():
+    image_score, gt_label, anomaly_map, gt_mask = category()
+    pixel = metrics.pixel_metrics(anomaly_map, gt_mask)
+    for score in (image_score, -image_score):
+        assert metrics.combine(
+            metrics.image_metrics(score, gt_label), pixel, gt_label
+        ) == metrics.category_metrics(score, gt_label, anomaly_map, gt_mask)
+
+
+def test_mean_skips_what_a_category_lacks():
+    full = metrics.category_metrics(*category(0))
+    image_score, gt_label, *_ = category(1)
+    bare = metrics.category_metrics(image_score, gt_label)
+    mean = metrics.mean_over_categories({"full": full, "bare": bare})
+    assert mean.i_auroc == pytest.approx((full.i_auroc + bare.i_auroc) / 2, abs=1e-12)  # rounding
+    assert (mean.aupro, mean.mad) == (full.aupro, full.mad)
+    assert (mean.n_normal, mean.n_anomalous) == (8, 8)
+    assert metrics.mean_over_categories({"bare": bare}).aupro is None
+    with pytest.raises(ValueError, match="no category"):
+        metrics.mean_over_categories({})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(bad):
+    image_score, gt_label, anomaly_map, gt_mask = category()
+    image_score[2] = anomaly_map[1, 1, 1] = bad
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        metrics.image_metrics(image_score, gt_label)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        metrics.pixel_metrics(anomaly_map, gt_mask)
+
+
+def test_other_misuse_is_refused():
+    image_score, gt_label, anomaly_map, gt_mask = category()
+    with pytest.raises(ValueError, match="differ in shape"):
+        metrics.image_metrics(image_score[1:], gt_label)
+    with pytest.raises(ValueError, match="differ in shape"):
+        metrics.pixel_metrics(anomaly_map, gt_mask[..., 1:])
+    with pytest.raises(ValueError, match="other than 0 and 1"):
+        metrics.image_metrics(image_score, gt_label - 1)
+    for limit in (0, 1.5, np.nan):
+        with pytest.raises(ValueError, match="fpr_limit"):
+            metrics.pixel_metrics(anomaly_map, gt_mask, fpr_limit=limit)
+
+
+def test_inputs_are_left_as_they_were():
+    arrays = category()
+    copies = [array.copy() for array in arrays]
+    metrics.category_metrics(*arrays)
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_a_large_category_is_sorted_once_and_memory_is_bounded(monkeypatch):
+    """The cost in elements sorted and bytes held, which no load of the machine changes."""
+    rng = np.random.default_rng(0)
+    anomaly_map = rng.standard_normal((32, 256, 256), dtype=np.float32)
+    gt_mask = np.zeros(anomaly_map.shape, bool)
+    gt_mask[:16, 50:100, 50:100] = True
+    labelled = []
+    label = metrics.ndimage.label
+    monkeypatch.setattr(
+        metrics.ndimage, "label", lambda mask, *a: labelled.append(mask.shape) or label(mask, *a)
+    )
+    argsorted = []
+    argsort = np.argsort
+    monkeypatch.setattr(np, "argsort", lambda x: argsorted.append(x.size) or argsort(x))
+    tracemalloc.start()
+    try:
+        metrics.pixel_metrics(anomaly_map, gt_mask)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    n_anomalous = int(gt_mask.sum())
+    assert argsorted == [n_anomalous]  # the costly kind of sort sees anomalous pixels only
+    assert labelled == [(256, 256)] * 16  # and one labelling an image that has a region
+    # the module's promise, with a tenth to spare for temporaries of the allocator
+    assert peak < 1.1 * (6 * (gt_mask.size - n_anomalous) + 110 * n_anomalous)
