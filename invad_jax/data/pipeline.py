@@ -1,0 +1,136 @@
+"""Grain pipelines: images once each for the encoder, latents endlessly for training.
+
+Both split a global batch over processes, so that all processes together see what one would see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from invad_jax.data.preprocess import read_image
+from invad_jax.errors import UserError
+
+_THREADS = 8
+"""Batches that are decoded at the same time, and held ready, where there are no workers."""
+
+
+def image_batches(
+    paths: Sequence[str],
+    image_size: int,
+    batch_size: int,
+    num_workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Reads every image once, in order, in batches of one size.
+
+    Args:
+      paths: N image files, the same list on every process; a sample id is an index into it.
+      image_size: side S, pixels.
+      batch_size: global, over all processes; a multiple of `process_count`.
+      num_workers: worker processes that decode; 0 decodes in threads.
+      process_index: of this process.
+      process_count: of all processes. Each yields ceil(N / batch_size) batches.
+
+    Yields:
+      `image` (b, S, S, 3) uint8 and `sample_id` (b,) int32, b = batch_size / process_count. Rows
+      that fill up the last batch have id -1 and black images. Put side by side in the order of the
+      processes, the ids are 0, 1, ..., N - 1, -1, ....
+
+    Raises:
+      UserError: an image cannot be read, here or in a worker.
+    """
+    ids = _padded_ids(len(paths), batch_size, process_count)[:, process_index]  # (batches, b)
+    dataset = grain.MapDataset.source(ids).map(_BatchReader(tuple(paths), image_size))
+    threads = 1 if num_workers else _THREADS
+    batches = dataset.to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=threads))
+    if num_workers:
+        _mark_absl_flags_parsed()
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=min(num_workers, len(ids)))
+        )
+    iterator = iter(batches)
+    try:
+        for batch in iterator:
+            if "error" in batch:
+                raise UserError(batch["error"])
+            yield {name: np.array(values) for name, values in batch.items()}  # not shared memory
+    finally:
+        iterator.close()  # stops the workers, also when the caller stops early
+
+
+def latent_batches(
+    latents: np.ndarray, seed: int, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> grain.DatasetIterator:
+    """Draws latents endlessly; every epoch is a new permutation of all of them.
+
+    The epochs are strung together before they are cut into batches, so no latent is dropped and a
+    batch may be larger than the data set. All processes together draw the same global batches as
+    one process would, and the state of the iterator is its position, for an exact resume.
+
+    Args:
+      latents: (N, h, w, C), any float type; may be memory-mapped.
+      seed: of the permutations.
+      batch_size: global, over all processes; a multiple of `process_count`.
+      process_index: of this process.
+      process_count: of all processes.
+
+    Returns:
+      Iterator over `{"latent": (b, h, w, C) float32}`, b = batch_size / process_count.
+    """
+    local_batch_size = _local_batch_size(batch_size, process_count)
+    return iter(
+        grain.MapDataset.source(latents)
+        .seed(seed)
+        .shuffle()
+        .repeat()[process_index::process_count]
+        .map(lambda latent: {"latent": np.asarray(latent, np.float32)})
+        .batch(local_batch_size, drop_remainder=True)  # endless: there is no remainder
+        .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    )
+
+
+class _BatchReader:
+    """Reads one row of ids; a class, not a closure, because it travels to the workers."""
+
+    def __init__(self, paths: tuple[str, ...], image_size: int):
+        self.paths = paths
+        self.image_size = image_size
+
+    def __call__(self, ids: np.ndarray) -> dict[str, Any]:
+        """(b,) ids -> a batch, or the message of the error: grain would wrap an exception."""
+        image = np.zeros((len(ids), self.image_size, self.image_size, 3), np.uint8)
+        try:
+            for row, sample_id in enumerate(ids):
+                if sample_id >= 0:
+                    image[row] = read_image(self.paths[sample_id], self.image_size)
+        except UserError as error:
+            return {"error": str(error)}
+        return {"image": image, "sample_id": ids}
+
+
+def _padded_ids(count: int, batch_size: int, process_count: int) -> np.ndarray:
+    """0 .. count - 1, filled up with -1; (batches, process_count, b) int32."""
+    local_batch_size = _local_batch_size(batch_size, process_count)
+    ids = np.full(-(-count // batch_size) * batch_size, -1, np.int32)
+    ids[:count] = np.arange(count)
+    return ids.reshape(-1, process_count, local_batch_size)
+
+
+def _local_batch_size(batch_size: int, process_count: int) -> int:
+    if batch_size % process_count:
+        raise UserError(
+            f"batch_size={batch_size}: must be a multiple of the {process_count} processes"
+        )
+    return batch_size // process_count
+
+
+def _mark_absl_flags_parsed() -> None:
+    """Grain reads absl flags on its way to the workers; this program has no absl `main`."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,208 @@
+"""Image files of any mode and size; oracles are drawn pixel by pixel or computed by hand."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from invad_jax.data.preprocess import EXTENSIONS, image_paths, read_image, read_mask
+from invad_jax.errors import UserError
+
+FORMATS = {
+    "1": "png", "L": "png", "LA": "png", "P": "png", "RGB": "png", "RGBA": "png", "CMYK": "jpg",
+    "I;16": "png", "I": "tif", "F": "tif", "YCbCr": "jpg", "I;16B": "tif",
+}  # fmt: skip
+ORIENTATION = 0x0112
+
+
+def refusal(function, *args):
+    with pytest.raises(UserError) as error:
+        function(*args)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def save(path, pixels, mode=None, **options):
+    image = Image.fromarray(np.asarray(pixels))
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+@given(
+    mode=st.sampled_from(sorted(FORMATS)),
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    image_size=st.integers(1, 33),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=100, deadline=None)
+def test_every_mode_and_size_gives_an_rgb_square(
+    tmp_path_factory, mode, width, height, image_size, seed
+):
+    grey = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("modes") / f"image.{FORMATS[mode]}"
+    if mode == "I;16B":
+        Image.frombytes(mode, (width, height), grey.astype(">u2").tobytes()).save(path)
+    elif mode == "I;16":
+        save(path, grey.astype(np.uint16) * 257)
+    else:
+        save(path, grey, mode)
+    image = read_image(path, image_size)
+    assert image.shape == (image_size, image_size, 3)
+    assert image.dtype == np.uint8
+    assert read_mask(path, path, image_size).shape == (image_size, image_size)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "I;16", "I", "F"])
+def test_grey_levels_survive_every_lossless_mode(tmp_path, mode):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    path = tmp_path / f"image.{FORMATS[mode]}"
+    if mode == "I;16":
+        save(path, grey.astype(np.uint16) * 257)
+    else:
+        save(path, grey, mode)
+    image = read_image(path, 16)
+    # P goes through PIL's own web palette, whose grey steps are 51 apart
+    assert np.abs(image - grey[:, :, None].astype(int)).max() <= (26 if mode == "P" else 0)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.array([[0, 257 * 100, 65535]], np.uint16), [0, 100, 255]),
+        (np.array([[0, 257, 257 * 4]], np.uint16), [0, 1, 4]),  # a dark image stays dark
+        (np.array([[-5, 257 * 100, 65535]], np.int32), [0, 100, 255]),
+        (np.array([[0, 2**30, 2**31 - 1]], np.int32), [0, 128, 255]),
+        (np.array([[0, 0.4, 1]], np.float32), [0, 102, 255]),
+        (np.array([[0, 100, 255]], np.float32), [0, 100, 255]),
+        (np.array([[0, 2e5, 4e5]], np.float32), [0, 128, 255]),
+        (np.array([[np.nan, np.inf, 1]], np.float32), [0, 0, 255]),
+        (np.array([[-2, -1, -0.5]], np.float32), [0, 0, 0]),
+    ],
+)
+def test_deep_pixels_are_scaled_not_clipped(tmp_path, pixels, expected):
+    path = save(tmp_path / "image.tif", np.repeat(pixels, 3, axis=0))
+    np.testing.assert_array_equal(read_image(path, 3)[0, :, 0], expected)
+
+
+def test_resize_is_pil_bilinear_on_the_whole_image(tmp_path):
+    ramp = np.tile(np.repeat(np.array([0, 200], np.uint8), 2), (2, 1))  # 0 0 200 200, twice
+    image = read_image(save(tmp_path / "a.png", ramp), 2)
+    # PIL widens the triangle filter by the factor 2: weights 3/8 3/8 1/8 before normalising by 7/8
+    np.testing.assert_array_equal(image[0, :, 0], [round(200 / 7), round(200 * 6 / 7)])
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_image_and_mask_upright(tmp_path, orientation, extension):
+    upright = np.zeros((16, 32), np.uint8)
+    upright[:8, :16] = 255  # the quarter at the top left, so that every orientation shows
+    undo = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: upright.T[::-1], 7: upright[::-1, ::-1].T, 8: upright.T[:, ::-1],
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = save(tmp_path / f"a.{extension}", undo[orientation], exif=exif)
+    mask_path = save(tmp_path / "mask.png", upright)
+    image = read_image(path, 32)[:, :, 0]
+    bright = np.zeros((32, 32), bool)
+    bright[:16, :16] = True
+    assert (image > 128).astype(int)[::8, ::8].tolist() == bright.astype(int)[::8, ::8].tolist()
+    np.testing.assert_array_equal(read_mask(mask_path, path, 32), bright)
+
+
+def test_palette_transparency_gives_no_warning(tmp_path):
+    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8)).convert("P")
+    image.save(tmp_path / "a.png", transparency=bytes([0, 128]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "a.png", 2).shape == (2, 2, 3)
+
+
+@given(cut=st.integers(0, 2000), extension=st.sampled_from(["png", "jpg", "tif", "bmp", "gif"]))
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path_factory, cut, extension):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    path = save(tmp_path_factory.mktemp("damaged") / f"a.{extension}", pixels)
+    content = path.read_bytes()
+    path.write_bytes(content[: min(cut, len(content) // 2)])
+    assert str(path) in refusal(read_image, path, 8)
+
+
+@pytest.mark.parametrize("read", [read_image, lambda path, size: read_mask(path, path, size)])
+def test_missing_and_foreign_files_are_named(tmp_path, read):
+    (tmp_path / "text.png").write_text("not an image")
+    assert "text.png: cannot be read" in refusal(read, tmp_path / "text.png", 8)
+    assert "no.png: no such file" in refusal(read, tmp_path / "no.png", 8)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F"])
+def test_whatever_is_not_black_is_anomalous_in_every_mode(tmp_path, mode):
+    grey = np.array([[0, 255], [0, 0]], np.uint8)
+    path = tmp_path / f"mask.{FORMATS[mode]}"
+    if mode == "I;16":
+        save(path, grey.astype(np.uint16))  # 255 of 65535 would vanish in 8 bits
+    else:
+        save(path, grey, mode)
+    np.testing.assert_array_equal(read_mask(path, path, 2), grey > 0)
+
+
+def test_faint_mask_values_count(tmp_path):
+    path = save(tmp_path / "mask.png", np.array([[0, 1], [2, 255]], np.uint8))
+    np.testing.assert_array_equal(read_mask(path, path, 2), [[False, True], [True, True]])
+
+
+def test_mask_resize_is_nearest(tmp_path):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[0:2, 0:2] = 255
+    path = save(tmp_path / "mask.png", pixels)
+    mask = read_mask(path, path, 4)
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(np.argwhere(mask), [[0, 0]])
+
+
+def test_a_mask_of_another_size_names_both(tmp_path):
+    image = save(tmp_path / "a.png", np.zeros((4, 6), np.uint8))
+    mask = save(tmp_path / "a_mask.png", np.zeros((6, 4), np.uint8))
+    message = refusal(read_mask, mask, image, 8)
+    assert "4 x 6" in message
+    assert "6 x 4" in message
+    assert str(mask) in message
+
+
+def test_image_paths_are_sorted_visible_images(tmp_path):
+    for name in ["b.PNG", "a.JpEg", ".hidden.png", "._a.jpg", "notes.txt", "noextension"]:
+        (tmp_path / name).write_bytes(b"")
+    for folder in ["sub", ".thumbs", "folder.png"]:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "c.tif").write_bytes(b"")
+
+    def names(**options):
+        return [p[len(str(tmp_path)) + 1 :] for p in image_paths(tmp_path, **options)]
+
+    assert names() == ["a.JpEg", "b.PNG"]
+    assert names(recursive=True) == ["a.JpEg", "b.PNG", "folder.png/c.tif", "sub/c.tif"]
+
+
+def test_pil_reads_every_extension_that_is_listed():
+    assert set(EXTENSIONS) <= set(Image.registered_extensions())
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("bottle", (512, 512)), ("bsdata", (565, 230)), ("aws_cookie", (384, 512))],
+)
+def test_real_images_and_masks(shared_dir, name, size):
+    root = shared_dir / "data" / name
+    mask_path = image_paths(root / "ground_truth", recursive=True)[0]
+    stem = mask_path.rsplit("/", 1)[1].removesuffix("_mask.png")
+    image_path = next(p for p in image_paths(root / "test", True) if p.endswith(f"/{stem}.jpg"))
+    mask = read_mask(mask_path, image_path, size[0])
+    assert 0 < mask.mean() < 0.5
+    image = read_image(image_path, 64)
+    assert image.std() > 5  # not blank: photographs of these sets vary by tens of grey levels
