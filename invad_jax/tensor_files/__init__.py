@@ -59,11 +59,11 @@ def read_tensors(path: str | Path) -> Tensors:
     try:
         return format_.read(path.read_bytes())
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {_one_line(error)}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # damaged content can trip a parser anywhere
-        reason = " ".join(f"{type(error).__name__}: {error}"[:100].split())
+        reason = f"{type(error).__name__}: {_one_line(error)}"
         raise UserError(f"{path}: damaged, or not a {path.suffix} file ({reason})") from error
 
 
@@ -93,6 +93,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
             raise UserError(f"{path}: {name} is {tensor.dtype}, which {path.suffix} cannot hold")
     with replaced(path) as temporary, temporary.open("wb") as out:
         format_.write(out, plain)
+
+
+def _one_line(error: Exception) -> str:
+    """The message with what a file may have brought into it made harmless to a terminal."""
+    return str(error)[:200].encode("unicode_escape").decode()
 
 
 def _format_of(path: Path) -> _Format:

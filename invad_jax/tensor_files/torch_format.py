@@ -230,8 +230,7 @@ def _known(name: str) -> _Global:
 
 
 def _refuse(what: str) -> NoReturn:
-    readable = what[:100].encode("ascii", "backslashreplace").decode()
-    raise UserError(f"refused: the file would run {readable}; only tensors are read")
+    raise UserError(f"refused: the file would run {what[:100]}; only tensors are read")
 
 
 def _combine(name: str, items: list[Any], stack: list[Any], storages: dict[str, _Storage]) -> None:
