@@ -32,7 +32,7 @@ from invad_jax.report import decision_word
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 # Perceptually uniform and safe for colour-blind eyes; dark parts would hide its dark end.
-_HEAT = np.float32(matplotlib.colormaps["plasma"](np.linspace(0.3, 1, 256))[:, :3] * 255)
+_HEAT = (255 * matplotlib.colormaps["plasma"](np.linspace(0.3, 1, 256))[:, :3]).astype(np.float32)
 _MAX_OPACITY = 0.85  # the part stays visible under the strongest heat
 _CONTOUR = np.array([0, 255, 255], np.uint8)  # cyan: no heat colour, and rare on parts
 _NORMAL, _ANOMALOUS = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito

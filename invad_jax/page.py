@@ -32,12 +32,7 @@ _FUSION_NOTES = {
     "anomalous ones included. Quote it only against published numbers made the same way: it does "
     "not exist for a single new image.",
 }
-_HEADLINE = {
-    "i_auroc": "image AUROC",
-    "p_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "mad": "mAD",
-}
+_HEADLINE = {"i_auroc": "image AUROC", "p_auroc": "pixel AUROC", "aupro": "AUPRO", "mad": "mAD"}
 
 
 def write_html(
@@ -71,18 +66,20 @@ def write_html(
         _gallery(worst_first(cases), calibration),
         _settings(command, config, calibration, metrics),
     ]
-    page = (
+    content = f'<dl class="figures">{"".join(figures)}</dl>\n{_threshold_note(calibration)}'
+    page = _document(title, _summary(rows, metrics), "\n".join([content, *sections]))
+    with files.replaced(path) as temporary:
+        temporary.write_bytes(page.encode(errors="replace"))  # a file name may be no Unicode
+
+
+def _document(title: str, summary: str, content: str) -> str:
+    return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<header><h1>{escape(title)}</h1><p>{_summary(rows, metrics)}</p></header>\n"
-        f'<main>\n<dl class="figures">{"".join(figures)}</dl>\n'
-        f"{_threshold_note(calibration)}\n"
-        + "\n".join(sections)
-        + f"\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        f"<header><h1>{escape(title)}</h1><p>{summary}</p></header>\n<main>\n{content}\n</main>\n"
+        f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
-    with files.replaced(path) as temporary:
-        temporary.write_bytes(page.encode(errors="replace"))  # a file name may be no Unicode
 
 
 def _summary(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | None) -> str:
