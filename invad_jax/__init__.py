@@ -4,4 +4,21 @@ Importing the package touches no device. Read `eval`, `detector`, `diffusion.inv
 and `metrics`, in that order, for the whole method.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from invad_jax.inference import load
+
+__all__ = ["load"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`invad_jax.load`, imported when first asked for, so that the package itself stays light."""
+    if name == "load":
+        from invad_jax.inference import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -65,6 +65,12 @@ def read_image(path: str | Path, image_size: int) -> np.ndarray:
         return np.asarray(rgb.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
+def read_original(path: str | Path) -> np.ndarray:
+    """Reads a whole image as `read_image` does, at its own size: (H, W, 3) uint8."""
+    with _opened(path, "image") as image:
+        return np.asarray(_to_rgb(image))
+
+
 def read_mask(path: str | Path, image_path: str | Path, image_size: int) -> np.ndarray:
     """Reads a mask: what is not black is anomalous; resized by nearest neighbour.
 

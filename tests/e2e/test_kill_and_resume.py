@@ -1,0 +1,99 @@
+"""Killed anywhere and started again, a run ends with the parameters of the unbroken one."""
+
+import random
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from invad_jax.checkpoint import Checkpoints
+from tests.e2e.conftest import PROJECT, TINY
+
+STEPS = ("train.num_steps=1500", "train.checkpoint_every=25", "train.log_every=10")
+
+
+def final_arrays(workdir):
+    """Everything the newest checkpoint says of the parameters and their averages."""
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == 1500
+        return checkpoints._manager.restore(1500)["model"]
+
+
+def arguments(commands, workdir):
+    config = str(PROJECT / "configs" / "procedural.py")
+    return ["train", "--config", config, "--workdir", workdir, "--set", *TINY, *STEPS]
+
+
+def newest_step(workdir):
+    folder = workdir / "checkpoints"
+    steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+    return max(steps, default=-1)
+
+
+def kill_after_progress(commands, workdir, number, delay):
+    """Starts training, waits until it has written a further checkpoint, then `delay`, then kills."""
+    process = commands.start(*arguments(commands, workdir.name))
+    begun = newest_step(workdir)
+    while newest_step(workdir) <= begun and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(delay)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+@pytest.fixture(scope="module")
+def unbroken(commands, trained):
+    """The final parameters of the run that nothing disturbed."""
+    commands.train(*STEPS, workdir="unbroken")
+    return final_arrays(commands.folder / "unbroken")
+
+
+def test_five_kills_change_nothing(commands, unbroken):
+    rng, workdir, kills = random.Random(0), commands.folder / "killed", 0
+    for _ in range(5):
+        kills += kill_after_progress(commands, workdir, signal.SIGKILL, rng.uniform(0, 0.6)) == -9
+    assert kills == 5
+    assert newest_step(workdir) < 1500
+    commands.run(*arguments(commands, "killed"))
+    jax.tree.map(np.testing.assert_array_equal, final_arrays(workdir), unbroken)
+
+
+def test_sigterm_saves_and_leaves_with_status_0(commands, unbroken):
+    workdir = commands.folder / "preempted"
+    assert kill_after_progress(commands, workdir, signal.SIGTERM, 0.1) == 0
+    assert 0 < newest_step(workdir) < 1500
+    commands.run(*arguments(commands, "preempted"))
+    jax.tree.map(np.testing.assert_array_equal, final_arrays(workdir), unbroken)
+
+
+def test_a_diverged_run_keeps_the_last_good_checkpoint(commands):
+    done = commands.train(
+        "train.learning_rate=1e30", "train.initial_learning_rate=0", "train.warmup_steps=6",
+        "train.checkpoint_every=2", "train.grad_clip_norm=1e30", workdir="diverged", status=2,
+    )  # fmt: skip
+    assert "diverged" in done.stderr.strip().splitlines()[-1]
+    assert newest_step(commands.folder / "diverged") >= 0
+
+
+def test_a_workdir_of_another_config_is_refused(commands, trained):
+    done = commands.train("train.seed=7", status=2)
+    assert "train.seed is 7, was 0" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "flip"])
+def test_the_latent_cache_is_never_trusted_when_damaged(commands, trained, damage):
+    (cached,) = (commands.folder / "cache" / "latents").glob("*.npy")
+    good = np.load(cached)
+    if damage == "delete":
+        cached.unlink()
+    elif damage == "truncate":
+        cached.write_bytes(cached.read_bytes()[:-100])
+    else:
+        content = bytearray(cached.read_bytes())
+        content[len(content) // 2] ^= 1
+        cached.write_bytes(content)
+    commands.train("train.num_steps=1", workdir=f"cache_{damage}")
+    np.testing.assert_array_equal(np.load(cached), good)
