@@ -18,9 +18,9 @@ header p, section > p, small, figcaption, article p { color: var(--soft); }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.3rem, 1fr));
   gap: .75rem; margin: 1.75rem 0 1rem; }
 .figures div { background: var(--card); border: 1px solid var(--rule); border-radius: .6rem;
-  padding: .8rem 1rem; }
+  padding: .75rem .8rem; }
 dt { font-size: .8rem; color: var(--soft); }
-dd { margin: 0; font-size: 1.5rem; font-weight: 650; letter-spacing: -.02em; line-height: 1.3;
+dd { margin: 0; font-size: 1.4rem; font-weight: 650; letter-spacing: -.02em; line-height: 1.3;
   font-variant-numeric: tabular-nums; }
 dd small { display: block; font-size: .78rem; font-weight: 400; letter-spacing: 0; }
 .wide { overflow-x: auto; }
