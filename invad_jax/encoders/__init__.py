@@ -1,0 +1,88 @@
+"""Frozen encoders, image -> latent. A new one is a `Backbone` and a line in `ENCODERS`.
+
+Images come as bytes at the model's size: each network's own normalisation is part of the encoder,
+and so of whatever is compiled or exported with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invad_jax.config import EncoderConfig
+from invad_jax.encoders import efficientnet
+from invad_jax.encoders.backbone import Backbone, Variables
+from invad_jax.encoders.feature_stack import stack_features
+from invad_jax.encoders.weights import load_variables
+from invad_jax.errors import UserError
+
+ENCODERS: dict[str, Callable[[EncoderConfig, int], Backbone]] = {
+    **dict.fromkeys(efficientnet.VARIANTS, efficientnet.build_backbone),
+}
+"""Name -> builder, (`encoder` options, image size) -> `Backbone`."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen network that turns images into latents."""
+
+    name: str
+    apply: Callable[[Variables, jax.Array], jax.Array]
+    """(variables, image (B, S, S, 3) uint8) -> latent (B, h, w, C) float32; pure."""
+    variables: Variables
+    """Pytree of float32 NumPy arrays."""
+    latent_shape: tuple[int, int, int]
+    """(h, w, C)."""
+    fingerprint: str
+    """Hex SHA-256 of all that a latent depends on besides the image."""
+
+
+def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
+    """Builds an encoder and loads its weights.
+
+    Args:
+      config: the `encoder` options.
+      image_size: side in pixels of the images it will be given.
+
+    Raises:
+      UserError: an unknown name, options that do not fit, or weights that cannot be had.
+
+    >>> encoder = build_encoder(EncoderConfig(weights="random", pool=2), image_size=64)
+    >>> encoder.latent_shape
+    (2, 2, 192)
+    """
+    if config.name not in ENCODERS:
+        near = difflib.get_close_matches(config.name, ENCODERS, n=3, cutoff=0.3) or sorted(ENCODERS)
+        raise UserError(f"encoder.name={config.name}: unknown; did you mean {' or '.join(near)}?")
+    backbone = ENCODERS[config.name](config, image_size)
+
+    def apply(variables: Variables, image: jax.Array) -> jax.Array:
+        mean, std = (
+            jnp.array(x, jnp.float32)[None, None, None] for x in (backbone.mean, backbone.std)
+        )
+        stages = backbone.features(variables, (image.astype(jnp.float32) - mean) / std)
+        return stack_features(stages, config.stage_resize, config.pool)
+
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
+    _, h, w, C = jax.eval_shape(apply, backbone.abstract, images).shape
+    variables = load_variables(backbone, config.name, config.weights)
+    ingredients = {
+        "name": config.name, "stages": backbone.stages, "resize": config.stage_resize,
+        "pool": config.pool, "image_size": image_size, "mean": backbone.mean, "std": backbone.std,
+    }  # fmt: skip
+    return Encoder(config.name, apply, variables, (h, w, C), _fingerprint(ingredients, variables))
+
+
+def _fingerprint(ingredients: dict[str, object], variables: Variables) -> str:
+    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(f"{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}".encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()
