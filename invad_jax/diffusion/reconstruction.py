@@ -31,7 +31,7 @@ class ErrorTerms(NamedTuple):
     latent_norm: jax.Array
     """(B, h, w) float32: squared error averaged over channels; takes the place of a length."""
     nll: jax.Array
-    """(B,) float32: total squared error. Not nats: twice -log N(x0; x0_hat, I) less its constant."""
+    """(B,) float32: total squared error, no nats: twice -log N(x0; x0_hat, I) less a constant."""
     map_range: jax.Array
     """(B,) float32: largest minus smallest `latent_norm`."""
 
