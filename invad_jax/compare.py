@@ -82,7 +82,7 @@ def score_difference(a: np.ndarray, b: np.ndarray, paths: Sequence[str]) -> dict
       paths: N names.
     """
     difference = np.abs(b - a)
-    spread = float(np.std(a)) or 1.0
+    spread = float(np.std(a)) if np.ptp(a) > 0 else 1.0  # rounding alone can make a std of 1e-17
     ranked = np.ptp(a) > 0 and np.ptp(b) > 0  # of constants there is no rank correlation
     return {
         "max": float(difference.max()),

@@ -220,7 +220,9 @@ def load(path: str | Path) -> Config:
     except Exception as error:  # a config is the user's code: anything can come out of it
         raise UserError(f"--config {path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
-        raise UserError(f"--config {path}: get_config() returned {type(config).__name__}, not Config")
+        raise UserError(
+            f"--config {path}: get_config() returned {type(config).__name__}, not Config"
+        )
     validate(config)
     return config
 
@@ -271,7 +273,9 @@ def from_dict(values: dict[str, dict[str, Any]], source: str = "config") -> Conf
             name = f"{section_name}.{unknown[0]}"
             raise UserError(f"{source}: unknown option {name}{_nearest(name, option_names())}")
         typed = {
-            option: _check(value, _types(section_type)[option], f"{source}: {section_name}.{option}")
+            option: _check(
+                value, _types(section_type)[option], f"{source}: {section_name}.{option}"
+            )
             for option, value in options.items()
         }
         sections[section_name] = section_type(**typed)
@@ -396,4 +400,6 @@ def _check(value: Any, annotation: Any, where: str) -> Any:
         return float(value)
     if isinstance(annotation, type | types.GenericAlias) and type(value) is annotation:
         return value
-    raise UserError(f"{where}: {value!r} is not of type {getattr(annotation, '__name__', annotation)}")
+    raise UserError(
+        f"{where}: {value!r} is not of type {getattr(annotation, '__name__', annotation)}"
+    )

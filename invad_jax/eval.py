@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from invad_jax import calibration as calibration_lib
-from invad_jax import files, metrics, report, runtime
+from invad_jax import figures, files, metrics, page, report, runtime
 from invad_jax.calibration import Calibration
 from invad_jax.config import Config, config_hash, to_dict
 from invad_jax.data import layouts, preprocess
@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
     speed = measure_speed(model, [sample.path for sample in dataset.test])
     if runtime.is_primary():
         out = Path(args.out) if args.out else workdir.path / "eval"
-        write(out, model, calibration, evaluation, speed, args.save_maps)
+        write(out, workdir.path, model, calibration, evaluation, speed, args.save_maps)
 
 
 def evaluate(model: Model, calibration: Calibration, samples: tuple[Sample, ...]) -> Evaluation:
@@ -175,6 +175,7 @@ def _time(model: Model, image: np.ndarray, seconds: float) -> list[float]:
 
 def write(
     out: Path,
+    workdir: Path,
     model: Model,
     calibration: Calibration,
     evaluation: Evaluation,
@@ -196,15 +197,21 @@ def write(
         "speed": speed,
     }
     cases = make_cases(evaluation, calibration, config)
-    report.write_scores_csv(out / "scores.csv", score_rows(evaluation, calibration))
+    rows = score_rows(evaluation, calibration)
+    report.write_scores_csv(out / "scores.csv", rows)
     report.write_metrics_csv(out / "metrics.csv", fusion)
-    report.write_evaluation_page(out / "report.html", payload, to_dict(config), calibration, cases)
+    page.write_html(
+        out / "report.html", f"{workdir.name}: evaluation at step {model.step}",
+        f"python -m invad_jax.eval --workdir {workdir}", to_dict(config), calibration, rows, cases,
+        payload,
+    )  # fmt: skip
+    figures.write_examples(out / "examples", cases, calibration)
     if save_maps:
         write_maps(out / "maps", evaluation)
     report.write_metrics_json(out / "metrics.json", payload)
     for name in FUSIONS:
         print(f"\n{report.FUSION_TITLES[name]}\n{report.format_table(fusion[name])}")
-    log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html", out)
+    log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html, examples", out)
 
 
 def score_rows(evaluation: Evaluation, calibration: Calibration) -> list[dict[str, Any]]:

@@ -67,7 +67,12 @@ class Model:
     """A detector with its arrays on a mesh, and its compiled functions."""
 
     def __init__(
-        self, config: Config, detector: Detector, variables: DetectorVariables, mesh: Mesh, step: int
+        self,
+        config: Config,
+        detector: Detector,
+        variables: DetectorVariables,
+        mesh: Mesh,
+        step: int,
     ):
         self.config = config
         self.step = step
@@ -144,7 +149,9 @@ def load_model(workdir: Workdir, config: Config) -> Model:
                 f"encoder.weights={config.encoder.weights}: other weights than the ones that "
                 f"{workdir.path} was trained with"
             )
-        params = jax.eval_shape(partial(init_params, config, encoder.latent_shape), jax.random.key(0))
+        params = jax.eval_shape(
+            partial(init_params, config, encoder.latent_shape), jax.random.key(0)
+        )
         channels = jax.ShapeDtypeStruct((encoder.latent_shape[-1],), np.float32)
         abstract = {
             "params": params,

@@ -60,7 +60,10 @@ def fill(latents: np.ndarray, chunks: Chunks) -> None:
 
 
 def cached(
-    path: Path, shape: tuple[int, ...], make: Callable[[], Chunks], everywhere: Callable[[bool], bool]
+    path: Path,
+    shape: tuple[int, ...],
+    make: Callable[[], Chunks],
+    everywhere: Callable[[bool], bool],
 ) -> np.ndarray:
     """Reads the entry, or makes it.
 

@@ -11,18 +11,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from invad_jax import calibration as calibration_lib
-from invad_jax import report, runtime
+from invad_jax import page, report, runtime
+from invad_jax.config import to_dict
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
-from invad_jax.figures import write_overlay
+from invad_jax.figures import Case, write_overlay
 from invad_jax.inference import calibrate, load_model, score_normals
 from invad_jax.runtime import log
 from invad_jax.workdir import Workdir
+
+CASES_ON_THE_PAGE = 60
+"""Each adds about 50 kB."""
 
 
 def main(args: argparse.Namespace) -> None:
@@ -34,26 +39,59 @@ def main(args: argparse.Namespace) -> None:
     calibration = calibrate(config, score_normals(model, workdir, None, held_out=False))
     out = Path(args.out)
     names = overlay_names(paths, Path(args.input))
-    rows: list[dict[str, object]] = [{} for _ in paths]
-    with tqdm(total=len(paths), desc="predict", unit="image", disable=not runtime.is_primary()) as bar:
+    rows: list[dict[str, Any]] = [{} for _ in paths]
+    maps: list[np.ndarray] = [np.empty(0)] * len(paths)
+    with tqdm(
+        total=len(paths), desc="predict", unit="image", disable=not runtime.is_primary()
+    ) as bar:
         for ids, scores in model.predict_paths([str(path) for path in paths]):
             image_score = calibration_lib.image_score(calibration, scores.nll, scores.map_range)
             decision = calibration_lib.decide(calibration, image_score)
             for row, i in enumerate(ids):
+                maps[i] = scores.latent_norm[row]
                 rows[i] = {
                     "path": str(paths[i]),
                     "image_score": float(image_score[row]),
+                    "nll": float(scores.nll[row]),
+                    "map_range": float(scores.map_range[row]),
                     "threshold": calibration.threshold,
                     "decision": report.decision_word(decision[row]),
                 }
                 if runtime.is_primary():
-                    image = preprocess.read_original(str(paths[i]))
-                    write_overlay(out / names[i], image, scores.anomaly_map[row], calibration)
+                    image = preprocess.read_original(paths[i])
+                    write_overlay(out / names[i], image, maps[i], calibration)
             bar.update(len(ids))
     if runtime.is_primary():
         report.write_predictions_csv(out / "predictions.csv", rows)
+        page.write_html(
+            out / "report.html", f"{len(rows)} new images, by {workdir.path}",
+            f"python -m invad_jax.predict --workdir {workdir.path} --input {args.input}",
+            to_dict(config), calibration, rows, make_cases(rows, maps, config.data.image_size),
+        )  # fmt: skip
         anomalous = sum(row["decision"] == "anomalous" for row in rows)
         log.info("%d of %d images anomalous; written to %s", anomalous, len(rows), out)
+
+
+def make_cases(rows: list[dict[str, Any]], maps: list[np.ndarray], size: int) -> list[Case]:
+    """The images with the highest scores, for the page."""
+    ranked = sorted(range(len(rows)), key=lambda i: -rows[i]["image_score"])[:CASES_ON_THE_PAGE]
+    return [
+        Case(
+            path=rows[i]["path"],
+            category="",
+            defect="",
+            gt_label=None,
+            image=preprocess.read_image(rows[i]["path"], size),
+            gt_mask=None,
+            anomaly_map=maps[i],
+            image_score=rows[i]["image_score"],
+            nll=rows[i]["nll"],
+            map_range=rows[i]["map_range"],
+            threshold=rows[i]["threshold"],
+            decision=rows[i]["decision"] == report.decision_word(True),
+        )
+        for i in ranked
+    ]
 
 
 def find_images(source: Path) -> list[Path]:

@@ -89,7 +89,9 @@ def _encode(
         paths, config.data.image_size, batch_size, config.data.num_workers,
         jax.process_index(), jax.process_count(),
     )  # fmt: skip
-    with tqdm(total=len(paths), desc="encode", unit="image", disable=not runtime.is_primary()) as bar:
+    with tqdm(
+        total=len(paths), desc="encode", unit="image", disable=not runtime.is_primary()
+    ) as bar:
         for batch in batches:
             ids, latents = jax.device_get(encode(variables, global_batch(batch, mesh)))
             bar.update(int(np.sum(ids >= 0)))

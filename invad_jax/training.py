@@ -73,7 +73,10 @@ def fit(
     abstract = jax.eval_shape(create, rng, frozen)
     shardings = state_sharding(abstract, mesh)
     step_fn = compile_step(cfg, loss_fn, tx, mesh, shardings)
-    with Checkpoints(workdir.checkpoints, cfg.keep_checkpoints) as checkpoints, StopSignal() as stop:
+    with (
+        Checkpoints(workdir.checkpoints, cfg.keep_checkpoints) as checkpoints,
+        StopSignal() as stop,
+    ):
         if checkpoints.latest_step() is None:
             state = jax.jit(create, out_shardings=shardings)(rng, frozen)
         else:

@@ -1,10 +1,10 @@
 """What a run leaves behind, and whether a config may use it.
 
-    <workdir>/config.json      the resolved config
-              checkpoints/     see `checkpoint.py`
-              normals/         scores of normal images, one file for each way of scoring
-              logs/            TensorBoard
-              eval/            what `eval` writes by default
+<workdir>/config.json      the resolved config
+          checkpoints/     see `checkpoint.py`
+          normals/         scores of normal images, one file for each way of scoring
+          logs/            TensorBoard
+          eval/            what `eval` writes by default
 """
 
 from __future__ import annotations

@@ -88,9 +88,7 @@ def test_predict_on_one_file(commands, evaluated, trained):
 
 def test_other_inversion_settings_are_calibrated_anew(commands, evaluated, trained):
     before = sorted(p.name for p in (trained / "normals").iterdir())
-    commands.run(
-        "eval", "--workdir", "run", "--out", "one_step", "--set", "inversion.num_steps=1"
-    )
+    commands.run("eval", "--workdir", "run", "--out", "one_step", "--set", "inversion.num_steps=1")
     assert json.loads((commands.folder / "one_step" / "metrics.json").read_text())["nfe"] == 1
     after = sorted(p.name for p in (trained / "normals").iterdir())
     assert len(after) == len(before) + 1

@@ -53,7 +53,9 @@ def train(name, mesh_cfg, devices, optimizer="sgd"):
         x, t = jnp.zeros((1, *LATENT_SHAPE)), jnp.zeros((1,), jnp.int32)
         params = denoiser.init(rng, x, t)["params"]
         # Zero-initialised outputs would hide differences inside the network.
-        params = jax.tree.map(lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size).reshape(p.shape)), params)
+        params = jax.tree.map(
+            lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size).reshape(p.shape)), params
+        )
         return create_state(params, frozen, rng, tx)
 
     shardings = state_sharding(jax.eval_shape(create, jax.random.key(0)), mesh)

@@ -123,12 +123,19 @@ def test_score_differences_against_numpy_and_scipy(run_a, tmp_path):
     assert found == pytest.approx(expected, rel=1e-12)  # float64, other order of sums
 
 
-def test_constant_scores_have_no_rank_correlation(tmp_path):
-    rows = [{"path": f"{i}.png", "image_score": 1.0} for i in range(3)]
-    a = write_csv(tmp_path / "a.csv", rows, ("path", "image_score"))
-    status, result = result_of(a, a, out=tmp_path)
+def test_constant_scores_have_neither_spread_nor_rank_correlation(tmp_path):
+    columns = ("path", "image_score")
+    # Three times 0.1: a standard deviation of 1e-17 by rounding, which is no scale.
+    a, b = (
+        write_csv(tmp_path / f"{x}.csv", [dict(zip(columns, (i, x), strict=True)) for i in "pqr"],
+                  columns)
+        for x in (0.1, 0.105)
+    )  # fmt: skip
+    status, result = result_of(a, b, out=tmp_path)
     assert status == 0
-    assert result["scores"]["image_score_calibrated"]["rank_correlation"] is None
+    found = result["scores"]["image_score_calibrated"]
+    assert found["rank_correlation"] is None
+    assert found["max_of_spread"] == found["max"] == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize(("tolerance", "status"), [("0.09", 1), ("0.11", 0), ("inf", 0)])

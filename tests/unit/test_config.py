@@ -65,7 +65,9 @@ def test_unknown_or_mistyped_json_is_refused(values):
 
 
 def test_only_what_decides_the_parameters_is_frozen():
-    free = override(Config(), ["data.root=/elsewhere", "inversion.num_steps=9", "train.log_every=1"])
+    free = override(
+        Config(), ["data.root=/elsewhere", "inversion.num_steps=9", "train.log_every=1"]
+    )
     assert frozen_differences(free, Config()) == []
     (difference,) = frozen_differences(override(Config(), ["train.seed=1"]), Config())
     assert difference == "train.seed is 1, was 0"

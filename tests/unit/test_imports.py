@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
 STDLIB_ONLY = {"config", "errors", "files", "downloads", "__init__"}
 MATHS = {"diffusion", "scoring"}
 NETWORKS = {"denoisers", "encoders"}
-HOST = {"data", "calibration", "metrics", "report", "figures", "tensor_files"}
+HOST = {"data", "calibration", "metrics", "report", "figures", "page", "page_style", "tensor_files"}
 MAINS = {"train", "train_vae", "eval", "predict", "export", "convert", "benchmark", "sweep"}
 LAYER_3 = MAINS | {"training", "inference"}
 

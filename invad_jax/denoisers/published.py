@@ -1,0 +1,242 @@
+"""Exchanges denoiser parameters with the state dicts of the published PyTorch code.
+
+`published_table.py` pairs the names; this file applies and checks it. The published code is
+github.com/SkyShunsuke/InversionAD, whose `Denoiser` keeps the network under `net.`. Its
+checkpoints also hold layers that the method never runs (`UNUSED`): they are kept aside, so that a
+checkpoint survives the way here and back bit by bit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from invad_jax.config import DenoiserConfig
+from invad_jax.denoisers import build_denoiser
+from invad_jax.denoisers.published_table import UNUSED, Link, links, to_ours, to_published
+from invad_jax.errors import UserError
+
+Tensors = Mapping[str, np.ndarray]
+"""A state dict: published name -> array."""
+
+HINTS = ("num_heads", "head_channels")
+"""Options that no tensor shape tells."""
+
+# Defaults of the published code, for what a checkpoint does not tell.
+PUBLISHED_HEADS = 8
+PUBLISHED_CLASSES = 15
+PUBLISHED_Z_CHANNELS = 768
+
+
+def denoiser_config_from_published(
+    state_dict: Tensors, hints: Mapping[str, Any], source: str = "checkpoint"
+) -> DenoiserConfig:
+    """Reads the kind and every size of a denoiser from the shapes of its tensors.
+
+    Args:
+      state_dict: of the published code; a prefix `module.` is ignored.
+      hints: `num_heads` (dit; default 8) and `head_channels` (unet; default an eighth of the
+        width), which no shape tells. The defaults are those of the published code.
+      source: the file, for messages.
+
+    Raises:
+      UserError: not a denoiser of the published code, or an unknown hint.
+    """
+    unknown = sorted(set(hints) - set(HINTS))
+    if unknown:
+        raise UserError(f"hint {unknown[0]!r}: expected {' or '.join(HINTS)}")
+    tensors = _without_module_prefix(state_dict)
+    readers = {
+        "net.x_embedder.proj.weight": _dit_config,
+        "net.input_blocks.0.0.weight": _unet_config,
+        "net.input_proj.weight": _mlp_config,
+    }
+    for key, reader in readers.items():
+        if key in tensors:
+            try:
+                return reader(tensors, hints)
+            except (KeyError, ValueError) as error:  # a name that lacks, a shape of another rank
+                raise UserError(f"{source}: not a whole published denoiser ({error})") from None
+    raise UserError(
+        f"{source}: no denoiser of the published code (expected one of {', '.join(readers)})"
+    )
+
+
+def params_from_published(
+    state_dict: Tensors,
+    cfg: DenoiserConfig,
+    latent_shape: tuple[int, int, int],
+    source: str = "checkpoint",
+) -> dict[str, Any]:
+    """Published tensors as parameters of `build_denoiser(cfg, latent_shape)`.
+
+    Args:
+      state_dict: of the published code; a prefix `module.` is ignored, and so is `UNUSED`.
+      cfg: for example from `denoiser_config_from_published`.
+      latent_shape: (h, w, C).
+      source: the file, for messages.
+
+    Returns:
+      Nested dict of float32 arrays.
+
+    Raises:
+      UserError: names all missing, unexpected and misshapen tensors at once.
+    """
+    tensors = _without_module_prefix(state_dict)
+    ours = _param_shapes(cfg, latent_shape)
+    rows = list(links(cfg, ours))
+    _check(tensors, _published_shapes(rows, ours, cfg), UNUSED[cfg.name], source)
+    layers: dict[str, list[np.ndarray]] = {}
+    flat: dict[str, np.ndarray] = {}
+    for link in rows:
+        array = to_ours(np.asarray(tensors[link.key], np.float32), link.layout)
+        if link.layer is None:
+            flat[link.path] = np.ascontiguousarray(array)
+        else:  # rows come in the order of the layers
+            layers.setdefault(link.path, []).append(array)
+    flat |= {path: np.stack(arrays) for path, arrays in layers.items()}
+    return unflatten_dict(flat, sep="/")
+
+
+def params_to_published(
+    params: Mapping[str, Any], cfg: DenoiserConfig, unused: Tensors | None = None
+) -> dict[str, np.ndarray]:
+    """The exact inverse of `params_from_published`.
+
+    Args:
+      params: of the denoiser.
+      cfg: its config.
+      unused: what `unused_from_published` kept; without it those layers are zeros of the published
+        code's default sizes, so that its strict loading accepts the result.
+    """
+    flat = flatten_dict(dict(params), sep="/")
+    published = {}
+    for link in links(cfg, flat):
+        array = np.asarray(flat[link.path])
+        array = array if link.layer is None else array[link.layer]
+        published[link.key] = np.ascontiguousarray(to_published(array, link.layout, cfg))
+    return published | dict(_blank_unused(cfg, flat) if unused is None else unused)
+
+
+def unused_from_published(state_dict: Tensors, cfg: DenoiserConfig) -> dict[str, np.ndarray]:
+    """The tensors of `UNUSED`, for `params_to_published`."""
+    tensors = _without_module_prefix(state_dict)
+    return {key: value for key, value in tensors.items() if key.startswith(UNUSED[cfg.name])}
+
+
+def _param_shapes(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Path -> shape and type of our parameters, without computing any."""
+    model = build_denoiser(cfg, latent_shape)
+    x_t = jax.ShapeDtypeStruct((1, *latent_shape), jnp.float32)
+    t = jax.ShapeDtypeStruct((1,), jnp.int32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x_t, t)
+    return flatten_dict(variables["params"], sep="/")
+
+
+def _published_shapes(
+    rows: list[Link], ours: Mapping[str, Any], cfg: DenoiserConfig
+) -> dict[str, tuple[int, ...]]:
+    """Published name -> shape that `to_published` would give."""
+    shapes = {}
+    for link in rows:
+        struct = ours[link.path]
+        if link.layer is not None:
+            struct = jax.ShapeDtypeStruct(struct.shape[1:], struct.dtype)
+        convert = functools.partial(to_published, layout=link.layout, cfg=cfg)
+        shapes[link.key] = jax.eval_shape(convert, struct).shape
+    return shapes
+
+
+def _check(
+    tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], unused: tuple[str, ...], source: str
+) -> None:
+    """Raises one UserError that names everything that does not fit."""
+    missing = sorted(shapes.keys() - tensors.keys())
+    unexpected = sorted(k for k in tensors.keys() - shapes.keys() if not k.startswith(unused))
+    misshapen = [
+        f"{key} is {tensors[key].shape}, expected {shape}"
+        for key, shape in shapes.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    found = [f"{what}: {_listed(names)}" for what, names in problems.items() if names]
+    if found:
+        raise UserError(f"{source}: does not fit the denoiser: {'; '.join(found)}")
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _without_module_prefix(state_dict: Tensors) -> dict[str, np.ndarray]:
+    """`DistributedDataParallel` puts `module.` before every name."""
+    return {key.removeprefix("module."): value for key, value in state_dict.items()}
+
+
+def _blank_unused(cfg: DenoiserConfig, ours: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Zeros for the tensors of `UNUSED`, in the published code's default sizes."""
+    width = cfg.width
+    shapes: dict[str, tuple[int, ...]] = {"cls_embed.weight": (PUBLISHED_CLASSES, width)}
+    if cfg.name == "dit":
+        channels = ours["patch_embedding/kernel"].shape[0] // cfg.patch_size**2
+        shapes["net.x_embedder_linear.weight"] = (width, channels)
+        shapes["net.x_embedder_linear.bias"] = (width,)
+        shapes["net.y_embedder.embedding_table.weight"] = (PUBLISHED_CLASSES, width)
+    elif cfg.name == "mlp":
+        shapes["net.cond_embed.weight"] = (width, PUBLISHED_Z_CHANNELS)
+        shapes["net.cond_embed.bias"] = (width,)
+    return {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+
+
+def _depth(tensors: Tensors, blocks: str) -> int:
+    """Number of distinct i in `net.<blocks>.<i>.`."""
+    return len({key.split(".")[2] for key in tensors if key.startswith(f"net.{blocks}.")})
+
+
+def _dit_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
+    width, _, patch_size, _ = tensors["net.x_embedder.proj.weight"].shape
+    return DenoiserConfig(
+        name="dit",
+        width=width,
+        depth=_depth(tensors, "blocks"),
+        num_heads=hints.get("num_heads", PUBLISHED_HEADS),
+        mlp_ratio=len(tensors["net.blocks.0.mlp.fc1.weight"]) / width,
+        patch_size=patch_size,
+    )
+
+
+def _mlp_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
+    width = len(tensors["net.input_proj.weight"])
+    return DenoiserConfig(name="mlp", width=width, depth=_depth(tensors, "res_blocks"))
+
+
+def _unet_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
+    """Walks down the input blocks; a `0.op` closes a level."""
+    width = len(tensors["net.input_blocks.0.0.weight"])
+    mults: list[int] = []
+    attended: list[int] = []
+    level = 0
+    for i in range(1, _depth(tensors, "input_blocks")):
+        if f"net.input_blocks.{i}.0.op.weight" in tensors:
+            level += 1
+            continue
+        channels = len(tensors[f"net.input_blocks.{i}.0.in_layers.2.weight"])
+        mults.append(channels // width)
+        if f"net.input_blocks.{i}.1.qkv.weight" in tensors:
+            attended.append(2**level)
+    num_res_blocks = max(1, len(mults) // (level + 1))
+    return DenoiserConfig(
+        name="unet",
+        width=width,
+        num_res_blocks=num_res_blocks,
+        channel_mult=tuple(mults[::num_res_blocks]),
+        attention_downsamplings=tuple(sorted(set(attended))),
+        head_channels=hints.get("head_channels", max(1, width // PUBLISHED_HEADS)),
+    )

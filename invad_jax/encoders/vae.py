@@ -1,0 +1,413 @@
+"""AutoencoderKL, the first stage of latent diffusion (Rombach et al. 2022), after their `model.py`.
+
+An image in [-1, 1] becomes a small Gaussian per position; its mean, times a scale that brings it to
+unit variance, is the latent. The same network loads Stable Diffusion's VAE and the KL-16 of MAR (Li
+et al. 2024), and is what `train_vae.py` trains from scratch.
+
+Read next: `train_vae.py` for the loss, `encoders/__init__.py` for how a latent is used.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invad_jax.config import EncoderConfig
+from invad_jax.encoders.backbone import Backbone, Variables, resolve_stages
+from invad_jax.encoders.torch_names import dotted, mirrored_params
+from invad_jax.encoders.weights import TensorReader
+from invad_jax.errors import UserError
+
+LOGVAR_RANGE = (-30.0, 20.0)
+"""Clipping of the log-variance in the original, which keeps exp() finite early in training."""
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Sizes of an AutoencoderKL; the defaults are those of Stable Diffusion's."""
+
+    width: int = 128
+    """Channels of the first convolution."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Channels of each level over `width`; the grid is halved between levels."""
+    num_res_blocks: int = 2
+    """Residual blocks per level of the encoder; the decoder has one more."""
+    encoder_attention: tuple[int, ...] = ()
+    """Downsampling factors (1, 2, 4, ...) where each block of the encoder is followed by attention;
+    the middle always has it."""
+    decoder_attention: tuple[int, ...] = ()
+    """The same for the decoder. KL-16 has attention at 16 in its encoder only."""
+    latent_channels: int = 4
+
+    @property
+    def downsampling(self) -> int:
+        """Image side over latent side."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+STABLE_DIFFUSION = VAEConfig()
+KL_16 = VAEConfig(multipliers=(1, 1, 2, 2, 4), encoder_attention=(16,), latent_channels=16)
+
+VARIANTS = {"vae_sd": (STABLE_DIFFUSION, 0.18215), "vae_kl16": (KL_16, 0.2325)}
+"""Published VAEs and the scale of their latents, from their authors' code."""
+
+ENCODER_PARTS = ("encoder", "quant_conv")
+"""The parameters that encoding needs."""
+
+
+def _group_norm(x: jax.Array, name: str) -> jax.Array:
+    """GroupNorm of 32 groups, or of the most that a width which 32 does not divide allows."""
+    num_groups = math.gcd(32, x.shape[-1])
+    # The fast variance E[x^2] - E[x]^2 cancels where the mean is large.
+    return nn.GroupNorm(num_groups, epsilon=1e-6, use_fast_variance=False, name=name)(x)
+
+
+class ResBlock(nn.Module):
+    """(norm, swish, 3 x 3 convolution) twice, around it a shortcut, 1 x 1 if the width changes."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        h = nn.swish(_group_norm(x, "norm1"))
+        h = nn.Conv(self.channels, (3, 3), name="conv1")(h)  # (B, H, W, channels)
+        h = nn.swish(_group_norm(h, "norm2"))
+        h = nn.Conv(self.channels, (3, 3), name="conv2")(h)
+        if x.shape[-1] != self.channels:
+            x = nn.Dense(self.channels, name="nin_shortcut")(x)  # (B, H, W, channels)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Residual self-attention of one head over all positions."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        B, H, W, C = x.shape
+        h = _group_norm(x, "norm").reshape(B, H * W, C)  # (B, N, C)
+        q, k, v = (nn.Dense(C, name=name)(h) for name in "qkv")
+        weights = nn.softmax(jnp.einsum("bqc,bkc->bqk", q, k) / math.sqrt(C))  # (B, N, N)
+        h = nn.Dense(C, name="proj_out")(weights @ v)  # (B, N, C)
+        return x + h.reshape(B, H, W, C)
+
+
+class Downsample(nn.Module):
+    """Halves the grid; padded at the bottom and right only, unlike "SAME" of odd sizes."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        padding = ((0, 1), (0, 1))
+        return nn.Conv(x.shape[-1], (3, 3), strides=2, padding=padding, name="conv")(x)
+
+
+class Upsample(nn.Module):
+    """Doubles the grid by repetition, then convolves."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.repeat(2, axis=1).repeat(2, axis=2)  # (B, 2H, 2W, C)
+        return nn.Conv(x.shape[-1], (3, 3), name="conv")(x)
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block, at the lowest resolution."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = ResBlock(x.shape[-1], name="block_1")(x)
+        x = AttentionBlock(name="attn_1")(x)
+        return ResBlock(x.shape[-1], name="block_2")(x)
+
+
+class Level(nn.Module):
+    """Residual blocks of one resolution, each followed by attention if `attention`."""
+
+    channels: int
+    num_blocks: int
+    attention: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.num_blocks):
+            x = ResBlock(self.channels, name=f"block_{i}")(x)
+            if self.attention:
+                x = AttentionBlock(name=f"attn_{i}")(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Image to the features that hold mean and log-variance."""
+
+    config: VAEConfig
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """(B, H, W, 3) in [-1, 1] -> (B, H / f, W / f, 2 latent_channels), f = downsampling."""
+        c = self.config
+        x = nn.Conv(c.width, (3, 3), name="conv_in")(image)  # (B, H, W, width)
+        for level, multiplier in enumerate(c.multipliers):
+            if level > 0:
+                x = Downsample(name=f"downsample_{level - 1}")(x)  # (B, H / 2, W / 2, C)
+            attention = 2**level in c.encoder_attention
+            channels = multiplier * c.width
+            x = Level(channels, c.num_res_blocks, attention, name=f"down_{level}")(x)
+        x = nn.swish(_group_norm(Middle(name="mid")(x), "norm_out"))
+        return nn.Conv(2 * c.latent_channels, (3, 3), name="conv_out")(x)
+
+
+class Decoder(nn.Module):
+    """Latent to image."""
+
+    config: VAEConfig
+
+    @nn.compact
+    def __call__(self, latent: jax.Array) -> jax.Array:
+        """(B, h, w, latent_channels) -> (B, f h, f w, 3), f = downsampling."""
+        c = self.config
+        x = nn.Conv(c.width * c.multipliers[-1], (3, 3), name="conv_in")(latent)
+        x = Middle(name="mid")(x)
+        for level in reversed(range(len(c.multipliers))):
+            attention = 2**level in c.decoder_attention
+            channels = c.multipliers[level] * c.width
+            x = Level(channels, c.num_res_blocks + 1, attention, name=f"up_{level}")(x)
+            if level > 0:
+                x = Upsample(name=f"upsample_{level}")(x)  # (B, 2h, 2w, C)
+        x = nn.swish(_group_norm(x, "norm_out"))
+        return nn.Conv(3, (3, 3), name="conv_out")(x)
+
+
+class AutoencoderKL(nn.Module):
+    """Encoder and decoder with the 1 x 1 convolutions between them.
+
+    >>> from functools import partial
+    >>> vae = AutoencoderKL(VAEConfig())
+    >>> image = jnp.zeros((1, 64, 64, 3))
+    >>> variables = jax.eval_shape(vae.init, jax.random.key(0), image)
+    >>> mean, logvar = jax.eval_shape(partial(vae.apply, method="encode"), variables, image)
+    >>> mean.shape
+    (1, 8, 8, 4)
+    """
+
+    config: VAEConfig
+
+    def setup(self) -> None:
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+        self.quant_conv = nn.Dense(2 * self.config.latent_channels)
+        self.post_quant_conv = nn.Dense(self.config.latent_channels)
+
+    def encode(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Posterior of each latent value.
+
+        Args:
+          image: (B, H, W, 3) float32 in [-1, 1]; H and W multiples of `config.downsampling`.
+
+        Returns:
+          Mean and log-variance, each (B, h, w, latent_channels).
+        """
+        moments = self.quant_conv(self.encoder(image))  # (B, h, w, 2 latent_channels)
+        mean, logvar = jnp.split(moments, 2, axis=-1)  # (B, h, w, latent_channels) each
+        return mean, jnp.clip(logvar, *LOGVAR_RANGE)
+
+    def decode(self, latent: jax.Array) -> jax.Array:
+        """(B, h, w, latent_channels), unscaled -> image (B, H, W, 3), not clipped to [-1, 1]."""
+        return self.decoder(self.post_quant_conv(latent))
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Reconstruction from the posterior's mean, (B, H, W, 3)."""
+        mean, _ = self.encode(image)
+        return self.decode(mean)
+
+
+# --- as an encoder
+
+
+def encode_mean(variables: Variables, image: jax.Array, config: VAEConfig) -> jax.Array:
+    """The latent that the denoiser sees: the posterior's mean, scaled to about unit variance.
+
+    Args:
+      variables: `params` of the network, of which the encoder's half suffices, and `scale`, a
+        scalar: 1 / standard deviation of the means.
+      image: (B, H, W, 3) float32 in [-1, 1].
+
+    Returns:
+      (B, h, w, latent_channels) float32.
+    """
+    vae = AutoencoderKL(config)
+    mean, _ = vae.apply({"params": variables["params"]}, image, method="encode")
+    return mean * variables["scale"]
+
+
+def decode_latent(variables: Variables, latent: jax.Array, config: VAEConfig) -> jax.Array:
+    """The inverse of `encode_mean`: (B, h, w, latent_channels) -> image (B, H, W, 3) in [-1, 1]."""
+    vae = AutoencoderKL(config)
+    unscaled = latent / variables["scale"]
+    return vae.apply({"params": variables["params"]}, unscaled, method="decode").clip(-1, 1)
+
+
+def build_backbone(config: EncoderConfig, image_size: int) -> Backbone:
+    """A published VAE as an encoder."""
+    vae, scale = VARIANTS[config.name]
+    return vae_backbone(vae, scale, config, image_size)
+
+
+def vae_backbone(vae: VAEConfig, scale: float, config: EncoderConfig, image_size: int) -> Backbone:
+    """Any VAE as an encoder of one stage.
+
+    Args:
+      vae: its sizes.
+      scale: of its latents, kept as a variable.
+      config: the `encoder` options.
+      image_size: side in pixels of the images.
+
+    Raises:
+      UserError: the image size does not fit, or stages are asked for.
+    """
+    if image_size % vae.downsampling:
+        raise UserError(
+            f"data.image_size={image_size}: {config.name} needs a multiple of {vae.downsampling}"
+        )
+
+    def features(variables: Variables, image: jax.Array) -> list[jax.Array]:
+        with jax.default_matmul_precision("highest"):  # the same latents on every device
+            return [encode_mean(variables, image, vae)]
+
+    def convert(tensors: dict[str, np.ndarray]) -> Variables:
+        params = vae_params_from_state(tensors, vae)
+        return {
+            "params": {part: params[part] for part in ENCODER_PARTS},
+            "scale": np.float32(scale),
+        }
+
+    return Backbone(
+        features=features,
+        abstract={
+            "params": {part: abstract_params(vae)[part] for part in ENCODER_PARTS},
+            "scale": jax.ShapeDtypeStruct((), jnp.float32),
+        },
+        convert=convert,
+        stages=resolve_stages(config.stages, (0,), 1),
+        mean=(127.5,) * 3,  # to [-1, 1]
+        std=(127.5,) * 3,
+    )
+
+
+def abstract_params(config: VAEConfig) -> Variables:
+    """Shapes and types of the parameters, without computing any."""
+    image = jax.ShapeDtypeStruct((1, config.downsampling, config.downsampling, 3), jnp.float32)
+    return jax.eval_shape(AutoencoderKL(config).init, jax.random.key(0), image)["params"]
+
+
+# --- weights of others
+
+
+def vae_config_from_state(state: dict[str, np.ndarray]) -> VAEConfig:
+    """Every size of an AutoencoderKL, read from its tensors.
+
+    Args:
+      state: name -> array with the names of latent diffusion (any prefix) or of diffusers.
+
+    Raises:
+      UserError: no AutoencoderKL, or one of another kind.
+    """
+    tensors = _ldm_tensors(state)
+    try:
+        width = len(tensors["encoder.conv_in.bias"])
+        blocks = _indices(tensors, r"encoder\.down\.(\d+)\.block\.(\d+)\.")
+        channels = [
+            len(tensors[f"encoder.down.{level}.block.0.conv1.bias"])
+            for level in range(1 + max(level for level, _ in blocks))
+        ]
+        if any(c % width for c in channels):
+            raise UserError(f"VAE: channels {channels} are not multiples of the first, {width}")
+        return VAEConfig(
+            width=width,
+            multipliers=tuple(c // width for c in channels),
+            num_res_blocks=1 + max(block for _, block in blocks),
+            encoder_attention=_attention_levels(tensors, r"encoder\.down"),
+            decoder_attention=_attention_levels(tensors, r"decoder\.up"),
+            latent_channels=len(tensors["post_quant_conv.bias"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(f"VAE: not a whole AutoencoderKL ({error})") from None
+
+
+def vae_params_from_state(state: dict[str, np.ndarray], config: VAEConfig) -> Variables:
+    """Parameters of `AutoencoderKL(config)`.
+
+    Args:
+      state: name -> array, under one of two namings. That of latent diffusion
+        (`encoder.down.0.block.0.conv1.weight`) is in MAR's KL-16 and in whole Stable Diffusion
+        checkpoints: a prefix, and what lacks it, are ignored. That of diffusers
+        (`encoder.down_blocks.0.resnets.0.conv1.weight`) is in the hub's `vae` folders, with two
+        generations of names for attention.
+      config: for example `vae_config_from_state(state)`.
+
+    Raises:
+      UserError: lists what is missing, unexpected or of another shape.
+    """
+    tensors = _ldm_tensors(state)
+    # Our dense layers are 1 x 1 convolutions in one naming, and in part in the other.
+    tensors = {k: v[:, :, 0, 0] if v.shape[2:] == (1, 1) else v for k, v in tensors.items()}
+    reader = TensorReader(tensors)
+    params = mirrored_params(reader, abstract_params(config), _ldm_name)
+    reader.finish()
+    return params
+
+
+def _ldm_tensors(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The VAE's own tensors under their names in latent diffusion."""
+    first = "encoder.conv_in.weight"
+    prefix = next((key.removesuffix(first) for key in state if key.endswith(first)), None)
+    if prefix is None:
+        raise UserError(f"VAE: no tensor is named {first}, so this is no AutoencoderKL")
+    parts = tuple(prefix + p for p in ("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
+    tensors = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(parts)}
+    num_levels = len(_indices(tensors, r"encoder\.down_blocks\.(\d+)\."))
+    if num_levels == 0:
+        return tensors
+    return {_from_diffusers(name, num_levels): tensor for name, tensor in tensors.items()}
+
+
+def _attention_levels(tensors: Iterable[str], part: str) -> tuple[int, ...]:
+    """Downsampling factors whose level has attention."""
+    levels = _indices(tensors, part + r"\.(\d+)\.attn\.")
+    return tuple(sorted(2**level for (level,) in levels))
+
+
+def _indices(tensors: Iterable[str], pattern: str) -> set[tuple[int, ...]]:
+    """The numbers that the groups of `pattern` match at the start of the names."""
+    matches = (re.match(pattern, name) for name in tensors)
+    return {tuple(map(int, match.groups())) for match in matches if match}
+
+
+_FROM_DIFFUSERS = (
+    ("down_blocks.", "down."), ("up_blocks.", "up."), (".resnets.", ".block."),
+    (".attentions.", ".attn."), ("downsamplers.0.", "downsample."), ("upsamplers.0.", "upsample."),
+    ("mid_block.block.0.", "mid.block_1."), ("mid_block.block.1.", "mid.block_2."),
+    ("mid_block.attn.0.", "mid.attn_1."), (".group_norm.", ".norm."), (".query.", ".q."),
+    (".to_q.", ".q."), (".key.", ".k."), (".to_k.", ".k."), (".value.", ".v."), (".to_v.", ".v."),
+    (".proj_attn.", ".proj_out."), (".to_out.0.", ".proj_out."),
+    (".conv_shortcut.", ".nin_shortcut."), (".conv_norm_out.", ".norm_out."),
+)  # fmt: skip
+"""Replacements, in this order, from the names of diffusers to those of latent diffusion."""
+
+
+def _from_diffusers(name: str, num_levels: int) -> str:
+    for theirs, ldm in _FROM_DIFFUSERS:
+        name = name.replace(theirs, ldm)
+    # diffusers counts the decoder's levels from the latent, latent diffusion from the image.
+    return re.sub(r"\.up\.(\d+)", lambda match: f".up.{num_levels - 1 - int(match[1])}", name)
+
+
+def _ldm_name(path: str) -> str:
+    """`encoder/down_0/block_1/conv1/kernel` -> `encoder.down.0.block.1.conv1.weight`."""
+    name = re.sub(r"\.(down|up)sample_(\d+)", r".\1.\2.\1sample", dotted(path))
+    return re.sub(r"\.(down|up)_(\d+)\.(block|attn)_(\d+)", r".\1.\2.\3.\4", name)
