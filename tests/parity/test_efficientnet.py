@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 
 from invad_jax.config import EncoderConfig
-from invad_jax.encoders import build_encoder, efficientnet
+from invad_jax.encoders import build_encoder
 from invad_jax.encoders.weights import fetch
 from invad_jax.errors import UserError
-from invad_jax.tensor_files import write_tensors
 
 torch = pytest.importorskip("torch", reason="torch is the oracle")
 
 SIZE = 256
 TOLERANCE = 1e-4
-"""Relative to the largest value of a stage. Float32 sums of up to 10^3 terms in another order err by
+"""Relative to the largest value of a stage. Float32 sums of 10^3 terms in another order err by
 some 1e-6 a layer; the padding or a normalisation done otherwise errs by more than 1e-2."""
 
 
@@ -107,53 +106,3 @@ def test_lite_with_its_own_weights_and_port(number, stages, channels):
     assert_stages_agree(
         ours, outputs_of_blocks(network, stages, as_torch(image, 127, 128)), channels
     )
-
-
-def to_timm(name):
-    """timm's names of the port's tensors, from the order of its stages."""
-    name = name.replace("_conv_stem", "conv_stem").replace("_conv_head", "conv_head")
-    for ours, theirs in [("_bn0", "bn1"), ("_bn1", "bn2"), ("_fc", "classifier")]:
-        name = name.replace(ours, theirs) if name.startswith(ours) else name
-    if not name.startswith("_blocks."):
-        return name
-    _, index, layer, leaf = name.split(".")
-    first = {0: 0, 1: 1, 3: 2, 5: 3, 8: 4, 11: 5, 15: 6}  # block of the network: stage of Lite0
-    start = max(i for i in first if i <= int(index))
-    layers = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
-    theirs = ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
-    if start == 0:  # no expansion: two convolutions
-        layers, theirs = layers[2:], ["conv_dw", "bn1", "conv_pw", "bn2"]
-    layer = theirs[layers.index(layer)]
-    return f"blocks.{first[start]}.{int(index) - start}.{layer}.{leaf}"
-
-
-def test_lite0_against_timm(tmp_path):
-    """timm pads for the image at hand, which for Lite0 at 256 is the same padding."""
-    timm = pytest.importorskip("timm", reason="timm is the oracle")
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True)
-    randomise_(network)
-    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    reference.update(network.state_dict())
-    port_names = lite0_names()
-    weights = tmp_path / "lite0.safetensors"
-    write_tensors(weights, {n: reference[to_timm(n)].numpy() for n in port_names})
-    encoder = build_encoder(EncoderConfig("efficientnet_lite0", str(weights)), SIZE)
-    image = images(1)
-    with torch.no_grad():
-        theirs = network.eval()(as_torch(image, 127, 128))[:4]
-    ours = jax.jit(encoder.apply)(encoder.variables, image)
-    assert_stages_agree(ours, theirs, [16, 24, 40, 112])
-
-
-def lite0_names():
-    """Names of the convolutions and normalisations of the whole network, as the port has them."""
-    names = ["_conv_stem.weight"]
-    norms = ["_bn0"]
-    for i, spec in enumerate(efficientnet.block_specs(efficientnet.VARIANTS["efficientnet_lite0"])):
-        parts = (
-            ["depthwise", "project"] if spec.expansion == 1 else ["expand", "depthwise", "project"]
-        )
-        names += [f"_blocks.{i}._{part}_conv.weight" for part in parts]
-        norms += [f"_blocks.{i}._bn{n}" for n in range(3 - len(parts), 3)]
-    leaves = ("weight", "bias", "running_mean", "running_var")
-    return names + [f"{norm}.{leaf}" for norm in norms for leaf in leaves]
