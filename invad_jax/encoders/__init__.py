@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import EncoderConfig
-from invad_jax.encoders import efficientnet
+from invad_jax.encoders import efficientnet, resnet, vae, vit
 from invad_jax.encoders.backbone import Backbone, Variables
 from invad_jax.encoders.feature_stack import stack_features
 from invad_jax.encoders.weights import load_variables
@@ -25,6 +25,9 @@ from invad_jax.errors import UserError
 
 ENCODERS: dict[str, Callable[[EncoderConfig, int], Backbone]] = {
     **dict.fromkeys(efficientnet.VARIANTS, efficientnet.build_backbone),
+    **dict.fromkeys(resnet.VARIANTS, resnet.build_backbone),
+    **dict.fromkeys(vit.VARIANTS, vit.build_backbone),
+    **dict.fromkeys(vae.VARIANTS, vae.build_backbone),
 }
 """Name -> builder, (`encoder` options, image size) -> `Backbone`."""
 

