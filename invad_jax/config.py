@@ -153,19 +153,13 @@ class InversionConfig:
     `paper` the paper's (333, 666, 999)."""
     final_alpha_bar: float = _free(0.0)
     """alpha_bar after the last step. 0 as published: x_T is then the last predicted noise."""
+    paradigm: Literal["inversion", "reconstruction"] = _free("inversion")
+    """`inversion` is the method; `reconstruction` the baseline that it is compared with: perturb,
+    denoise back, and score the squared error (`diffusion/reconstruction.py`)."""
+    noise_ratio: float = _free(0.5)
+    """r of a reconstruction: of the S levels, the perturbation reaches the round(r S)-th."""
     use_ema: bool = _free(True)
     """Evaluate the averaged parameters; false takes the last raw ones, as the published code does."""
-
-
-@dataclass(frozen=True)
-class ScoringConfig:
-    """What x_T is compared with (`scoring.py`)."""
-
-    prior: Literal["standard_normal", "fitted"] = _free("standard_normal")
-    """`standard_normal`: N(0, I), the paper's. `fitted`: a Gaussian per position, fitted on the x_T
-    of normal images."""
-    prior_shrinkage: float = _free(0.1)
-    """Weight of the isotropic part in the fitted covariance, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +190,6 @@ class Config:
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = MeshConfig()
     inversion: InversionConfig = InversionConfig()
-    scoring: ScoringConfig = ScoringConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     eval: EvalConfig = EvalConfig()
 
@@ -331,7 +324,7 @@ def validate(config: Config) -> None:
             raise UserError(f"{name}={value}: must be at least {low}")
     within = {
         "data.holdout_fraction": (0.0, 0.9), "inversion.final_alpha_bar": (0.0, 1.0),
-        "scoring.prior_shrinkage": (0.0, 1.0), "calibration.false_positive_rate": (0.0, 1.0),
+        "inversion.noise_ratio": (0.0, 1.0), "calibration.false_positive_rate": (0.0, 1.0),
         "train.ema_decay": (0.0, 1.0),
     }  # fmt: skip
     for name, (low, high) in within.items():
@@ -343,6 +336,8 @@ def validate(config: Config) -> None:
             f"inversion.num_steps={config.inversion.num_steps}: must be at most "
             f"diffusion.num_timesteps={config.diffusion.num_timesteps}"
         )
+    if config.inversion.noise_ratio == 0:
+        raise UserError("inversion.noise_ratio=0: must be above 0, or nothing is perturbed")
     if not config.data.categories:
         raise UserError("data.categories: empty; name some, or `all`")
 

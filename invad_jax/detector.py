@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.diffusion.inversion import invert
+from invad_jax.diffusion.reconstruction import error_terms, reconstruction_error
 from invad_jax.diffusion.schedule import Plan
-from invad_jax.scoring import Scores, score
+from invad_jax.scoring import Scores, score, upsample
 
 Params = Any
 """A pytree of arrays."""
@@ -50,6 +51,8 @@ class Detector:
     """(denoiser params, x_t (B, h, w, C), t (1,) or (B,)) -> eps (B, h, w, C) float32."""
     plan: Plan
     image_size: int = flax.struct.field(pytree_node=False)
+    noise: jax.Array | None = None
+    """(1, h, w, C): the baseline, a reconstruction from this perturbation, instead of inversion."""
 
     def predict(self, variables: DetectorVariables, image: jax.Array) -> Scores:
         """Scores images.
@@ -62,15 +65,15 @@ class Detector:
 
     def score_latents(self, variables: DetectorVariables, latent: jax.Array) -> Scores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32."""
-        return score(self.invert(variables, latent), self.image_size)
-
-    def invert(self, variables: DetectorVariables, latent: jax.Array) -> jax.Array:
-        """Carries latents, (B, h, w, C) float32 from the encoder, to x_T of the same shape."""
 
         def eps_fn(x: jax.Array, t: jax.Array) -> jax.Array:
             return self.denoise(variables.denoiser, x, t)
 
-        return invert(eps_fn, standardise(latent, variables.latent_stats), self.plan)
+        x0 = standardise(latent, variables.latent_stats)
+        if self.noise is None:
+            return score(invert(eps_fn, x0, self.plan), self.image_size)
+        terms = error_terms(reconstruction_error(eps_fn, x0, self.noise, self.plan))
+        return Scores(upsample(terms.latent_norm, self.image_size), *terms)
 
 
 def standardise(latent: jax.Array, stats: LatentStats) -> jax.Array:

@@ -188,7 +188,7 @@ def write(
     payload = {
         "schema": 1,
         "step": model.step,
-        "nfe": config.inversion.num_steps,
+        "nfe": len(model.detector.plan.timesteps),
         "seed": config.train.seed,
         "config_hash": config_hash(config),
         "versions": runtime.versions(),
@@ -279,7 +279,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser = runtime.make_parser(__doc__)
     parser.add_argument("--out", metavar="DIR", help="default <workdir>/eval")
     parser.add_argument("--save-maps", action="store_true", help="also write every anomaly map")
-    return runtime.run(main, parser, sys.argv[1:] if argv is None else argv)
+    return runtime.run(main, parser, argv)
 
 
 if __name__ == "__main__":

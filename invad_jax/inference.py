@@ -27,6 +27,7 @@ from invad_jax.data.layouts import Sample
 from invad_jax.data.pipeline import image_batches
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
+from invad_jax.diffusion.reconstruction import reconstruction_plan
 from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan, spaced_timesteps
 from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.errors import UserError
@@ -48,11 +49,17 @@ def build_detector(config: Config, encoder: Encoder) -> Detector:
         inversion.spacing, inversion.num_steps, config.diffusion.num_timesteps
     )
     denoiser = build_denoiser(config.denoiser, encoder.latent_shape)
-    return Detector(
+    detector = Detector(
         encode=encoder.apply,
         denoise=lambda params, x, t: denoiser.apply({"params": params}, x, t),
         plan=make_plan(alpha_bar_of(config), timesteps, inversion.final_alpha_bar),
         image_size=config.data.image_size,
+    )
+    if inversion.paradigm == "inversion":
+        return detector
+    return detector.replace(
+        plan=reconstruction_plan(alpha_bar_of(config), timesteps, inversion.noise_ratio),
+        noise=jax.random.normal(jax.random.key(0), (1, *encoder.latent_shape)),
     )
 
 
@@ -181,7 +188,6 @@ def normals_key(config: Config, step: int) -> dict[str, Any]:
     return {
         "step": step,
         "inversion": dataclasses.asdict(config.inversion),
-        "scoring": dataclasses.asdict(config.scoring),
     }
 
 
@@ -208,7 +214,7 @@ def score_normals(
         )
     if normals is None:
         raise UserError(
-            f"{workdir.path}: not calibrated for these inversion and scoring options; run "
+            f"{workdir.path}: not calibrated for these inversion options; run "
             "`python -m invad_jax.eval` with them where the training images are"
         )
     nll, map_range = np.empty(len(normals)), np.empty(len(normals))

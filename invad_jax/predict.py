@@ -126,7 +126,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser = runtime.make_parser(__doc__)
     parser.add_argument("--input", required=True, metavar="FILE_OR_FOLDER", help="what to score")
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write")
-    return runtime.run(main, parser, sys.argv[1:] if argv is None else argv)
+    return runtime.run(main, parser, argv)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib.metadata
 import logging
 import platform
@@ -12,33 +11,22 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import tensorboardX
 
 import invad_jax
+from invad_jax import cli
 from invad_jax import config as config_lib
 from invad_jax.errors import UserError
 
 log = logging.getLogger("invad_jax")
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line that names the nearest option."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()
-        if message.startswith("unrecognized") and unknown:
-            known = [o for action in self._actions for o in action.option_strings]
-            near = difflib.get_close_matches(unknown[0], known, n=2, cutoff=0.5)
-            message += f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(message)
-
-
-def make_parser(doc: str | None) -> Parser:
+def make_parser(doc: str | None) -> cli.Parser:
     """A parser with what every main takes: `--config`, `--workdir`, `--set`, `--distributed`."""
-    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(doc)
     parser.add_argument("--config", metavar="FILE", help="configs/X.py")
     parser.add_argument("--workdir", metavar="DIR", help="of the run; default runs/X")
     parser.add_argument(
@@ -52,21 +40,23 @@ def make_parser(doc: str | None) -> Parser:
     return parser
 
 
-def run(main: Callable[[argparse.Namespace], None], parser: Parser, argv: Sequence[str]) -> int:
-    """Parses, starts the process, runs `main`; a `UserError` becomes one line and status 2."""
-    try:
-        args = parser.parse_args(argv)
+def run(
+    main: Callable[[argparse.Namespace], int | None],
+    parser: cli.Parser,
+    argv: Sequence[str] | None,
+) -> int:
+    """Starts this process, then runs `main`; returns the exit status (see `cli.run`)."""
+
+    def start(args: argparse.Namespace) -> int | None:
         args.set = [assignment for group in args.set for assignment in group]
         if args.distributed:
             # First of all, and never inside a try of its own: a process that failed to join would
             # train alone, as one of N separate runs.
             jax.distributed.initialize()
         _configure_logging()
-        main(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return main(args)
+
+    return cli.run(start, parser, argv)
 
 
 def default_workdir(args: argparse.Namespace) -> Path:

@@ -51,8 +51,11 @@ def main(args: argparse.Namespace) -> None:
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
     latents = encode_samples(fit, encoder, config, mesh)
-    train_denoiser(config, workdir, encoder, latents, layouts.fingerprint(fit), mesh)
-
+    try:
+        train_denoiser(config, workdir, encoder, latents, layouts.fingerprint(fit), mesh)
+    except training.Stopped as stopped:
+        log.info("%s", stopped)
+        return
     model = load_model(workdir, config)
     normals = score_normals(model, workdir, held_out or fit, held_out=bool(held_out))
     log.info("calibrated on %d %s normals: threshold %.3f", len(normals.nll),
@@ -155,12 +158,7 @@ def train_denoiser(
 
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    arguments = sys.argv[1:] if argv is None else argv
-    try:
-        return runtime.run(main, runtime.make_parser(__doc__), arguments)
-    except training.Stopped as stopped:
-        log.info("%s", stopped)
-        return 0
+    return runtime.run(main, runtime.make_parser(__doc__), argv)
 
 
 if __name__ == "__main__":

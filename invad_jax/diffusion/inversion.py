@@ -27,7 +27,7 @@ def euler_step(
       x: (B, h, w, C), the state at level `alpha_bar`.
       eps: (B, h, w, C), the noise predicted for it.
       alpha_bar: scalar in (0, 1].
-      alpha_bar_next: scalar in [0, 1); 0 returns `eps` itself.
+      alpha_bar_next: scalar in [0, 1]; 0 returns `eps` itself, 1 returns x0_hat.
     """
     x0_hat = (x - jnp.sqrt(1.0 - alpha_bar) * eps) / jnp.sqrt(alpha_bar)
     return jnp.sqrt(alpha_bar_next) * x0_hat + jnp.sqrt(1.0 - alpha_bar_next) * eps

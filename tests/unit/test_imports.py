@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
-STDLIB_ONLY = {"config", "errors", "files", "downloads", "__init__"}
+STDLIB_ONLY = {"config", "errors", "files", "downloads", "cli", "__init__"}
 MATHS = {"diffusion", "scoring"}
 NETWORKS = {"denoisers", "encoders"}
-HOST = {"data", "calibration", "metrics", "report", "figures", "page", "page_style", "tensor_files"}
-MAINS = {"train", "train_vae", "eval", "predict", "export", "convert", "benchmark", "sweep"}
+HOST = {"data", "calibration", "metrics", "report", "figures", "page", "page_style", "evaluations", "tensor_files"}
+MAINS = {"train", "train_vae", "eval", "predict", "export", "convert", "benchmark", "sweep", "compare"}
 LAYER_3 = MAINS | {"training", "inference"}
 
 ALLOWED_OUTSIDE = {
     "maths": {"jax", "numpy"},
-    "networks": {"jax", "flax", "numpy", "huggingface_hub"},
+    "networks": {"jax", "flax", "numpy"},
     "host": {"numpy", "scipy", "matplotlib", "PIL", "grain", "tensorflow_datasets", "absl",
              "ml_dtypes"},
 }  # fmt: skip
