@@ -1,8 +1,10 @@
-"""Vision transformers of DINO and DINOv2 (Caron et al. 2021, Oquab et al. 2023).
+"""Vision transformers of DINO, DINOv2 and DINOv3 (Caron et al. 2021, Oquab et al. 2023, Siméoni et
+al. 2025).
 
 One network for all: DINOv2 adds a learned scale to each residual branch, and its later weights four
-register tokens (Darcet et al. 2023), which are dropped from the output. The position embeddings are
-resampled once, when the weights are loaded, to the grid of the images.
+register tokens (Darcet et al. 2023), which are dropped from the output. Position embeddings are
+resampled once, when the weights are loaded, to the grid of the images; DINOv3 has none and rotates
+queries and keys instead.
 
 Read next: `feature_stack.py` for how several layers become one latent.
 """
@@ -50,6 +52,9 @@ class ViTConfig:
     rounding, which shifts them a little. 0 is what `transformers` does."""
     position_antialias: bool = False
     """Whether the resampling kernel widens when the grid shrinks."""
+    rotary: bool = False
+    """Whether attention rotates queries and keys by their positions, in place of embeddings."""
+    norm_epsilon: float = 1e-6
 
 
 def _variants() -> dict[str, ViTConfig]:
@@ -67,6 +72,9 @@ def _variants() -> dict[str, ViTConfig]:
         dinov2 = ViTConfig(*sizes[size], patch_size=14, layer_scale=True)
         variants[f"dinov2_vit{size}14"] = dinov2
         variants[f"dinov2_vit{size}14_reg"] = dataclasses.replace(dinov2, **registers)
+        variants[f"dinov3_vit{size}16"] = ViTConfig(
+            *sizes[size], num_registers=4, layer_scale=True, rotary=True, norm_epsilon=1e-5
+        )
     return variants
 
 
@@ -74,24 +82,48 @@ VARIANTS = _variants()
 """Each with the resampling of its authors' code."""
 
 
-def _norm(name: str) -> nn.LayerNorm:
+def _norm(config: ViTConfig, name: str) -> nn.LayerNorm:
     # The fast variance E[x^2] - E[x]^2 cancels on the outlier tokens of DINOv2.
-    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=config.norm_epsilon, use_fast_variance=False, name=name)
 
 
 class Attention(nn.Module):
     """Self-attention of several heads."""
 
-    head_channels: int
+    config: ViTConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, angles: np.ndarray) -> jax.Array:
+        c = self.config
         B, N, D = x.shape
         qkv = nn.Dense(3 * D, name="qkv")(x)  # (B, N, 3 D)
-        qkv = qkv.reshape(B, N, 3, D // self.head_channels, self.head_channels)
+        qkv = qkv.reshape(B, N, 3, D // c.head_channels, c.head_channels)
         q, k, v = jnp.moveaxis(qkv, 2, 0)  # (B, N, heads, head_channels) each
+        if c.rotary:
+            q, k = _rotated(q, angles), _rotated(k, angles)
         x = jax.nn.dot_product_attention(q, k, v)  # (B, N, heads, head_channels)
         return nn.Dense(D, name="proj")(x.reshape(B, N, D))
+
+
+def rotary_angles(config: ViTConfig, grid: tuple[int, int]) -> np.ndarray:
+    """Angles by which DINOv3 rotates pairs of channels, (N, head_channels).
+
+    The frequencies are 100^(-4 i / head_channels), once for the row and once for the column, which
+    run from -1 to 1 over any image. Class and register tokens are not rotated.
+    """
+    frequencies = 100.0 ** -np.arange(0, 1, 4 / config.head_channels)
+    rows, columns = (2 * (np.arange(n) + 0.5) / n - 1 for n in grid)
+    centres = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)  # (h, w, 2)
+    angles = 2 * np.pi * centres[..., None] * frequencies  # (h, w, 2, head_channels / 4)
+    angles = np.tile(angles.reshape(grid[0] * grid[1], -1), 2)  # (h w, head_channels)
+    return np.pad(angles, ((1 + config.num_registers, 0), (0, 0))).astype(np.float32)
+
+
+def _rotated(x: jax.Array, angles: np.ndarray) -> jax.Array:
+    """Rotates channel i against channel i + half, (B, N, heads, head_channels)."""
+    cos, sin = np.cos(angles)[None, :, None], np.sin(angles)[None, :, None]
+    first, second = jnp.split(x, 2, axis=-1)
+    return x * cos + jnp.concatenate([-second, first], axis=-1) * sin
 
 
 class LayerScale(nn.Module):
@@ -108,11 +140,11 @@ class Block(nn.Module):
     config: ViTConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, angles: np.ndarray) -> jax.Array:
         c = self.config
-        h = Attention(c.head_channels, name="attn")(_norm("norm1")(x))
+        h = Attention(c, name="attn")(_norm(c, "norm1")(x), angles)
         x = x + (LayerScale(name="ls1")(h) if c.layer_scale else h)
-        h = nn.Dense(c.mlp_ratio * c.width, name="fc1")(_norm("norm2")(x))
+        h = nn.Dense(c.mlp_ratio * c.width, name="fc1")(_norm(c, "norm2")(x))
         h = nn.Dense(c.width, name="fc2")(nn.gelu(h, approximate=False))
         return x + (LayerScale(name="ls2")(h) if c.layer_scale else h)
 
@@ -134,7 +166,9 @@ class ViT(nn.Module):
             image
         )  # (B, h, w, D)
         B, h, w, D = x.shape
-        x = x.reshape(B, h * w, D) + self.param("positions", init, (h * w, D))[None]  # (B, h w, D)
+        x = x.reshape(B, h * w, D)  # (B, h w, D)
+        if not c.rotary:
+            x = x + self.param("positions", init, (h * w, D))[None]
         prefix = self.param("cls_token", init, (1, D))
         if c.num_registers:
             registers = self.param("register_tokens", init, (c.num_registers, D))
@@ -142,10 +176,11 @@ class ViT(nn.Module):
         num_prefix = len(prefix)
         prefix = jnp.broadcast_to(prefix, (B, num_prefix, D))
         x = jnp.concatenate([prefix, x], axis=1)  # (B, N, D)
-        norm = _norm("norm")
+        norm = _norm(c, "norm")
+        angles = rotary_angles(c, (h, w))
         features = []
         for i in range(self.layers[-1] + 1):
-            x = Block(c, name=f"block_{i}")(x)
+            x = Block(c, name=f"block_{i}")(x, angles)
             if i in self.layers:
                 features.append(norm(x)[:, num_prefix:].reshape(B, h, w, D))  # (B, h, w, D)
         return features
@@ -202,10 +237,10 @@ def convert(
     Raises:
       UserError: tensors that are missing, of another shape or that the network does not have.
     """
-    reader = TensorReader(_with_positions(_facebook_tensors(tensors), config, grid))
+    reader = TensorReader(_with_positions(_facebook_tensors(tensors, config), config, grid))
     params = mirrored_params(reader, _abstract(ViT(config, layers), grid), _facebook_name)
     unused = "|".join(str(i) for i in range(layers[-1] + 1, config.depth))
-    reader.finish(ignore=rf"mask_token|(head|pooler)\..*|blocks\.({unused})\..*")
+    reader.finish(ignore=rf"mask_token|(head|pooler|rope_embed)\..*|blocks\.({unused})\..*")
     return params
 
 
@@ -219,7 +254,8 @@ def _with_positions(
     tensors = dict(tensors)
     for name in ("cls_token", "register_tokens", "pos_embed"):
         if name in tensors:
-            tensors[name] = tensors[name].reshape(-1, tensors[name].shape[-1])  # (N, D)
+            tensor = tensors[name].astype(np.float32)
+            tensors[name] = tensor.reshape(-1, tensor.shape[-1])  # (N, D)
     if "pos_embed" in tensors and "cls_token" in tensors:
         positions = tensors["pos_embed"]
         side = math.isqrt(len(positions))
@@ -236,17 +272,23 @@ def _with_positions(
 
 
 _TO_FACEBOOK = (
-    ("reg_token", "register_tokens"), ("patch_embeddings.projection.", "patch_embed.proj."),
+    ("reg_token", "register_tokens"), ("storage_tokens", "register_tokens"),
+    ("patch_embeddings.projection.", "patch_embed.proj."),
+    ("patch_embeddings.", "patch_embed.proj."),
     ("position_embeddings", "pos_embed"), ("embeddings.", ""), ("encoder.layer.", "blocks."),
-    (".layernorm_before.", ".norm1."), (".layernorm_after.", ".norm2."), ("layernorm.", "norm."),
-    (".attention.attention.", ".attn."), (".attention.output.dense.", ".attn.proj."),
-    (".intermediate.dense.", ".mlp.fc1."), (".output.dense.", ".mlp.fc2."),
+    ("layer.", "blocks."), (".layernorm_before.", ".norm1."), (".layernorm_after.", ".norm2."),
+    ("layernorm.", "norm."), (".attention.attention.", ".attn."),
+    (".attention.output.dense.", ".attn.proj."), (".attention.o_proj.", ".attn.proj."),
+    (".attention.q_proj.", ".attn.query."), (".attention.k_proj.", ".attn.key."),
+    (".attention.v_proj.", ".attn.value."), (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."), (".up_proj.", ".fc1."), (".down_proj.", ".fc2."),
     ("layer_scale1.lambda1", "ls1.gamma"), ("layer_scale2.lambda1", "ls2.gamma"),
 )  # fmt: skip
-"""Replacements, in this order, from the names of timm and of `transformers` to the authors'."""
+"""Replacements, in this order, from the names of timm and of `transformers` to one naming: that of
+the authors of DINO and DINOv2."""
 
 
-def _facebook_tensors(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _facebook_tensors(state: dict[str, np.ndarray], config: ViTConfig) -> dict[str, np.ndarray]:
     """Under the authors' names, with query, key and value in one tensor."""
     tensors = {}
     for name, tensor in state.items():
@@ -255,9 +297,14 @@ def _facebook_tensors(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors[name] = tensor
     for query in [name for name in tensors if ".attn.query." in name]:
         parts = [query.replace("query", part) for part in ("query", "key", "value")]
+        if config.rotary and query.endswith(".bias"):
+            tensors.setdefault(parts[1], np.zeros_like(tensors[query]))  # DINOv3's keys have none
         if all(part in tensors for part in parts):
             merged = np.concatenate([tensors.pop(part) for part in parts])  # (3 D, D) or (3 D,)
             tensors[query.replace("query", "qkv")] = merged
+    for bias in [name for name in tensors if name.endswith(".attn.qkv.bias")]:
+        if f"{bias}_mask" in tensors:  # the same in the authors' files: 0 for the keys
+            tensors[bias] = np.where(tensors.pop(f"{bias}_mask") == 0, 0, tensors[bias])
     return tensors
 
 

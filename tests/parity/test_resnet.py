@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from invad_jax.config import EncoderConfig
+from invad_jax.encoders import build_encoder
 from invad_jax.encoders.resnet import ResNet, ResNetConfig, convert
 
 # float32 through up to forty convolutions, relative to the largest feature of a stage
@@ -60,3 +62,9 @@ def test_other_sizes_and_an_odd_image(timm: ModuleType, stages: tuple[int, ...])
     model = Oracle(Bottleneck, [2, 1, 2, 1], base_width=128, channels=(8, 16, 32, 64))
     config = ResNetConfig((2, 1, 2, 1), inner_channels=16, outer_channels=32)
     check(randomised(model), config, stages, size=(45, 70))
+
+
+def test_latent_of_the_published_code() -> None:
+    """Its first three stages at 256 pixels, brought to the grid of the third."""
+    config = EncoderConfig(name="wide_resnet50_2", weights="random")
+    assert build_encoder(config, image_size=256).latent_shape == (16, 16, 256 + 512 + 1024)

@@ -118,6 +118,7 @@ def test_as_an_encoder(timm: ModuleType, tmp_path: Path) -> None:
         ("ViT", "dino_vits16"),
         ("Dinov2", "dinov2_vits14"),
         ("Dinov2WithRegisters", "dinov2_vits14_reg"),
+        ("DINOv3ViT", "dinov3_vits16"),
     ],
 )
 def test_transformers(tmp_path: Path, kind: str, name: str, grid: tuple[int, int]) -> None:
@@ -138,7 +139,7 @@ def test_transformers(tmp_path: Path, kind: str, name: str, grid: tuple[int, int
         sizes(
             hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
             image_size=NATIVE[0] * config.patch_size, patch_size=config.patch_size,
-            layer_norm_eps=1e-6,
+            layer_norm_eps=config.norm_epsilon, num_register_tokens=config.num_registers,
         )
     ).eval()  # fmt: skip
     randomise(model)
@@ -151,6 +152,35 @@ def test_transformers(tmp_path: Path, kind: str, name: str, grid: tuple[int, int
     state = read_tensors(tmp_path / "model.safetensors")
     (feature,) = ours(state, config, (1,), image)
     np.testing.assert_allclose(feature, expected, TOLERANCE, TOLERANCE)
+
+
+def test_the_authors_names_for_dinov3() -> None:
+    """Their layout, written by hand: one qkv, and a mask that takes the bias off the keys."""
+    config = dataclasses.replace(
+        VARIANTS["dinov3_vits16"], width=8, head_channels=4, depth=1, patch_size=2
+    )
+    rng = np.random.default_rng(0)
+    shapes = {
+        "cls_token": (1, 1, 8), "storage_tokens": (1, 4, 8), "mask_token": (1, 8),
+        "patch_embed.proj.weight": (8, 3, 2, 2), "patch_embed.proj.bias": (8,),
+        "blocks.0.norm1.weight": (8,), "blocks.0.norm1.bias": (8,),
+        "blocks.0.attn.qkv.weight": (24, 8), "blocks.0.attn.qkv.bias": (24,),
+        "blocks.0.attn.proj.weight": (8, 8), "blocks.0.attn.proj.bias": (8,),
+        "blocks.0.ls1.gamma": (8,), "blocks.0.norm2.weight": (8,), "blocks.0.norm2.bias": (8,),
+        "blocks.0.mlp.fc1.weight": (32, 8), "blocks.0.mlp.fc1.bias": (32,),
+        "blocks.0.mlp.fc2.weight": (8, 32), "blocks.0.mlp.fc2.bias": (8,),
+        "blocks.0.ls2.gamma": (8,), "norm.weight": (8,), "norm.bias": (8,),
+        "rope_embed.periods": (1,),
+    }  # fmt: skip
+    state = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    state["blocks.0.attn.qkv.bias_mask"] = np.repeat(np.float32([1, 0, 1]), 8)
+    params = convert(state, config, (0,), (3, 3))
+    np.testing.assert_array_equal(params["register_tokens"], state["storage_tokens"][0])
+    qkv = params["block_0"]["attn"]["qkv"]
+    np.testing.assert_array_equal(qkv["kernel"], state["blocks.0.attn.qkv.weight"].T)
+    np.testing.assert_array_equal(qkv["bias"][8:16], 0)
+    np.testing.assert_array_equal(qkv["bias"][:8], state["blocks.0.attn.qkv.bias"][:8])
+    np.testing.assert_array_equal(qkv["bias"][16:], state["blocks.0.attn.qkv.bias"][16:])
 
 
 # --- resampling of the positions
