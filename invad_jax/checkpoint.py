@@ -66,6 +66,11 @@ class Checkpoints:
             ),
         )
 
+    def save_model(self, step: int, model: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Writes a step for evaluation alone; `model` holds `params`, `ema_params`, `frozen`."""
+        args = ocp.args.Composite(model=ocp.args.StandardSave(model), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=args)
+
     def restore(self, abstract: TrainState, iterator: grain.DatasetIterator) -> TrainState:
         """Restores the newest step, with the shardings of `abstract`; moves `iterator` in place."""
         model, optimizer = _split(abstract)

@@ -39,6 +39,21 @@ class DetectorVariables(NamedTuple):
     latent_stats: LatentStats
 
 
+class LatentScores(NamedTuple):
+    """`Scores` and what was scored."""
+
+    anomaly_map: jax.Array
+    latent_norm: jax.Array
+    nll: jax.Array
+    map_range: jax.Array
+    x_T: jax.Array | None  # noqa: N815, the field's own capital
+    """(B, h, w, C) float32, the inverted latents; None of a reconstruction, which has none."""
+
+    def scores(self) -> Scores:
+        """Without `x_T`, which is by far the largest: what predicting brings back to the host."""
+        return Scores(self.anomaly_map, self.latent_norm, self.nll, self.map_range)
+
+
 @flax.struct.dataclass
 class Detector:
     """The pure functions of one detector; holds no array but the plan of its inversion."""
@@ -61,9 +76,9 @@ class Detector:
           variables: all arrays.
           image: (B, H, W, 3) uint8, RGB, H = W = image_size.
         """
-        return self.score_latents(variables, self.encode(variables.encoder, image))
+        return self.score_latents(variables, self.encode(variables.encoder, image)).scores()
 
-    def score_latents(self, variables: DetectorVariables, latent: jax.Array) -> Scores:
+    def score_latents(self, variables: DetectorVariables, latent: jax.Array) -> LatentScores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32."""
 
         def eps_fn(x: jax.Array, t: jax.Array) -> jax.Array:
@@ -71,9 +86,10 @@ class Detector:
 
         x0 = standardise(latent, variables.latent_stats)
         if self.noise is None:
-            return score(invert(eps_fn, x0, self.plan), self.image_size)
+            x_T = invert(eps_fn, x0, self.plan)  # (B, h, w, C)
+            return LatentScores(*score(x_T, self.image_size), x_T)
         terms = error_terms(reconstruction_error(eps_fn, x0, self.noise, self.plan))
-        return Scores(upsample(terms.latent_norm, self.image_size), *terms)
+        return LatentScores(upsample(terms.latent_norm, self.image_size), *terms, x_T=None)
 
 
 def standardise(latent: jax.Array, stats: LatentStats) -> jax.Array:

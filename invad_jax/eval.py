@@ -29,7 +29,8 @@ from invad_jax.data import layouts, preprocess
 from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.figures import Case
-from invad_jax.inference import Model, calibrate, load_model, score_normals
+from invad_jax.inference import Model, load_model
+from invad_jax.normals import calibrate, score_normals
 from invad_jax.runtime import log
 from invad_jax.sharding import batch_sharding
 from invad_jax.workdir import Workdir

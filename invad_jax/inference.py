@@ -1,34 +1,30 @@
-"""A trained detector on this machine's devices: loaded, compiled, calibrated.
+"""A trained detector on this machine's devices: loaded and compiled.
 
 Used by `eval`, `predict` and from Python:
 
     model = invad_jax.load("runs/hazelnut")
     scores = model.predict(images)          # (B, H, W, 3) uint8 -> named arrays
+    scores = model.score_latents(latents)   # (B, h, w, C) float32 -> the same, and x_T
+
+Read next: `normals.py`, the calibration.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from invad_jax import calibration as calibration_lib
-from invad_jax import files, runtime
-from invad_jax.calibration import Calibration
+from invad_jax.assembly import abstract_params, make_detector
 from invad_jax.checkpoint import Checkpoints, abstract_like
 from invad_jax.config import Config
-from invad_jax.data.layouts import Sample
 from invad_jax.data.pipeline import image_batches
-from invad_jax.denoisers import build_denoiser
-from invad_jax.detector import Detector, DetectorVariables, LatentStats
-from invad_jax.diffusion.reconstruction import reconstruction_plan
-from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan, spaced_timesteps
+from invad_jax.detector import DetectorVariables, LatentScores, LatentStats
 from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.errors import UserError
 from invad_jax.scoring import Scores
@@ -36,63 +32,59 @@ from invad_jax.sharding import batch_sharding, global_batch, make_mesh, replicat
 from invad_jax.workdir import Workdir
 
 
-def alpha_bar_of(config: Config) -> np.ndarray:
-    """The noise schedule of a config, (T,) float64."""
-    diffusion = config.diffusion
-    return linear_alpha_bar(diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end)
-
-
-def build_detector(config: Config, encoder: Encoder) -> Detector:
-    """The pure functions of a config."""
-    inversion = config.inversion
-    timesteps = spaced_timesteps(
-        inversion.spacing, inversion.num_steps, config.diffusion.num_timesteps
-    )
-    denoiser = build_denoiser(config.denoiser, encoder.latent_shape)
-    detector = Detector(
-        encode=encoder.apply,
-        denoise=lambda params, x, t: denoiser.apply({"params": params}, x, t),
-        plan=make_plan(alpha_bar_of(config), timesteps, inversion.final_alpha_bar),
-        image_size=config.data.image_size,
-    )
-    if inversion.paradigm == "inversion":
-        return detector
-    return detector.replace(
-        plan=reconstruction_plan(alpha_bar_of(config), timesteps, inversion.noise_ratio),
-        noise=jax.random.normal(jax.random.key(0), (1, *encoder.latent_shape)),
-    )
-
-
-def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Array) -> Any:
-    """Fresh parameters of the config's denoiser."""
-    denoiser = build_denoiser(config.denoiser, latent_shape)
-    x_t, t = np.zeros((1, *latent_shape), np.float32), np.zeros((1,), np.int32)
-    return denoiser.init(rng, x_t, t)["params"]
-
-
 class Model:
-    """A detector with its arrays on a mesh, and its compiled functions."""
+    """A detector with its arrays on a mesh, and its compiled functions.
+
+    The encoder is built when an image is first scored: latents can be scored without its weights.
+    """
 
     def __init__(
         self,
         config: Config,
-        detector: Detector,
-        variables: DetectorVariables,
+        latent_shape: tuple[int, int, int],
+        denoiser: Any,
+        latent_stats: LatentStats,
+        make_encoder: Callable[[], Encoder],
         mesh: Mesh,
         step: int,
     ):
+        """See `load_model`; `denoiser` are its parameters."""
         self.config = config
-        self.step = step
+        self.latent_shape = latent_shape
         self.mesh = mesh
-        self.detector = detector
-        self.variables = jax.device_put(variables, replicated(mesh))
-        compile_on_mesh = partial(
-            jax.jit,
-            in_shardings=(replicated(mesh), batch_sharding(mesh)),
-            out_shardings=replicated(mesh),
+        self.step = step
+        self._make_encoder = make_encoder
+        self.detector = make_detector(
+            config, latent_shape, lambda variables, image: self.encoder.apply(variables, image)
         )
-        self._predict = compile_on_mesh(detector.predict)
-        self._score_latents = compile_on_mesh(detector.score_latents)
+        self._without_encoder = jax.device_put(
+            DetectorVariables((), denoiser, latent_stats), replicated(mesh)
+        )
+        compile_on_mesh = partial(jax.jit, out_shardings=replicated(mesh))
+        arrays, batch = replicated(mesh), batch_sharding(mesh)
+        self._predict = compile_on_mesh(self.detector.predict, in_shardings=(arrays, batch))
+        self._score_latents = compile_on_mesh(
+            self.detector.score_latents, in_shardings=(arrays, batch)
+        )
+        self._denoise = compile_on_mesh(
+            lambda variables, x_t, t: self.detector.denoise(variables.denoiser, x_t, t),
+            in_shardings=(arrays, batch, batch),
+        )
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The frozen encoder.
+
+        Raises:
+          UserError: its weights cannot be had, or are not the ones of the training.
+        """
+        return self._make_encoder()
+
+    @cached_property
+    def variables(self) -> DetectorVariables:
+        """Every array, on the mesh."""
+        encoder = jax.device_put(self.encoder.variables, replicated(self.mesh))
+        return self._without_encoder._replace(encoder=encoder)
 
     @property
     def batch_size(self) -> int:
@@ -101,11 +93,32 @@ class Model:
 
     def predict(self, image: np.ndarray) -> Scores:
         """Scores images, (B, H, W, 3) uint8 of the model's size, any B; NumPy arrays come back."""
-        return self._in_batches(self._predict, image)
+        return self._in_batches(self._predict, self.variables, image)
 
-    def score_latents(self, latent: np.ndarray) -> Scores:
-        """Scores latents as they come from the encoder, (B, h, w, C) float32, any B."""
-        return self._in_batches(self._score_latents, np.asarray(latent, np.float32))
+    def score_latents(self, latent: np.ndarray) -> LatentScores:
+        """Scores latents as they come from the encoder, (B, h, w, C) float32, any B.
+
+        Args:
+          latent: of the model's `latent_shape`; U-Net and MLP take other grids too.
+
+        Raises:
+          UserError: the network takes other latents.
+        """
+        latent = np.asarray(latent, np.float32)
+        self._check_latent(latent.shape)
+        return self._in_batches(self._score_latents, self._without_encoder, latent)
+
+    def denoise(self, x_t: np.ndarray, t: int | np.ndarray) -> np.ndarray:
+        """The predicted noise, (B, h, w, C): one evaluation of the network, nothing standardised.
+
+        Args:
+          x_t: (B, h, w, C) float32, any B.
+          t: timestep of all, or (B,) of each.
+        """
+        x_t = np.asarray(x_t, np.float32)
+        self._check_latent(x_t.shape)
+        t = np.broadcast_to(np.asarray(t, np.int32), len(x_t))
+        return self._in_batches(self._denoise, self._without_encoder, x_t, t)
 
     def predict_batch(self, image: jax.Array) -> Scores:
         """The compiled function itself, for timing: B a multiple of the devices, no copy back."""
@@ -128,110 +141,110 @@ class Model:
             ids, scores = jax.device_get((sharded_ids(arrays["sample_id"]), scores))
             yield ids[ids >= 0], Scores(*(s[ids >= 0] for s in scores))
 
-    def _in_batches(self, compiled: Any, inputs: np.ndarray) -> Scores:
-        parts = []
-        for start in range(0, len(inputs), self.batch_size):
-            part = inputs[start : start + self.batch_size]
-            padding = [(0, self.batch_size - len(part))] + [(0, 0)] * (part.ndim - 1)
-            padded = jax.device_put(np.pad(part, padding), batch_sharding(self.mesh))
-            scores = jax.device_get(compiled(self.variables, padded))
-            parts.append([s[: len(part)] for s in scores])
-        if not parts:
+    def _check_latent(self, shape: tuple[int, ...]) -> None:
+        """Raises UserError unless the parameters are those of a network for such latents."""
+        if len(shape) == 4 and shape[1:] == self.latent_shape:
+            return
+        expected = f"expected (B, {', '.join(map(str, self.latent_shape))})"
+        if len(shape) != 4 or shape[-1] != self.latent_shape[-1]:
+            raise UserError(f"latents of shape {shape}: {expected}")
+        theirs = abstract_params(self.config, shape[1:])
+        if jax.tree.map(np.shape, theirs) != jax.tree.map(np.shape, self._without_encoder.denoiser):
+            raise UserError(
+                f"latents of shape {shape}: {expected}; the grid of a "
+                f"{self.config.denoiser.name} is fixed"
+            )
+
+    def _in_batches(self, compiled: Any, variables: DetectorVariables, *inputs: np.ndarray) -> Any:
+        """Feeds rows in batches of one size, so that one compilation serves all."""
+        if not len(inputs[0]):
             raise UserError("nothing to score: the batch is empty")
-        return Scores(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+        parts = []
+        for start in range(0, len(inputs[0]), self.batch_size):
+            rows = [array[start : start + self.batch_size] for array in inputs]
+            padded = jax.device_put(
+                [_padded(array, self.batch_size) for array in rows], batch_sharding(self.mesh)
+            )
+            parts.append(jax.device_get(compiled(variables, *padded)))
+        whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+        return jax.tree.map(lambda array: array[: len(inputs[0])], whole)  # without the padding
 
 
-def load_model(workdir: Workdir, config: Config) -> Model:
-    """Restores the newest checkpoint of a workdir as a compiled detector.
+def _padded(array: np.ndarray, count: int) -> np.ndarray:
+    """With rows of zeros behind, `count` rows in all."""
+    return np.pad(array, [(0, count - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+class Restored(NamedTuple):
+    """The newest checkpoint of a workdir, as evaluation needs it."""
+
+    params: Any
+    ema_params: Any
+    latent_stats: LatentStats
+    latent_shape: tuple[int, int, int]
+    encoder: str | None
+    """Fingerprint of the encoder; None for a converted checkpoint, which knows no encoder."""
+    step: int
+
+
+def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
+    """Reads the newest checkpoint, replicated on the mesh.
 
     Raises:
-      UserError: no checkpoint, or the encoder's weights are not the ones of the training.
+      UserError: no checkpoint.
     """
-    mesh = make_mesh(config.mesh)
     with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
         meta = checkpoints.meta()
-        encoder = build_encoder(config.encoder, config.data.image_size)
-        if encoder.fingerprint != meta["encoder"]:
-            raise UserError(
-                f"encoder.weights={config.encoder.weights}: other weights than the ones that "
-                f"{workdir.path} was trained with"
-            )
-        params = jax.eval_shape(
-            partial(init_params, config, encoder.latent_shape), jax.random.key(0)
-        )
-        channels = jax.ShapeDtypeStruct((encoder.latent_shape[-1],), np.float32)
+        h, w, C = meta["latent_shape"]
+        params = abstract_params(config, (h, w, C))
+        channels: Any = jax.ShapeDtypeStruct((C,), np.float32)
         abstract = {
             "params": params,
             "ema_params": params,
             "frozen": LatentStats(channels, channels),
         }
         shardings = jax.tree.map(lambda _: replicated(mesh), abstract)
-        restored = checkpoints.restore_model(abstract_like(abstract, shardings))
-        step = checkpoints.latest_step()
-    params = restored["ema_params" if config.inversion.use_ema else "params"]
-    variables = DetectorVariables(encoder.variables, params, restored["frozen"])
-    return Model(config, build_detector(config, encoder), variables, mesh, step or 0)
+        model = checkpoints.restore_model(abstract_like(abstract, shardings))
+        step = checkpoints.latest_step() or 0
+    return Restored(
+        model["params"], model["ema_params"], model["frozen"], (h, w, C), meta["encoder"], step
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class NormalScores:
-    """The score terms of normal images: what a calibration is fitted on."""
-
-    nll: np.ndarray
-    map_range: np.ndarray
-    held_out: bool
-    """Whether the images were kept out of the training of the denoiser."""
-
-
-def normals_key(config: Config, step: int) -> dict[str, Any]:
-    """What the scores of normal images depend on, besides the images."""
-    return {
-        "step": step,
-        "inversion": dataclasses.asdict(config.inversion),
-    }
-
-
-def score_normals(
-    model: Model, workdir: Workdir, normals: Sequence[Sample] | None, held_out: bool
-) -> NormalScores:
-    """The scores of normal images under the model's settings, from the workdir or made now.
-
-    Args:
-      model: the detector.
-      workdir: where they are kept.
-      normals: the images, or None when they are not at hand.
-      held_out: whether they were kept out of training.
+def load_model(workdir: Workdir, config: Config) -> Model:
+    """Restores the newest checkpoint of a workdir as a compiled detector.
 
     Raises:
-      UserError: not in the workdir, and no images given.
+      UserError: no checkpoint.
     """
-    key = normals_key(model.config, model.step)
-    path = workdir.normals(key)
-    if path.is_file():
-        stored = files.read_json(path)
-        return NormalScores(
-            np.array(stored["nll"]), np.array(stored["map_range"]), stored["held_out"]
-        )
-    if normals is None:
-        raise UserError(
-            f"{workdir.path}: not calibrated for these inversion options; run "
-            "`python -m invad_jax.eval` with them where the training images are"
-        )
-    nll, map_range = np.empty(len(normals)), np.empty(len(normals))
-    for ids, scores in model.predict_paths([sample.path for sample in normals]):
-        nll[ids], map_range[ids] = scores.nll, scores.map_range
-    if runtime.is_primary():
-        content = {"key": key, "held_out": held_out, "path": [s.path for s in normals],
-                   "nll": nll.tolist(), "map_range": map_range.tolist()}  # fmt: skip
-        files.write_json(path, content)
-    return NormalScores(nll, map_range, held_out)
-
-
-def calibrate(config: Config, normals: NormalScores) -> Calibration:
-    """Fits the scale of the two terms and the threshold at the config's false-positive rate."""
-    return calibration_lib.fit(
-        normals.nll, normals.map_range, config.calibration.false_positive_rate, normals.held_out
+    mesh = make_mesh(config.mesh)
+    restored = restore(workdir, config, mesh)
+    return Model(
+        config,
+        restored.latent_shape,
+        restored.ema_params if config.inversion.use_ema else restored.params,
+        restored.latent_stats,
+        partial(_matching_encoder, config, workdir, restored),
+        mesh,
+        restored.step,
     )
+
+
+def _matching_encoder(config: Config, workdir: Workdir, restored: Restored) -> Encoder:
+    """The config's encoder, if its latents are the ones that the checkpoint was made for."""
+    encoder = build_encoder(config.encoder, config.data.image_size)
+    if restored.encoder not in (None, encoder.fingerprint):
+        raise UserError(
+            f"encoder.weights={config.encoder.weights}: other weights than the ones that "
+            f"{workdir.path} was trained with"
+        )
+    if encoder.latent_shape != restored.latent_shape:
+        raise UserError(
+            f"encoder.name={config.encoder.name}: gives latents {encoder.latent_shape}, and "
+            f"{workdir.path} is for {restored.latent_shape}; score latents, or convert it again "
+            "with --set encoder.name=... of the encoder that it was trained with"
+        )
+    return encoder
 
 
 def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Model:

@@ -22,7 +22,8 @@ from invad_jax.config import to_dict
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
 from invad_jax.figures import Case, write_overlay
-from invad_jax.inference import calibrate, load_model, score_normals
+from invad_jax.inference import load_model
+from invad_jax.normals import calibrate, score_normals
 from invad_jax.runtime import log
 from invad_jax.workdir import Workdir
 

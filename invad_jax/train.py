@@ -20,18 +20,13 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from invad_jax import downloads, latent_cache, runtime, training
+from invad_jax.assembly import alpha_bar_of, build_detector, init_params
 from invad_jax.config import Config, config_hash, to_dict
 from invad_jax.data import layouts, pipeline
 from invad_jax.detector import LatentStats
 from invad_jax.encoders import Encoder, build_encoder
-from invad_jax.inference import (
-    alpha_bar_of,
-    build_detector,
-    calibrate,
-    init_params,
-    load_model,
-    score_normals,
-)
+from invad_jax.inference import load_model
+from invad_jax.normals import calibrate, score_normals
 from invad_jax.runtime import log
 from invad_jax.sharding import batch_sharding, check_batch, global_batch, make_mesh, replicated
 from invad_jax.train_step import make_denoiser_loss

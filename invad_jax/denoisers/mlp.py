@@ -52,9 +52,9 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x_t: jax.Array, t: jax.Array) -> jax.Array:
-        cfg, (height, width, channels) = self.cfg, self.latent_shape
+        cfg, channels = self.cfg, x_t.shape[-1]
         dtype = jnp.dtype(cfg.dtype)
-        tokens = x_t.reshape(-1, height * width, channels)  # (B, N, C)
+        tokens = x_t.reshape(len(x_t), -1, channels)  # (B, N, C)
         x = nn.Dense(cfg.width, dtype=dtype, kernel_init=XAVIER, name="embedding")(tokens)
         cond = TimestepEmbedding(
             NUM_SINUSOIDS, cfg.width, nn.initializers.normal(0.02), dtype, name="time_embedding"
