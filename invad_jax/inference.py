@@ -148,12 +148,10 @@ class Model:
         expected = f"expected (B, {', '.join(map(str, self.latent_shape))})"
         if len(shape) != 4 or shape[-1] != self.latent_shape[-1]:
             raise UserError(f"latents of shape {shape}: {expected}")
-        theirs = abstract_params(self.config, shape[1:])
-        if jax.tree.map(np.shape, theirs) != jax.tree.map(np.shape, self._without_encoder.denoiser):
-            raise UserError(
-                f"latents of shape {shape}: {expected}; the grid of a "
-                f"{self.config.denoiser.name} is fixed"
-            )
+        theirs = jax.tree.map(np.shape, abstract_params(self.config, shape[1:]))
+        ours = jax.tree.map(np.shape, self._without_encoder.denoiser)
+        if theirs != ours or self.detector.noise is not None:
+            raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")
 
     def _in_batches(self, compiled: Any, variables: DetectorVariables, *inputs: np.ndarray) -> Any:
         """Feeds rows in batches of one size, so that one compilation serves all."""

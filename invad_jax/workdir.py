@@ -5,6 +5,7 @@
           normals/         scores of normal images, one file for each way of scoring
           logs/            TensorBoard
           eval/            what `eval` writes by default
+          kept/            of a converted model: what only its own code base needs
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Workdir:
         self.config = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
+        self.kept = self.path / "kept"
 
     def normals(self, key: dict[str, Any]) -> Path:
         """Where the scores of the normal images go that were made under `key`."""

@@ -9,6 +9,7 @@ checkpoint survives the way here and back bit by bit.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ HINTS = ("num_heads", "head_channels")
 
 # Defaults of the published code, for what a checkpoint does not tell.
 PUBLISHED_HEADS = 8
+PUBLISHED_HEAD_CHANNELS = {512: 64}
 PUBLISHED_CLASSES = 15
 PUBLISHED_Z_CHANNELS = 768
 
@@ -41,8 +43,8 @@ def denoiser_config_from_published(
 
     Args:
       state_dict: of the published code; a prefix `module.` is ignored.
-      hints: `num_heads` (dit; default 8) and `head_channels` (unet; default an eighth of the
-        width), which no shape tells. The defaults are those of the published code.
+      hints: `num_heads` (dit; default 8) and `head_channels` (unet; 64 at the published width of
+        512, and to be given at any other), which no shape tells.
       source: the file, for messages.
 
     Raises:
@@ -66,6 +68,33 @@ def denoiser_config_from_published(
     raise UserError(
         f"{source}: no denoiser of the published code (expected one of {', '.join(readers)})"
     )
+
+
+def latent_shape_from_published(
+    state_dict: Tensors, grid: int, source: str = "checkpoint"
+) -> tuple[int, int, int]:
+    """The (h, w, C) of the latents that a published denoiser is for.
+
+    Args:
+      state_dict: of a whole denoiser; a prefix `module.` is ignored.
+      grid: h = w where no tensor tells it; the positions of a dit do.
+      source: the file, for messages.
+
+    Raises:
+      UserError: the positions of a dit are not those of a square.
+    """
+    tensors = _without_module_prefix(state_dict)
+    if "net.x_embedder.proj.weight" in tensors:
+        _, channels, patch_size, _ = tensors["net.x_embedder.proj.weight"].shape
+        tokens = tensors["net.pos_embed"].shape[1]
+        if math.isqrt(tokens) ** 2 != tokens:
+            raise UserError(f"{source}: net.pos_embed has {tokens} positions, which are no square")
+        grid = math.isqrt(tokens) * patch_size
+    elif "net.input_proj.weight" in tensors:
+        channels = tensors["net.input_proj.weight"].shape[1]
+    else:
+        channels = tensors["net.input_blocks.0.0.weight"].shape[1]
+    return grid, grid, channels
 
 
 def params_from_published(
@@ -220,6 +249,11 @@ def _mlp_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
 def _unet_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
     """Walks down the input blocks; a `0.op` closes a level."""
     width = len(tensors["net.input_blocks.0.0.weight"])
+    head_channels = hints.get("head_channels", PUBLISHED_HEAD_CHANNELS.get(width))
+    if head_channels is None:
+        raise UserError(
+            f"head_channels: no tensor tells it for a U-Net of width {width}; give --head-channels"
+        )
     mults: list[int] = []
     attended: list[int] = []
     level = 0
@@ -238,5 +272,5 @@ def _unet_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
         num_res_blocks=num_res_blocks,
         channel_mult=tuple(mults[::num_res_blocks]),
         attention_downsamplings=tuple(sorted(set(attended))),
-        head_channels=hints.get("head_channels", max(1, width // PUBLISHED_HEADS)),
+        head_channels=head_channels,
     )

@@ -1,0 +1,150 @@
+"""Brings models of other code bases into workdirs, and back.
+
+    python -m invad_jax.convert --from invad-pytorch --input DIR --workdir runs/published
+    python -m invad_jax.convert --to invad-pytorch --workdir runs/published --output DIR
+
+The workdir is what `eval`, `predict` and `invad_jax.load` take. Nothing is written unless all of
+the input is right. Read next: `converters/invad_pytorch.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from invad_jax import cli as cli_lib
+from invad_jax import config as config_lib
+from invad_jax import files, runtime
+from invad_jax.checkpoint import Checkpoints
+from invad_jax.config import config_hash, to_dict
+from invad_jax.converters import Converted, invad_pytorch
+from invad_jax.detector import LatentStats
+from invad_jax.errors import UserError
+from invad_jax.inference import restore
+from invad_jax.sharding import make_mesh
+from invad_jax.tensor_files import read_tensors, write_tensors
+from invad_jax.workdir import Workdir
+
+SOURCES = ("invad-pytorch",)
+TARGETS = ("invad-pytorch",)
+
+
+def main(args: argparse.Namespace) -> None:
+    """One way or the other."""
+    if (args.source is None) == (args.target is None):
+        raise UserError("give either --from and --input, or --to and --output")
+    if not args.workdir:
+        raise UserError("give --workdir DIR")
+    workdir = Workdir(args.workdir)
+    if args.source:
+        if not args.input:
+            raise UserError("give --input, what to convert")
+        converted = read(args)
+        with files.new_folder(workdir.path) as folder:
+            write_workdir(Workdir(folder), converted, f"{args.source}: {args.input}")
+        grid = " x ".join(map(str, converted.latent_shape))
+        print(f"{workdir.path}: {converted.config.denoiser.name} for latents of {grid}")
+        return
+    if not args.output:
+        raise UserError("give --output DIR, where to write")
+    converted = read_workdir(workdir)
+    invad_pytorch.check_writable(converted.config, workdir.path)
+    with files.new_folder(args.output) as folder:
+        invad_pytorch.write_folder(folder, converted)
+    print(f"{args.output}: {', '.join(sorted(p.name for p in Path(args.output).iterdir()))}")
+
+
+def read(args: argparse.Namespace) -> Converted:
+    """The whole input, checked, with the `--set` changes."""
+    hints = {name: getattr(args, name) for name in ("num_heads", "head_channels")}
+    hints = {name: value for name, value in hints.items() if value is not None}
+    converted = invad_pytorch.read_folder(Path(args.input), args.which, hints, args.latent_size)
+    assignments = [assignment for group in args.set for assignment in group]
+    config = config_lib.override(converted.config, assignments)
+    if config.denoiser != converted.config.denoiser:
+        raise UserError("--set denoiser.*: the sizes are those of the tensors")
+    return dataclasses.replace(converted, config=config)
+
+
+def write_workdir(workdir: Workdir, converted: Converted, origin: str) -> None:
+    """Config, a checkpoint at step 0, and what was kept aside."""
+    workdir.claim(converted.config, write=True)
+    channels = converted.latent_shape[-1]
+    model = {
+        "params": converted.params,
+        "ema_params": converted.ema_params,
+        "frozen": LatentStats(jnp.zeros(channels), jnp.ones(channels)),
+    }
+    meta = {
+        "config": to_dict(converted.config),
+        "config_hash": config_hash(converted.config),
+        "versions": runtime.versions(),
+        "converted_from": origin,
+        "dataset": None,
+        "encoder": None,
+        "latent_shape": list(converted.latent_shape),
+    }
+    with Checkpoints(workdir.checkpoints) as checkpoints:
+        checkpoints.save_model(0, model, meta)
+    for name, tensors in converted.kept_tensors.items():
+        write_tensors(_kept(workdir, name), tensors)
+    if converted.kept_text:
+        files.write_text(workdir.kept / invad_pytorch.SETTINGS, converted.kept_text)
+
+
+def read_workdir(workdir: Workdir) -> Converted:
+    """A workdir, trained here or converted."""
+    config = workdir.read_config()
+    restored = restore(workdir, config, make_mesh(config.mesh))
+    settings = workdir.kept / invad_pytorch.SETTINGS
+    return Converted(
+        config=config,
+        latent_shape=restored.latent_shape,
+        params=restored.params,
+        ema_params=restored.ema_params,
+        kept_tensors={
+            name: read_tensors(_kept(workdir, name))
+            for name in ("params", "ema_params")
+            if _kept(workdir, name).exists()
+        },
+        kept_text=settings.read_text(encoding="utf-8") if settings.exists() else "",
+    )
+
+
+def _kept(workdir: Workdir, name: str) -> Path:
+    return workdir.kept / f"unused_{name}.safetensors"
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = cli_lib.Parser(__doc__)
+    add = parser.add_argument
+    add("--from", dest="source", choices=SOURCES, help="the code base that made the input")
+    add("--input", metavar="PATH", help="its folder or file")
+    add("--to", dest="target", choices=TARGETS, help="write a workdir for this code base")
+    add("--output", metavar="DIR", help="where to write with --to")
+    add("--workdir", metavar="DIR", help="new with --from; an existing one with --to")
+    add(
+        "--which", choices=tuple(invad_pytorch.FILES),
+        help="which file of the folder is evaluated; default the first of latest, best, ema",
+    )  # fmt: skip
+    add("--num-heads", type=int, metavar="N", help="attention heads of a DiT; default 8")
+    add("--head-channels", type=int, metavar="N", help="channels of a U-Net's attention head")
+    add(
+        "--latent-size", type=int, metavar="N",
+        help="side of the latent grid, where neither tensors nor settings tell it",
+    )  # fmt: skip
+    add(
+        "--set", action="append", nargs="+", default=[], metavar="section.option=value",
+        help="change one option of the workdir's config, such as data.root or encoder.name",
+    )  # fmt: skip
+    return cli_lib.run(main, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

@@ -1,0 +1,118 @@
+"""What a folder of the published code says, and how it becomes a config."""
+
+import jax
+import pytest
+
+from invad_jax import files
+from invad_jax.assembly import init_params
+from invad_jax.config import Config, DenoiserConfig, DiffusionConfig, TrainConfig
+from invad_jax.converters.invad_pytorch import check_writable, read_folder
+from invad_jax.denoisers.published import params_to_published
+from invad_jax.errors import UserError
+from invad_jax.tensor_files import write_tensors
+
+NETWORKS = {
+    "dit": DenoiserConfig(name="dit", width=16, depth=1, num_heads=4),
+    "mlp": DenoiserConfig(name="mlp", width=16, depth=1),
+    "unet": DenoiserConfig(
+        name="unet", width=32, num_res_blocks=1, channel_mult=(1, 2),
+        attention_downsamplings=(2,), head_channels=16,
+    ),
+}  # fmt: skip
+
+
+def folder_of(tmp_path, kind, settings=""):
+    params = init_params(Config(denoiser=NETWORKS[kind]), (6, 6, 5), jax.random.key(0))
+    write_tensors(tmp_path / "model_latest.pth", params_to_published(params, NETWORKS[kind]))
+    if settings:
+        (tmp_path / "config.yaml").write_text(settings)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "latent_size", "grid"),
+    [
+        ("dit", "", None, 6),  # its positions say so, whatever the settings say
+        ("dit", "{data: {img_size: 256}, backbone: {stride: 16}}", None, 6),
+        ("dit", "", 6, 6),
+        ("mlp", "", None, 16),
+        ("mlp", "{data: {img_size: 64}}", None, 4),
+        ("mlp", "{data: {img_size: 64}, backbone: {stride: 8}}", None, 8),
+        ("mlp", "{data: {img_size: 64}}", 3, 3),
+    ],
+)
+def test_where_the_grid_comes_from(tmp_path, kind, settings, latent_size, grid):
+    converted = read_folder(folder_of(tmp_path, kind, settings), None, {}, latent_size)
+    assert converted.latent_shape == (grid, grid, 5)
+
+
+def test_settings_become_the_config(tmp_path):
+    settings = """
+data: {dataset_name: mpdd_all, data_root: data/mpdd, category: [tubes, connector], img_size: 128}
+backbone: {model_type: efficientnet-b0, outblocks: [1, 2]}
+diffusion: {model_type: dit, width: 16, depth: 1, num_heads: 2}
+evaluation: {eval_step: 5}
+"""
+    config = read_folder(folder_of(tmp_path, "dit", settings), None, {}, None).config
+    assert (config.data.name, config.data.root) == ("mvtec", "data/mpdd")
+    assert (config.data.categories, config.data.image_size) == (("tubes", "connector"), 128)
+    assert (config.encoder.name, config.encoder.stages) == ("efficientnet_b0", (1, 2))
+    assert (config.denoiser.num_heads, config.inversion.num_steps) == (2, 5)
+    assert config.data.holdout_fraction == 0
+
+
+def test_without_settings_the_published_system_is_assumed(tmp_path):
+    config = read_folder(folder_of(tmp_path, "dit"), None, {}, None).config
+    assert (config.encoder.name, config.data.image_size) == ("efficientnet_b4", 256)
+    assert (config.denoiser.num_heads, config.inversion.num_steps) == (8, 3)
+
+
+def test_the_heads_of_a_unet_are_asked_for(tmp_path):
+    folder_of(tmp_path, "unet")
+    with pytest.raises(UserError, match="U-Net of width 32; give --head-channels"):
+        read_folder(tmp_path, None, {}, None)
+    converted = read_folder(tmp_path, None, {"head_channels": 16}, None)
+    assert converted.config.denoiser == NETWORKS["unet"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "latent_size", "message"),
+    [
+        ("dit", "", 5, "--latent-size 5: the positions"),
+        ("mlp", "diffusion: {depth: 2}", None, "depth 1, and its config.yaml says 2"),
+        ("mlp", "diffusion: {model_type: dit}", None, "name mlp, and its config.yaml says dit"),
+        ("mlp", "data: {img_size: big}", None, "data.img_size: 'big' is not of type int"),
+        ("mlp", "[1, 2]", None, "expected sections"),
+        ("mlp", "data: 7", None, "data: expected options"),
+        ("mlp", "a: [", None, "not a readable settings file"),
+    ],
+)
+def test_contradictions_are_refused(tmp_path, kind, settings, latent_size, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_folder(folder_of(tmp_path, kind, settings), None, {}, latent_size)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        (Config(), "latent_stats=channel"),
+        (Config(train=TrainConfig(latent_stats="none"),
+                diffusion=DiffusionConfig(beta_end=0.01)), "diffusion"),
+    ],
+)  # fmt: skip
+def test_what_the_published_code_cannot_say_is_not_written(config, option, tmp_path):
+    with pytest.raises(UserError, match=option):
+        check_writable(config, tmp_path)
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    with pytest.raises(FileNotFoundError), files.new_folder(tmp_path / "a") as folder:
+        (folder / "absent" / "file").touch()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "empty").mkdir()
+    with files.new_folder(tmp_path / "empty") as folder:
+        (folder / "whole").touch()
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["whole"]
+    with pytest.raises(UserError, match="exists already"), files.new_folder(tmp_path / "empty"):
+        pass
