@@ -11,20 +11,24 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import Config
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector
+from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.diffusion.reconstruction import reconstruction_plan
-from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan, spaced_timesteps
+from invad_jax.diffusion.schedule import alpha_bar_schedule, make_plan, spaced_timesteps
 from invad_jax.encoders import Encoder
 
 
 def alpha_bar_of(config: Config) -> np.ndarray:
     """The noise schedule of a config, (T,) float64."""
     diffusion = config.diffusion
-    return linear_alpha_bar(diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end)
+    return alpha_bar_schedule(
+        diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end
+    )
 
 
 def build_detector(config: Config, encoder: Encoder) -> Detector:
@@ -61,8 +65,9 @@ def make_detector(
 def denoise(config: Config, params: Any, x_t: jax.Array, t: jax.Array) -> jax.Array:
     """The noise that the config's denoiser predicts, (B, h, w, C), on any grid that it takes."""
     _, h, w, C = x_t.shape
-    eps: Any = build_denoiser(config.denoiser, (h, w, C)).apply({"params": params}, x_t, t)
-    return eps
+    output: Any = build_denoiser(config.denoiser, (h, w, C)).apply({"params": params}, x_t, t)
+    alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
+    return to_eps(config.diffusion.prediction, x_t, output, t, alpha_bar)
 
 
 def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Array) -> Any:

@@ -97,11 +97,17 @@ class DenoiserConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The forward process: linear betas over T steps (Ho et al. 2020)."""
+    """The forward process over T steps (`diffusion/schedule.py`), and what the network says of it."""
 
     num_timesteps: int = 1000
+    schedule: Literal["linear", "scaled_linear", "cosine"] = "linear"
+    """Family of the betas; `linear` is the published one (Ho et al. 2020)."""
     beta_start: float = 1e-4
+    """First beta; `cosine` has no use for it, nor for the last."""
     beta_end: float = 2e-2
+    prediction: Literal["eps", "v", "sample"] = "eps"
+    """What the network's output is (`diffusion/parameterization.py`); training always compares the
+    eps that follows from it."""
 
 
 @dataclass(frozen=True)

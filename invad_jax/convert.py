@@ -1,6 +1,9 @@
 """Brings models of other code bases into workdirs, and back.
 
     python -m invad_jax.convert --from invad-pytorch --input DIR --workdir runs/published
+    python -m invad_jax.convert --from guided-diffusion --input model.pt --latent-size 64 \\
+        --head-channels 64 --workdir runs/adm
+    python -m invad_jax.convert --from diffusers --input DIR --workdir runs/unet
     python -m invad_jax.convert --to invad-pytorch --workdir runs/published --output DIR
 
 The workdir is what `eval`, `predict` and `invad_jax.load` take. Nothing is written unless all of
@@ -22,7 +25,7 @@ from invad_jax import config as config_lib
 from invad_jax import files, runtime
 from invad_jax.checkpoint import Checkpoints
 from invad_jax.config import config_hash, to_dict
-from invad_jax.converters import Converted, invad_pytorch
+from invad_jax.converters import Converted, diffusers_folder, guided_diffusion, invad_pytorch
 from invad_jax.detector import LatentStats
 from invad_jax.errors import UserError
 from invad_jax.inference import restore
@@ -30,7 +33,7 @@ from invad_jax.sharding import make_mesh
 from invad_jax.tensor_files import read_tensors, write_tensors
 from invad_jax.workdir import Workdir
 
-SOURCES = ("invad-pytorch",)
+SOURCES = ("invad-pytorch", "guided-diffusion", "diffusers")
 TARGETS = ("invad-pytorch",)
 
 
@@ -63,7 +66,13 @@ def read(args: argparse.Namespace) -> Converted:
     """The whole input, checked, with the `--set` changes."""
     hints = {name: getattr(args, name) for name in ("num_heads", "head_channels")}
     hints = {name: value for name, value in hints.items() if value is not None}
-    converted = invad_pytorch.read_folder(Path(args.input), args.which, hints, args.latent_size)
+    path = Path(args.input)
+    if args.source == "invad-pytorch":
+        converted = invad_pytorch.read_folder(path, args.which, hints, args.latent_size)
+    elif args.source == "guided-diffusion":
+        converted = guided_diffusion.read_file(path, hints, args.latent_size)
+    else:
+        converted = diffusers_folder.read_folder(path, args.latent_size)
     assignments = [assignment for group in args.set for assignment in group]
     config = config_lib.override(converted.config, assignments)
     if config.denoiser != converted.config.denoiser:

@@ -249,7 +249,7 @@ def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Model:
     """Loads a trained detector.
 
     Args:
-      workdir: the folder that `train` wrote.
+      workdir: the folder that `train` or `convert` wrote.
       overrides: changes as `--set` takes them, such as "inversion.num_steps=5".
     """
     folder = Workdir(workdir)

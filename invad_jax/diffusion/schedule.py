@@ -32,6 +32,35 @@ def linear_alpha_bar(num_timesteps: int, beta_start: float, beta_end: float) -> 
     return np.cumprod(1.0 - betas)
 
 
+def alpha_bar_schedule(
+    schedule: str, num_timesteps: int, beta_start: float, beta_end: float
+) -> np.ndarray:
+    """alpha_bar of a named family of betas.
+
+      `linear`         beta linear from start to end (Ho et al. 2020)
+      `scaled_linear`  its square root linear (latent diffusion, Rombach et al. 2022)
+      `cosine`         alpha_bar a squared cosine, betas at most 0.999; start and end unused
+                       (Nichol & Dhariwal 2021, equation 17)
+
+    Returns:
+      (T,) float64, falling from almost 1.
+
+    Raises:
+      ValueError: an unknown schedule.
+    """
+    if schedule == "linear":
+        return linear_alpha_bar(num_timesteps, beta_start, beta_end)
+    if schedule == "scaled_linear":
+        betas = np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2
+    elif schedule == "cosine":
+        u = np.arange(num_timesteps + 1) / num_timesteps
+        level = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2  # (T + 1,)
+        betas = np.minimum(1.0 - level[1:] / level[:-1], 0.999)
+    else:
+        raise ValueError(f"schedule={schedule!r} must be one of linear, scaled_linear, cosine")
+    return np.cumprod(1.0 - betas)
+
+
 def spaced_timesteps(spacing: str, num_steps: int, num_timesteps: int) -> np.ndarray:
     """S rising timesteps out of 0..T-1, as the named spacing lays them.
 

@@ -115,6 +115,53 @@ def test_there_and_back_is_bit_exact_and_torch_reads_it(converted, golden_dir, t
         assert (tmp_path / "b" / "config.yaml").read_bytes() == settings.read_bytes()
 
 
+@pytest.fixture
+def adm(golden_dir):
+    """The U-Net as guided diffusion itself would save it."""
+    tensors = read_tensors(golden_dir / "official_unet" / "model_latest.pth")
+    return {key.removeprefix("net."): value for key, value in tensors.items()}
+
+
+def from_guided(tensors, tmp_path):
+    write_tensors(tmp_path / "model.pt", tensors)
+    return convert(
+        "--from", "guided-diffusion", "--input", tmp_path / "model.pt", "--workdir",
+        tmp_path / "run", "--latent-size", 8, "--head-channels", 16,
+        "--set", "diffusion.schedule=cosine",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("learned_variance", [False, True])
+def test_guided_diffusion_gives_the_published_output(adm, golden_dir, tmp_path, learned_variance):
+    if learned_variance:
+        for key in ("out.2.weight", "out.2.bias"):
+            adm[key] = np.concatenate([adm[key], np.ones_like(adm[key])])
+    assert from_guided(adm, tmp_path) == 0
+    golden = np.load(golden_dir / "official_unet" / "expected.npz")
+    model = invad_jax.load(tmp_path / "run")
+    eps = model.denoise(nhwc(golden["x"]), golden["t"])
+    assert relative_error(eps, nhwc(golden["y"])) < STATE_TOLERANCE
+    assert model.config.diffusion.schedule == "cosine"
+
+
+@pytest.mark.parametrize("option", ["class_cond", "use_scale_shift_norm", "resblock_updown"])
+def test_guided_diffusion_of_another_network_is_refused(adm, tmp_path, capsys, option):
+    if option == "class_cond":
+        adm["label_emb.weight"] = np.zeros((10, 128), np.float32)
+    elif option == "use_scale_shift_norm":
+        wide = {k: np.tile(v, (2, 1)) for k, v in adm.items() if k.endswith("emb_layers.1.weight")}
+        adm |= wide
+    else:
+        downs = {k.split(".")[1] for k in adm if k.endswith(".0.op.weight")}
+        block = {k: v for k, v in adm.items() if k.startswith("input_blocks.1.0.")}
+        for i in downs:
+            adm |= {k.replace("blocks.1", f"blocks.{i}"): v for k, v in block.items()}
+        adm = {k: v for k, v in adm.items() if ".0.op." not in k}
+    assert from_guided(adm, tmp_path) == 2
+    assert option in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 # From here on nothing needs the golden folder: published checkpoints of our own making.
 
 LATENT_SHAPE = (4, 4, 192)  # of efficientnet_lite0 at 64 x 64

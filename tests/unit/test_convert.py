@@ -1,13 +1,21 @@
 """What a folder of the published code says, and how it becomes a config."""
 
+import re
+from pathlib import Path
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from invad_jax import files
 from invad_jax.assembly import init_params
 from invad_jax.config import Config, DenoiserConfig, DiffusionConfig, TrainConfig
+from invad_jax.convert import cli
 from invad_jax.converters.invad_pytorch import check_writable, read_folder
 from invad_jax.denoisers.published import params_to_published
+from invad_jax.diffusion.parameterization import to_eps
+from invad_jax.diffusion.schedule import alpha_bar_schedule
 from invad_jax.errors import UserError
 from invad_jax.tensor_files import write_tensors
 
@@ -116,3 +124,64 @@ def test_a_folder_is_whole_or_absent(tmp_path):
     assert [path.name for path in (tmp_path / "empty").iterdir()] == ["whole"]
     with pytest.raises(UserError, match="exists already"), files.new_folder(tmp_path / "empty"):
         pass
+
+
+def test_the_example_of_the_plug_and_play_page_runs():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "plug_and_play.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict = {}
+    exec(block, names)
+    assert np.isfinite(names["scores"].nll).all()
+    assert len(set(names["scores"].map_range.tolist())) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--from", "diffusers", "--input", "absent"), "config.json: cannot be read"),
+        (("--from", "guided-diffusion", "--input", "absent.pt"), "give --latent-size"),
+        (("--from", "guided-diffusion", "--input", "absent.pt", "--latent-size", "8"), "absent.pt"),
+        (("--from", "elsewhere", "--input", "absent"), "invalid choice"),
+    ],
+)
+def test_what_the_user_got_wrong_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli([*arguments, "--workdir", "run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "sample"])
+def test_every_prediction_becomes_the_noise(prediction):
+    """From the definitions: x_t of a known x0 and noise."""
+    rng = np.random.default_rng(0)
+    x0, noise = rng.standard_normal((2, 3, 2, 2, 4), np.float32)
+    alpha_bar, t = np.array([0.9, 0.5, 0.1], np.float32), np.array([2, 0, 1])
+    signal, spread = (np.sqrt(a)[t][:, None, None, None] for a in (alpha_bar, 1 - alpha_bar))
+    output = {"eps": noise, "v": signal * noise - spread * x0, "sample": x0}[prediction]
+    eps = to_eps(prediction, signal * x0 + spread * noise, output, t, jnp.asarray(alpha_bar))
+    np.testing.assert_allclose(eps, noise, atol=1e-5)  # a few float32 roundings of numbers near 3
+
+
+def test_cosine_is_the_squared_cosine_until_its_betas_are_cut():
+    alpha_bar = alpha_bar_schedule("cosine", 1000, 0, 0)
+    u = np.arange(1, 999) / 1000
+    expected = (np.cos((u + 0.008) / 1.008 * np.pi / 2) / np.cos(0.008 / 1.008 * np.pi / 2)) ** 2
+    np.testing.assert_allclose(alpha_bar[:998], expected, rtol=1e-9)  # a float64 product of 1000
+    assert alpha_bar[-1] / alpha_bar[-2] == pytest.approx(1e-3)
+
+
+def test_scaled_linear_betas_meet_their_ends():
+    alpha_bar = alpha_bar_schedule("scaled_linear", 1000, 1e-4, 0.02)
+    betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    assert 1 - alpha_bar[0] == pytest.approx(1e-4)
+    assert betas[-1] == pytest.approx(0.02)
+    np.testing.assert_allclose(np.diff(np.sqrt(betas), 2), 0, atol=1e-12)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="linear, scaled_linear, cosine"):
+        alpha_bar_schedule("sigmoid", 10, 0.1, 0.2)
+    with pytest.raises(ValueError, match="eps, v, sample"):
+        to_eps("score", jnp.zeros(1), jnp.zeros(1), jnp.zeros(1, int), jnp.ones(1))
