@@ -80,3 +80,8 @@ def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Arr
 def abstract_params(config: Config, latent_shape: tuple[int, int, int]) -> Any:
     """Shapes and types of `init_params`, without computing any."""
     return jax.eval_shape(partial(init_params, config, latent_shape), jax.random.key(0))
+
+
+def uses_prior(config: Config) -> bool:
+    """Whether x_T is compared with a fitted prior; a reconstruction has no x_T."""
+    return config.scoring.prior == "fitted" and config.inversion.paradigm == "inversion"

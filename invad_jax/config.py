@@ -69,7 +69,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """The network that predicts the noise. Sizes are the paper's unless a config makes them small."""
+    """The network that predicts the noise; the default sizes are the paper's."""
 
     name: Literal["dit", "unet", "mlp"] = "dit"
     width: int = 2048
@@ -97,7 +97,7 @@ class DenoiserConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The forward process over T steps (`diffusion/schedule.py`), and what the network says of it."""
+    """The forward process (`diffusion/schedule.py`), and what the network says of it."""
 
     num_timesteps: int = 1000
     schedule: Literal["linear", "scaled_linear", "cosine"] = "linear"
@@ -165,7 +165,16 @@ class InversionConfig:
     noise_ratio: float = _free(0.5)
     """r of a reconstruction: of the S levels, the perturbation reaches the round(r S)-th."""
     use_ema: bool = _free(True)
-    """Evaluate the averaged parameters; false takes the last raw ones, as the published code does."""
+    """Evaluate the averaged parameters; false takes the raw ones, as the published code does."""
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """What x_T is compared with (`scoring.py`)."""
+
+    prior: Literal["fitted", "standard_normal"] = _free("fitted")
+    """`fitted`: a Gaussian per position, fitted on the x_T of training normals (`prior.py`).
+    `standard_normal`: N(0, I), the paper's. A reconstruction has no x_T and no prior."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +205,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = MeshConfig()
     inversion: InversionConfig = InversionConfig()
+    scoring: ScoringConfig = ScoringConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     eval: EvalConfig = EvalConfig()
 

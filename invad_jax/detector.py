@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from invad_jax.diffusion.inversion import invert
 from invad_jax.diffusion.reconstruction import error_terms, reconstruction_error
 from invad_jax.diffusion.schedule import Plan
-from invad_jax.scoring import Scores, score, upsample
+from invad_jax.scoring import Prior, Scores, score, upsample
 
 Params = Any
 """A pytree of arrays."""
@@ -37,6 +37,8 @@ class DetectorVariables(NamedTuple):
     encoder: Params
     denoiser: Params
     latent_stats: LatentStats
+    prior: Prior | None = None
+    """What x_T is compared with; None: N(0, I), the paper's."""
 
 
 class LatentScores(NamedTuple):
@@ -87,7 +89,7 @@ class Detector:
         x0 = standardise(latent, variables.latent_stats)
         if self.noise is None:
             x_T = invert(eps_fn, x0, self.plan)  # (B, h, w, C)
-            return LatentScores(*score(x_T, self.image_size), x_T)
+            return LatentScores(*score(x_T, self.image_size, variables.prior), x_T)
         terms = error_terms(reconstruction_error(eps_fn, x0, self.noise, self.plan))
         return LatentScores(upsample(terms.latent_norm, self.image_size), *terms, x_T=None)
 

@@ -30,7 +30,7 @@ from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.figures import Case
 from invad_jax.inference import Model, load_model
-from invad_jax.normals import calibrate, score_normals
+from invad_jax.normals import calibrated
 from invad_jax.runtime import log
 from invad_jax.sharding import batch_sharding
 from invad_jax.workdir import Workdir
@@ -70,10 +70,8 @@ def main(args: argparse.Namespace) -> None:
     dataset = layouts.load_dataset(config.data)
     if not dataset.test:
         raise UserError(f"data.root={config.data.root}: has no test images; use predict")
-    model = load_model(workdir, config)
-    fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
-    normals = score_normals(model, workdir, held_out or fit, held_out=bool(held_out))
-    calibration = calibrate(config, normals)
+    normals = layouts.hold_out(dataset.train, config.data.holdout_fraction)
+    model, calibration = calibrated(load_model(workdir, config), workdir, normals)
 
     evaluation = evaluate(model, calibration, dataset.test)
     speed = measure_speed(model, [sample.path for sample in dataset.test])

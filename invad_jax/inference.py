@@ -11,23 +11,27 @@ Read next: `normals.py`, the calibration.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from invad_jax.assembly import abstract_params, make_detector
+from invad_jax import prior
+from invad_jax.assembly import abstract_params, make_detector, uses_prior
 from invad_jax.checkpoint import Checkpoints, abstract_like
 from invad_jax.config import Config
 from invad_jax.data.pipeline import image_batches
 from invad_jax.detector import DetectorVariables, LatentScores, LatentStats
 from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.errors import UserError
-from invad_jax.scoring import Scores
+from invad_jax.prior import FittedPrior
+from invad_jax.scoring import Prior, Scores
 from invad_jax.sharding import batch_sharding, global_batch, make_mesh, replicated
 from invad_jax.workdir import Workdir
 
@@ -85,6 +89,16 @@ class Model:
         """Every array, on the mesh."""
         encoder = jax.device_put(self.encoder.variables, replicated(self.mesh))
         return self._without_encoder._replace(encoder=encoder)
+
+    def with_prior(self, fitted: FittedPrior) -> Model:
+        """The same model, comparing x_T with a fitted prior instead of N(0, I)."""
+        model = copy.copy(self)
+        arrays = Prior(*map(jnp.asarray, (fitted.mean, fitted.whitening, fitted.log_det)))
+        model._without_encoder = self._without_encoder._replace(
+            prior=jax.device_put(arrays, replicated(self.mesh))
+        )
+        model.__dict__.pop("variables", None)  # made again when asked for
+        return model
 
     @property
     def batch_size(self) -> int:
@@ -251,6 +265,12 @@ def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Model:
     Args:
       workdir: the folder that `train` or `convert` wrote.
       overrides: changes as `--set` takes them, such as "inversion.num_steps=5".
+
+    Raises:
+      UserError: no checkpoint, or no prior fitted yet for these inversion options.
     """
     folder = Workdir(workdir)
-    return load_model(folder, folder.resolve(None, overrides))
+    model = load_model(folder, folder.resolve(None, overrides))
+    if not uses_prior(model.config):
+        return model
+    return model.with_prior(prior.read(folder.normals(model.config, model.step) / "prior.npz"))

@@ -1,82 +1,96 @@
-"""How normal images score under a model: what a calibration is fitted on, kept in the workdir.
+"""What normal images teach a trained model: the prior of x_T, and the scale of its scores.
 
-Read next: `calibration.py`.
+Both are kept in the workdir, in a folder for each way of scoring, so that new images can be scored
+where no training image is at hand. `prior.npz` is written first and `scores.json` last: a folder
+without the latter is not used. Read next: `prior.py`, `calibration.py`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from invad_jax import calibration as calibration_lib
-from invad_jax import files, runtime
+from invad_jax import files, prior, runtime
+from invad_jax.assembly import uses_prior
 from invad_jax.calibration import Calibration
-from invad_jax.config import Config
 from invad_jax.data.layouts import Sample
+from invad_jax.encoding import encode_samples
 from invad_jax.errors import UserError
 from invad_jax.inference import Model
-from invad_jax.workdir import Workdir
+from invad_jax.runtime import log
+from invad_jax.workdir import Workdir, scoring_key
+
+Normals = tuple[Sequence[Sample], Sequence[Sample]]
+"""Images that were trained on, and images that were held out."""
 
 
-@dataclasses.dataclass(frozen=True)
-class NormalScores:
-    """The score terms of normal images: what a calibration is fitted on."""
-
-    nll: np.ndarray
-    map_range: np.ndarray
-    held_out: bool
-    """Whether the images were kept out of the training of the denoiser."""
-
-
-def normals_key(config: Config, step: int) -> dict[str, Any]:
-    """What the scores of normal images depend on, besides the images."""
-    return {
-        "step": step,
-        "inversion": dataclasses.asdict(config.inversion),
-    }
-
-
-def score_normals(
-    model: Model, workdir: Workdir, normals: Sequence[Sample] | None, held_out: bool
-) -> NormalScores:
-    """The scores of normal images under the model's settings, from the workdir or made now.
+def calibrated(
+    model: Model, workdir: Workdir, normals: Normals | None
+) -> tuple[Model, Calibration]:
+    """The model with its prior, and the calibration of its scores under the model's config.
 
     Args:
-      model: the detector.
-      workdir: where they are kept.
+      model: as loaded.
+      workdir: where what the normal images gave is kept.
       normals: the images, or None when they are not at hand.
-      held_out: whether they were kept out of training.
 
     Raises:
       UserError: not in the workdir, and no images given.
     """
-    key = normals_key(model.config, model.step)
-    path = workdir.normals(key)
-    if path.is_file():
-        stored = files.read_json(path)
-        return NormalScores(
-            np.array(stored["nll"]), np.array(stored["map_range"]), stored["held_out"]
-        )
-    if normals is None:
-        raise UserError(
-            f"{workdir.path}: not calibrated for these inversion options; run "
-            "`python -m invad_jax.eval` with them where the training images are"
-        )
-    nll, map_range = np.empty(len(normals)), np.empty(len(normals))
-    for ids, scores in model.predict_paths([sample.path for sample in normals]):
-        nll[ids], map_range[ids] = scores.nll, scores.map_range
+    folder = workdir.normals(model.config, model.step)
+    if not (folder / "scores.json").is_file():
+        if normals is None:
+            raise UserError(
+                f"{workdir.path}: not calibrated for these inversion and scoring options; run "
+                "`python -m invad_jax.eval` with them where the training images are"
+            )
+        _learn(model, folder, normals)
+    if uses_prior(model.config):
+        model = model.with_prior(prior.read(folder / "prior.npz"))
+    scores = files.read_json(folder / "scores.json")
+    return model, calibration_lib.fit(
+        np.array(scores["nll"]), np.array(scores["map_range"]),
+        model.config.calibration.false_positive_rate, scores["held_out"],
+    )  # fmt: skip
+
+
+def _learn(model: Model, folder: Path, normals: Normals) -> None:
+    """Fits the prior on the images of the training, scores those held out, and keeps both."""
+    trained_on, held_out = normals
+    latents = encode_samples(trained_on, model.encoder, model.config, model.mesh)
+    scored = latents
+    if held_out:
+        scored = encode_samples(held_out, model.encoder, model.config, model.mesh)
+    if uses_prior(model.config):
+        x_T = _invert(model, latents)
+        fitted = prior.fit(x_T, _invert(model, scored) if held_out else None)
+        log.info(
+            "fitted prior: shrinkage %g, %.3f bits a number on normals it was not estimated on, "
+            "against %.3f under N(0, I)",
+            fitted.shrinkage, fitted.bits_per_dimension, fitted.bits_per_dimension_standard,
+        )  # fmt: skip
+        model = model.with_prior(fitted)
+        if runtime.is_primary():
+            prior.write(folder / "prior.npz", fitted)
+    scores = model.score_latents(scored)
     if runtime.is_primary():
-        content = {"key": key, "held_out": held_out, "path": [s.path for s in normals],
-                   "nll": nll.tolist(), "map_range": map_range.tolist()}  # fmt: skip
-        files.write_json(path, content)
-    return NormalScores(nll, map_range, held_out)
+        samples = held_out or trained_on
+        content = {
+            "key": scoring_key(model.config, model.step),
+            "held_out": bool(held_out),
+            "path": [sample.path for sample in samples],
+            "category": [sample.category for sample in samples],
+            "nll": scores.nll.tolist(),
+            "map_range": scores.map_range.tolist(),
+        }
+        files.write_json(folder / "scores.json", content)
+    runtime.barrier("normals")
 
 
-def calibrate(config: Config, normals: NormalScores) -> Calibration:
-    """Fits the scale of the two terms and the threshold at the config's false-positive rate."""
-    return calibration_lib.fit(
-        normals.nll, normals.map_range, config.calibration.false_positive_rate, normals.held_out
-    )
+def _invert(model: Model, latents: np.ndarray) -> np.ndarray:
+    x_T = model.score_latents(latents).x_T
+    assert x_T is not None, "only an inversion has a prior"
+    return np.asarray(x_T)

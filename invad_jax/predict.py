@@ -23,7 +23,7 @@ from invad_jax.data import preprocess
 from invad_jax.errors import UserError
 from invad_jax.figures import Case, write_overlay
 from invad_jax.inference import load_model
-from invad_jax.normals import calibrate, score_normals
+from invad_jax.normals import calibrated
 from invad_jax.runtime import log
 from invad_jax.workdir import Workdir
 
@@ -36,8 +36,7 @@ def main(args: argparse.Namespace) -> None:
     workdir = Workdir(runtime.default_workdir(args))
     config = workdir.resolve(args.config, args.set)
     paths = find_images(Path(args.input))
-    model = load_model(workdir, config)
-    calibration = calibrate(config, score_normals(model, workdir, None, held_out=False))
+    model, calibration = calibrated(load_model(workdir, config), workdir, None)
     out = Path(args.out)
     names = overlay_names(paths, Path(args.input))
     rows: list[dict[str, Any]] = [{} for _ in paths]

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import tensorboardX
+from jax.experimental import multihost_utils
 
 import invad_jax
 from invad_jax import cli
@@ -78,6 +79,11 @@ def load_config(args: argparse.Namespace) -> config_lib.Config:
 def is_primary() -> bool:
     """Whether this process writes files and prints."""
     return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here, so that what one wrote the others can read."""
+    multihost_utils.sync_global_devices(name)
 
 
 def versions() -> dict[str, str]:

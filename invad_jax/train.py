@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from tqdm import tqdm
 
-from invad_jax import downloads, latent_cache, runtime, training
+from invad_jax import runtime, training
 from invad_jax.assembly import alpha_bar_of, build_detector, init_params
 from invad_jax.config import Config, config_hash, to_dict
 from invad_jax.data import layouts, pipeline
 from invad_jax.detector import LatentStats
 from invad_jax.encoders import Encoder, build_encoder
+from invad_jax.encoding import encode_samples
 from invad_jax.inference import load_model
-from invad_jax.normals import calibrate, score_normals
+from invad_jax.normals import calibrated
 from invad_jax.runtime import log
-from invad_jax.sharding import batch_sharding, check_batch, global_batch, make_mesh, replicated
+from invad_jax.sharding import check_batch, make_mesh
 from invad_jax.train_step import make_denoiser_loss
 from invad_jax.workdir import Workdir
 
@@ -51,49 +50,12 @@ def main(args: argparse.Namespace) -> None:
     except training.Stopped as stopped:
         log.info("%s", stopped)
         return
-    model = load_model(workdir, config)
-    normals = score_normals(model, workdir, held_out or fit, held_out=bool(held_out))
-    log.info("calibrated on %d %s normals: threshold %.3f", len(normals.nll),
-             "held-out" if held_out else "training", calibrate(config, normals).threshold)  # fmt: skip
-    log.info("next: python -m invad_jax.eval --workdir %s", workdir.path)
-
-
-def encode_samples(
-    samples: Sequence[layouts.Sample], encoder: Encoder, config: Config, mesh: Mesh
-) -> np.ndarray:
-    """The latents of the samples, (N, h, w, C) float32, from the cache where it has them."""
-    hashes = [layouts.content_hash(sample.path) for sample in samples]
-    path = latent_cache.entry(downloads.cache_dir() / "latents", encoder.fingerprint, hashes)
-    shape = (len(samples), *encoder.latent_shape)
-    make = partial(_encode, [s.path for s in samples], encoder, config, mesh)
-    return latent_cache.cached(path, shape, make, _on_every_process)
-
-
-def _on_every_process(flag: bool) -> bool:
-    return bool(np.all(multihost_utils.process_allgather(np.array(flag))))
-
-
-def _encode(
-    paths: list[str], encoder: Encoder, config: Config, mesh: Mesh
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
-    encode = jax.jit(
-        lambda variables, batch: (batch["sample_id"], encoder.apply(variables, batch["image"])),
-        in_shardings=(replicated(mesh), batch_sharding(mesh)),
-        out_shardings=replicated(mesh),
-    )
-    variables = jax.device_put(encoder.variables, replicated(mesh))
-    batches = pipeline.image_batches(
-        paths, config.data.image_size, batch_size, config.data.num_workers,
-        jax.process_index(), jax.process_count(),
+    _, calibration = calibrated(load_model(workdir, config), workdir, (fit, held_out))
+    log.info(
+        "calibrated on %d %s normals: threshold %.3f", calibration.num_normals,
+        "held-out" if held_out else "training", calibration.threshold,
     )  # fmt: skip
-    with tqdm(
-        total=len(paths), desc="encode", unit="image", disable=not runtime.is_primary()
-    ) as bar:
-        for batch in batches:
-            ids, latents = jax.device_get(encode(variables, global_batch(batch, mesh)))
-            bar.update(int(np.sum(ids >= 0)))
-            yield ids, latents
+    log.info("next: python -m invad_jax.eval --workdir %s", workdir.path)
 
 
 def latent_stats(latents: np.ndarray, kind: str) -> LatentStats:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -32,10 +33,10 @@ class Workdir:
         self.logs = self.path / "logs"
         self.kept = self.path / "kept"
 
-    def normals(self, key: dict[str, Any]) -> Path:
-        """Where the scores of the normal images go that were made under `key`."""
-        text = json.dumps(key, sort_keys=True)
-        return self.path / "normals" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    def normals(self, config: Config, step: int) -> Path:
+        """The folder of what normal images gave under a way of scoring: scores, fitted prior."""
+        text = json.dumps(scoring_key(config, step), sort_keys=True)
+        return self.path / "normals" / hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def read_config(self) -> Config:
         """The config that the run was trained with."""
@@ -73,3 +74,12 @@ class Workdir:
         config = config_lib.override(base, list(assignments))
         self.check(config)
         return config
+
+
+def scoring_key(config: Config, step: int) -> dict[str, Any]:
+    """All that the scores of the normal images depend on, besides the images."""
+    return {
+        "step": step,
+        "inversion": dataclasses.asdict(config.inversion),
+        "scoring": dataclasses.asdict(config.scoring),
+    }

@@ -14,7 +14,7 @@ class Plan(NamedTuple):
     """The steps of one inversion; a pytree, so it can be an argument of a compiled function."""
 
     timesteps: np.ndarray
-    """(S,) int32, within 0..T-1: where the network is asked. They rise for an inversion and fall for a
+    """(S,) int32, within 0..T-1: where the network is asked. Rising for an inversion, falling for a
     reconstruction."""
     alpha_bar: np.ndarray
     """(S,) float32: alpha_bar at `timesteps`."""

@@ -9,8 +9,29 @@ PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
 STDLIB_ONLY = {"config", "errors", "files", "downloads", "cli", "__init__"}
 MATHS = {"diffusion", "scoring"}
 NETWORKS = {"denoisers", "encoders"}
-HOST = {"data", "calibration", "metrics", "report", "figures", "page", "page_style", "evaluations", "tensor_files"}
-MAINS = {"train", "train_vae", "eval", "predict", "export", "convert", "benchmark", "sweep", "compare"}
+HOST = {
+    "data",
+    "calibration",
+    "metrics",
+    "prior",
+    "report",
+    "figures",
+    "page",
+    "page_style",
+    "evaluations",
+    "tensor_files",
+}
+MAINS = {
+    "train",
+    "train_vae",
+    "eval",
+    "predict",
+    "export",
+    "convert",
+    "benchmark",
+    "sweep",
+    "compare",
+}
 LAYER_3 = MAINS | {"training", "inference"}
 
 ALLOWED_OUTSIDE = {
