@@ -50,7 +50,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The frozen network that turns an image into a latent."""
+    """The frozen network that turns an image into a latent. In `train_vae`, which makes such a
+    network, the one whose features the perceptual term compares."""
 
     name: str = "efficientnet_lite0"
     """One of `encoders.ENCODERS`."""
@@ -111,8 +112,45 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class VAEConfig:
+    """Sizes of an AutoencoderKL; the defaults are those of Stable Diffusion's."""
+
+    width: int = 128
+    """Channels of the first convolution."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Channels of each level over `width`; the grid is halved between levels."""
+    num_res_blocks: int = 2
+    """Residual blocks per level of the encoder; the decoder has one more."""
+    encoder_attention: tuple[int, ...] = ()
+    """Downsampling factors (1, 2, 4, ...) where each block of the encoder is followed by attention;
+    the middle always has it."""
+    decoder_attention: tuple[int, ...] = ()
+    """The same for the decoder. KL-16 has attention at 16 in its encoder only."""
+    latent_channels: int = 4
+
+    @property
+    def downsampling(self) -> int:
+        """Image side over latent side."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class VAELossConfig:
+    """What `train_vae` minimises (`vae_loss.py`); every term is a mean over the image's values."""
+
+    reconstruction: Literal["l1", "l2"] = "l1"
+    """Absolute or squared difference of images in [-1, 1]."""
+    kl_weight: float = 1e-6
+    """Of the divergence from N(0, I); latent diffusion's, which keeps the latents bounded and no
+    more."""
+    perceptual_weight: float = 0.0
+    """Of the distance between the features that `encoder` gives; 0 needs no encoder."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation of the denoiser; defaults are the published ones where the paper gives them."""
+    """Optimisation of the denoiser, or of the VAE by `train_vae`; defaults are the published ones
+    where the paper gives them."""
 
     num_steps: int = 10_000
     batch_size: int = 64
@@ -202,6 +240,8 @@ class Config:
     encoder: EncoderConfig = EncoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+    vae: VAEConfig = VAEConfig()
+    vae_loss: VAELossConfig = VAELossConfig()
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = MeshConfig()
     inversion: InversionConfig = InversionConfig()
@@ -330,6 +370,8 @@ def validate(config: Config) -> None:
         "data.image_size": 16, "data.num_workers": 0, "encoder.pool": 1, "denoiser.width": 1,
         "denoiser.depth": 1, "denoiser.num_heads": 1, "denoiser.patch_size": 1,
         "denoiser.num_res_blocks": 1, "denoiser.head_channels": 1, "diffusion.num_timesteps": 2,
+        "vae.width": 1, "vae.num_res_blocks": 1, "vae.latent_channels": 1, "vae_loss.kl_weight": 0,
+        "vae_loss.perceptual_weight": 0,
         "train.num_steps": 1, "train.batch_size": 1, "train.warmup_steps": 0,
         "train.checkpoint_every": 1, "train.keep_checkpoints": 1, "train.log_every": 1,
         "mesh.fsdp": 1, "inversion.num_steps": 1, "eval.batch_size": 1, "eval.num_examples": 0,
@@ -354,6 +396,8 @@ def validate(config: Config) -> None:
         )
     if config.inversion.noise_ratio == 0:
         raise UserError("inversion.noise_ratio=0: must be above 0, or nothing is perturbed")
+    if min(config.vae.multipliers, default=0) < 1:
+        raise UserError(f"vae.multipliers={config.vae.multipliers}: needs positive multipliers")
     if not config.data.categories:
         raise UserError("data.categories: empty; name some, or `all`")
 

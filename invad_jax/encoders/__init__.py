@@ -28,6 +28,7 @@ ENCODERS: dict[str, Callable[[EncoderConfig, int], Backbone]] = {
     **dict.fromkeys(resnet.VARIANTS, resnet.build_backbone),
     **dict.fromkeys(vit.VARIANTS, vit.build_backbone),
     **dict.fromkeys(vae.VARIANTS, vae.build_backbone),
+    "vae": vae.build_trained_backbone,
 }
 """Name -> builder, (`encoder` options, image size) -> `Backbone`."""
 
@@ -39,6 +40,9 @@ class Encoder:
     name: str
     apply: Callable[[Variables, jax.Array], jax.Array]
     """(variables, image (B, S, S, 3) uint8) -> latent (B, h, w, C) float32; pure."""
+    features: Callable[[Variables, jax.Array], list[jax.Array]]
+    """(variables, image (B, S, S, 3) of any real type, 0..255) -> what `apply` stacks, (B, h, w, C)
+    each, finest first; differentiable."""
     variables: Variables
     """Pytree of float32 NumPy arrays."""
     latent_shape: tuple[int, int, int]
@@ -66,12 +70,14 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
         raise UserError(f"encoder.name={config.name}: unknown; did you mean {' or '.join(near)}?")
     backbone = ENCODERS[config.name](config, image_size)
 
-    def apply(variables: Variables, image: jax.Array) -> jax.Array:
+    def features(variables: Variables, image: jax.Array) -> list[jax.Array]:
         mean, std = (
             jnp.array(x, jnp.float32)[None, None, None] for x in (backbone.mean, backbone.std)
         )
-        stages = backbone.features(variables, (image.astype(jnp.float32) - mean) / std)
-        return stack_features(stages, config.stage_resize, config.pool)
+        return backbone.features(variables, (image.astype(jnp.float32) - mean) / std)
+
+    def apply(variables: Variables, image: jax.Array) -> jax.Array:
+        return stack_features(features(variables, image), config.stage_resize, config.pool)
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
     _, h, w, C = jax.eval_shape(apply, backbone.abstract, images).shape
@@ -80,7 +86,8 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
         "name": config.name, "stages": backbone.stages, "resize": config.stage_resize,
         "pool": config.pool, "image_size": image_size, "mean": backbone.mean, "std": backbone.std,
     }  # fmt: skip
-    return Encoder(config.name, apply, variables, (h, w, C), _fingerprint(ingredients, variables))
+    fingerprint = _fingerprint(ingredients, variables)
+    return Encoder(config.name, apply, features, variables, (h, w, C), fingerprint)
 
 
 def _fingerprint(ingredients: dict[str, object], variables: Variables) -> str:

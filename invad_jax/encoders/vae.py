@@ -10,46 +10,24 @@ Read next: `train_vae.py` for the loss, `encoders/__init__.py` for how a latent 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from invad_jax.config import EncoderConfig
+from invad_jax.config import EncoderConfig, VAEConfig
 from invad_jax.encoders.backbone import Backbone, Variables, resolve_stages
-from invad_jax.encoders.torch_names import dotted, mirrored_params
-from invad_jax.encoders.weights import TensorReader
+from invad_jax.encoders.torch_names import mirrored_params
+from invad_jax.encoders.vae_names import ldm_name, ldm_tensors, vae_config_from_state
+from invad_jax.encoders.weights import TensorReader, weights_file
 from invad_jax.errors import UserError
+from invad_jax.tensor_files import read_tensors
 
 LOGVAR_RANGE = (-30.0, 20.0)
 """Clipping of the log-variance in the original, which keeps exp() finite early in training."""
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    """Sizes of an AutoencoderKL; the defaults are those of Stable Diffusion's."""
-
-    width: int = 128
-    """Channels of the first convolution."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
-    """Channels of each level over `width`; the grid is halved between levels."""
-    num_res_blocks: int = 2
-    """Residual blocks per level of the encoder; the decoder has one more."""
-    encoder_attention: tuple[int, ...] = ()
-    """Downsampling factors (1, 2, 4, ...) where each block of the encoder is followed by attention;
-    the middle always has it."""
-    decoder_attention: tuple[int, ...] = ()
-    """The same for the decoder. KL-16 has attention at 16 in its encoder only."""
-    latent_channels: int = 4
-
-    @property
-    def downsampling(self) -> int:
-        """Image side over latent side."""
-        return 2 ** (len(self.multipliers) - 1)
 
 
 STABLE_DIFFUSION = VAEConfig()
@@ -57,6 +35,9 @@ KL_16 = VAEConfig(multipliers=(1, 1, 2, 2, 4), encoder_attention=(16,), latent_c
 
 VARIANTS = {"vae_sd": (STABLE_DIFFUSION, 0.18215), "vae_kl16": (KL_16, 0.2325)}
 """Published VAEs and the scale of their latents, from their authors' code."""
+
+SCALE = "scale"
+"""Name of the latents' scale, 1 / standard deviation, in the file that `train_vae` writes."""
 
 ENCODER_PARTS = ("encoder", "quant_conv")
 """The parameters that encoding needs."""
@@ -250,6 +231,34 @@ def build_backbone(config: EncoderConfig, image_size: int) -> Backbone:
     return vae_backbone(*VARIANTS[config.name], config, image_size)
 
 
+def build_trained_backbone(config: EncoderConfig, image_size: int) -> Backbone:
+    """The VAE that `train_vae` left in the workdir `config.weights`: its file says every size.
+
+    Raises:
+      UserError: no such workdir, or no such file in it.
+    """
+    if config.weights in ("auto", "random"):
+        raise UserError(
+            f"encoder.weights={config.weights}: encoder.name={config.name} takes the workdir of a "
+            "VAE; train one with python -m invad_jax.train_vae"
+        )
+    if not Path(config.weights).exists():
+        raise UserError(
+            f"encoder.weights={config.weights}: no such workdir; make it with "
+            "python -m invad_jax.train_vae"
+        )
+    path = weights_file(config.name, config.weights)
+    tensors = read_tensors(path)
+    try:
+        vae = vae_config_from_state(tensors)
+        scale = float(tensors[SCALE])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: has no number named {SCALE}; train_vae writes one") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return vae_backbone(vae, scale, config, image_size)
+
+
 def vae_backbone(vae: VAEConfig, scale: float, config: EncoderConfig, image_size: int) -> Backbone:
     """Any VAE as an encoder of one stage; `scale` is kept among its variables.
 
@@ -294,37 +303,6 @@ def abstract_params(config: VAEConfig) -> Variables:
 # --- weights of others
 
 
-def vae_config_from_state(state: dict[str, np.ndarray]) -> VAEConfig:
-    """Every size of an AutoencoderKL, read from its tensors.
-
-    Args:
-      state: name -> array with the names of latent diffusion (any prefix) or of diffusers.
-
-    Raises:
-      UserError: no AutoencoderKL, or one of another kind.
-    """
-    tensors = _ldm_tensors(state)
-    try:
-        width = len(tensors["encoder.conv_in.bias"])
-        blocks = _indices(tensors, r"encoder\.down\.(\d+)\.block\.(\d+)\.")
-        channels = [
-            len(tensors[f"encoder.down.{level}.block.0.conv1.bias"])
-            for level in range(1 + max(level for level, _ in blocks))
-        ]
-        if any(c % width for c in channels):
-            raise UserError(f"VAE: channels {channels} are not multiples of the first, {width}")
-        return VAEConfig(
-            width=width,
-            multipliers=tuple(c // width for c in channels),
-            num_res_blocks=1 + max(block for _, block in blocks),
-            encoder_attention=_attention_levels(tensors, r"encoder\.down"),
-            decoder_attention=_attention_levels(tensors, r"decoder\.up"),
-            latent_channels=len(tensors["post_quant_conv.bias"]),
-        )
-    except (KeyError, ValueError) as error:
-        raise UserError(f"VAE: not a whole AutoencoderKL ({error})") from None
-
-
 def vae_params_from_state(state: dict[str, np.ndarray], config: VAEConfig) -> Variables:
     """Parameters of `AutoencoderKL(config)`.
 
@@ -339,61 +317,24 @@ def vae_params_from_state(state: dict[str, np.ndarray], config: VAEConfig) -> Va
     Raises:
       UserError: lists what is missing, unexpected or of another shape.
     """
-    tensors = _ldm_tensors(state)
+    tensors = ldm_tensors(state)
     # Our dense layers are 1 x 1 convolutions in one naming, and in part in the other.
     tensors = {k: v[:, :, 0, 0] if v.shape[2:] == (1, 1) else v for k, v in tensors.items()}
     reader = TensorReader(tensors)
-    params = mirrored_params(reader, abstract_params(config), _ldm_name)
+    params = mirrored_params(reader, abstract_params(config), ldm_name)
     reader.finish()
     return params
 
 
-def _ldm_tensors(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The VAE's own tensors under their names in latent diffusion."""
-    first = "encoder.conv_in.weight"
-    prefix = next((key.removesuffix(first) for key in state if key.endswith(first)), None)
-    if prefix is None:
-        raise UserError(f"VAE: no tensor is named {first}, so this is no AutoencoderKL")
-    parts = tuple(prefix + p for p in ("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
-    tensors = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(parts)}
-    num_levels = len(_indices(tensors, r"encoder\.down_blocks\.(\d+)\."))
-    if num_levels == 0:
-        return tensors
-    return {_from_diffusers(name, num_levels): tensor for name, tensor in tensors.items()}
+def vae_state_from_params(params: Variables) -> dict[str, np.ndarray]:
+    """The parameters under their names in latent diffusion: `vae_params_from_state` backwards.
 
-
-def _attention_levels(tensors: Iterable[str], part: str) -> tuple[int, ...]:
-    """Downsampling factors whose level has attention."""
-    levels = _indices(tensors, part + r"\.(\d+)\.attn\.")
-    return tuple(sorted(2**level for (level,) in levels))
-
-
-def _indices(tensors: Iterable[str], pattern: str) -> set[tuple[int, ...]]:
-    """The numbers that the groups of `pattern` match at the start of the names."""
-    matches = (re.match(pattern, name) for name in tensors)
-    return {tuple(map(int, match.groups())) for match in matches if match}
-
-
-_FROM_DIFFUSERS = (
-    ("down_blocks.", "down."), ("up_blocks.", "up."), (".resnets.", ".block."),
-    (".attentions.", ".attn."), ("downsamplers.0.", "downsample."), ("upsamplers.0.", "upsample."),
-    ("mid_block.block.0.", "mid.block_1."), ("mid_block.block.1.", "mid.block_2."),
-    ("mid_block.attn.0.", "mid.attn_1."), (".group_norm.", ".norm."), (".query.", ".q."),
-    (".to_q.", ".q."), (".key.", ".k."), (".to_k.", ".k."), (".value.", ".v."), (".to_v.", ".v."),
-    (".proj_attn.", ".proj_out."), (".to_out.0.", ".proj_out."),
-    (".conv_shortcut.", ".nin_shortcut."), (".conv_norm_out.", ".norm_out."),
-)  # fmt: skip
-"""Replacements, in this order, from the names of diffusers to those of latent diffusion."""
-
-
-def _from_diffusers(name: str, num_levels: int) -> str:
-    for theirs, ldm in _FROM_DIFFUSERS:
-        name = name.replace(theirs, ldm)
-    # diffusers counts the decoder's levels from the latent, latent diffusion from the image.
-    return re.sub(r"\.up\.(\d+)", lambda match: f".up.{num_levels - 1 - int(match[1])}", name)
-
-
-def _ldm_name(path: str) -> str:
-    """`encoder/down_0/block_1/conv1/kernel` -> `encoder.down.0.block.1.conv1.weight`."""
-    name = re.sub(r"\.(down|up)sample_(\d+)", r".\1.\2.\1sample", dotted(path))
-    return re.sub(r"\.(down|up)_(\d+)\.(block|attn)_(\d+)", r".\1.\2.\3.\4", name)
+    Args:
+      params: NumPy arrays.
+    """
+    state = {}
+    for path, leaf in flatten_dict(params, sep="/").items():
+        if leaf.ndim == 2:
+            leaf = leaf[None, None]  # (in, out) -> (1, 1, in, out): a 1 x 1 convolution
+        state[ldm_name(path)] = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf
+    return state

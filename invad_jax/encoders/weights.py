@@ -143,19 +143,40 @@ def load_variables(backbone: Backbone, name: str, weights: str) -> Variables:
     Args:
       backbone: the network.
       name: of the encoder, in `SOURCES`.
-      weights: `encoder.weights`: "auto", "random" or the path of a file.
+      weights: `encoder.weights`: "auto", "random" or a path (see `weights_file`).
 
     Raises:
       UserError: weights that cannot be obtained, read or used.
     """
     if weights == "random":
         return random_variables(backbone.abstract)
-    path = fetch(name) if weights == "auto" else Path(weights)
+    path = fetch(name) if weights == "auto" else weights_file(name, weights)
     tensors = read_tensors(path)
     try:
         return backbone.convert(tensors)
     except UserError as error:
         raise UserError(f"{path}: not weights of {name}: {error}") from error
+
+
+def weights_file(name: str, weights: str) -> Path:
+    """The file at a path that `encoder.weights` gives: itself, or `NAME.safetensors` in a folder.
+
+    Args:
+      name: of the encoder.
+      weights: path of a file, or of a workdir such as `train_vae` makes.
+
+    Raises:
+      UserError: a folder without that file.
+    """
+    path = Path(weights)
+    if path.is_dir():
+        path /= f"{name}.safetensors"
+        if not path.is_file():
+            raise UserError(
+                f"encoder.weights={weights}: no {path.name} in it, which a training of that "
+                "encoder writes when it ends"
+            )
+    return path
 
 
 def random_variables(abstract: Variables) -> Variables:
