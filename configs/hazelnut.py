@@ -13,7 +13,7 @@ from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, 
 def get_config() -> Config:
     return Config(
         data=DataConfig(name="hazelnut", image_size=256),
-        encoder=EncoderConfig(name="efficientnet_lite0", pool=2),
+        encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area", pool=2),
         denoiser=DenoiserConfig(name="dit", width=192, depth=4, num_heads=4),
         train=TrainConfig(
             num_steps=800,
