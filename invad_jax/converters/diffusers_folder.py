@@ -67,8 +67,8 @@ def read_folder(folder: Path, latent_size: int | None) -> Converted:
     channels, size = config.get("in_channels", 3), latent_size or config.get("sample_size")
     if type(size) is not int:
         raise UserError(f"{path}: sample_size={size!r} is no side of a square; give --latent-size")
-    if config.get("out_channels", 3) != channels:
-        raise UserError(f"{path}: out_channels={config['out_channels']}: expected {channels}")
+    if type(channels) is not int or channels < 1 or config.get("out_channels", 3) != channels:
+        raise UserError(f"{path}: in_channels and out_channels: expected the same natural number")
     source = next((folder / name for name in TENSOR_FILES if (folder / name).exists()), None)
     if source is None:
         raise UserError(f"{folder}: holds no {' or '.join(TENSOR_FILES)}")
@@ -114,7 +114,8 @@ def to_guided_diffusion(
 
 def _joined(parts: list[Any], head_channels: int, source: Path) -> np.ndarray:
     """Query, key and value as guided diffusion has them: within each head."""
-    if len({part.shape for part in parts}) != 1 or len(parts[0]) % head_channels:
+    rows = parts[0].shape[:1]
+    if len({part.shape for part in parts}) != 1 or rows in ((), (0,)) or rows[0] % head_channels:
         raise UserError(f"{source}: a query, key and value do not fit each other")
     shape = (-1, head_channels, *parts[0].shape[1:])
     joined = np.stack([part.reshape(shape) for part in parts], axis=1)  # (heads, 3, channels, ...)
@@ -167,12 +168,14 @@ def _denoiser_config(config: Mapping[str, Any], path: Path) -> DenoiserConfig:
         widths = [int(width) for width in config["block_out_channels"]]
         down = [_attends(kind, "Down", path) for kind in config["down_block_types"]]
         up = [_attends(kind, "Up", path) for kind in config["up_block_types"]]
-        res_blocks, head = int(config["layers_per_block"]), config.get("attention_head_dim", 8)
+        res_blocks = int(config["layers_per_block"])
+        head = config.get("attention_head_dim", 8) and int(config.get("attention_head_dim", 8))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a whole config of a UNet2DModel ({error!r})") from None
     if down != up[::-1]:
         raise UserError(f"{path}: up_block_types do not mirror down_block_types")
-    if len(down) != len(widths) or any(width % widths[0] or width % 32 for width in widths):
+    fitting = all(width > 0 and width % widths[0] == width % 32 == 0 for width in widths)
+    if len(down) != len(widths) or not widths or not fitting:
         raise UserError(
             f"{path}: block_out_channels={widths}: expected one a level, multiples of 32 and of "
             "the first"

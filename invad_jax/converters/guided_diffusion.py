@@ -18,6 +18,7 @@ from invad_jax.config import (
     DenoiserConfig,
     DiffusionConfig,
     InversionConfig,
+    ScoringConfig,
     TrainConfig,
 )
 from invad_jax.converters import Converted
@@ -56,6 +57,7 @@ def plug_and_play_config(denoiser: DenoiserConfig, diffusion: DiffusionConfig) -
         diffusion=diffusion,
         train=TrainConfig(latent_stats="none"),
         inversion=InversionConfig(use_ema=False),
+        scoring=ScoringConfig(prior="standard_normal"),
     )
 
 
@@ -63,13 +65,14 @@ def _refuse_variants(tensors: Mapping[str, np.ndarray], path: Path) -> None:
     """Raises UserError for the options of guided diffusion that this U-Net lacks."""
     if "input_blocks.0.0.weight" not in tensors:
         raise UserError(f"{path}: no U-Net of guided diffusion (no input_blocks.0.0.weight)")
-    time = tensors.get("input_blocks.1.0.emb_layers.1.weight")
-    convolution = tensors.get("input_blocks.1.0.in_layers.2.weight")
+    if tensors["input_blocks.0.0.weight"].ndim != 4:
+        raise UserError(f"{path}: input_blocks.0.0.weight is no 2-D convolution")
+    first_block = "input_blocks.1.0"
+    time = np.shape(tensors.get(f"{first_block}.emb_layers.1.bias", ()))
+    convolution = np.shape(tensors.get(f"{first_block}.in_layers.2.bias", ()))
     found = {
         "class_cond": any(key.startswith("label_emb.") for key in tensors),
-        "use_scale_shift_norm": time is not None
-        and convolution is not None
-        and len(time) == 2 * len(convolution),
+        "use_scale_shift_norm": time == tuple(2 * n for n in convolution) != (),
         "resblock_updown, or conv_resample=False": "input_blocks.2.0.in_layers.2.weight" in tensors
         and not any(key.endswith(".0.op.weight") for key in tensors),
     }
@@ -81,7 +84,7 @@ def _eps_half(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Without the output channels of a learned variance."""
     channels = tensors["input_blocks.0.0.weight"].shape[1]
     last = ("out.2.weight", "out.2.bias")
-    learned = all(key in tensors and len(tensors[key]) == 2 * channels for key in last)
+    learned = all(key in tensors and tensors[key].shape[:1] == (2 * channels,) for key in last)
     return {
         key: value[:channels] if learned and key in last else value
         for key, value in tensors.items()

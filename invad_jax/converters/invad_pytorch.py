@@ -2,7 +2,8 @@
 
 Every size is read from the tensors; `config.yaml` says what no tensor tells (the encoder, the image
 size, the data) and is checked against the tensors where both speak. The evaluation settings become
-the published ones: raw latents, timesteps 0/500/999, final alpha_bar 0, parameters not averaged.
+the published ones: raw latents, timesteps 0/500/999, final alpha_bar 0, x_T against N(0, I),
+parameters not averaged.
 Read next: `../denoisers/published.py`, the tensors.
 """
 
@@ -21,6 +22,7 @@ from invad_jax.config import (
     DiffusionConfig,
     EncoderConfig,
     InversionConfig,
+    ScoringConfig,
     TrainConfig,
 )
 from invad_jax.converters import Converted
@@ -197,6 +199,7 @@ def _config(settings: Settings, cfg: DenoiserConfig, image_size: int) -> Config:
         inversion=InversionConfig(
             num_steps=_get(settings, "evaluation.eval_step", int) or 3, use_ema=False
         ),
+        scoring=ScoringConfig(prior="standard_normal"),
     )
 
 

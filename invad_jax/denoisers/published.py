@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -61,10 +62,8 @@ def denoiser_config_from_published(
     }
     for key, reader in readers.items():
         if key in tensors:
-            try:
+            with _whole(source):
                 return reader(tensors, hints)
-            except (KeyError, ValueError) as error:  # a name that lacks, a shape of another rank
-                raise UserError(f"{source}: not a whole published denoiser ({error})") from None
     raise UserError(
         f"{source}: no denoiser of the published code (expected one of {', '.join(readers)})"
     )
@@ -84,16 +83,17 @@ def latent_shape_from_published(
       UserError: the positions of a dit are not those of a square.
     """
     tensors = _without_module_prefix(state_dict)
-    if "net.x_embedder.proj.weight" in tensors:
-        _, channels, patch_size, _ = tensors["net.x_embedder.proj.weight"].shape
-        tokens = tensors["net.pos_embed"].shape[1]
-        if math.isqrt(tokens) ** 2 != tokens:
-            raise UserError(f"{source}: net.pos_embed has {tokens} positions, which are no square")
-        grid = math.isqrt(tokens) * patch_size
-    elif "net.input_proj.weight" in tensors:
-        channels = tensors["net.input_proj.weight"].shape[1]
-    else:
-        channels = tensors["net.input_blocks.0.0.weight"].shape[1]
+    with _whole(source):
+        if "net.x_embedder.proj.weight" in tensors:
+            _, channels, patch_size, _ = tensors["net.x_embedder.proj.weight"].shape
+            _, tokens, _ = tensors["net.pos_embed"].shape
+            if math.isqrt(tokens) ** 2 != tokens:
+                raise ValueError(f"net.pos_embed has {tokens} positions, which make no square")
+            grid = math.isqrt(tokens) * patch_size
+        elif "net.input_proj.weight" in tensors:
+            _, channels = tensors["net.input_proj.weight"].shape
+        else:
+            _, channels, _, _ = tensors["net.input_blocks.0.0.weight"].shape
     return grid, grid, channels
 
 
@@ -118,6 +118,8 @@ def params_from_published(
       UserError: names all missing, unexpected and misshapen tensors at once.
     """
     tensors = _without_module_prefix(state_dict)
+    if empty := sorted(key for key, tensor in tensors.items() if not tensor.size):
+        raise UserError(f"{source}: does not fit the denoiser: empty: {_listed(empty)}")
     ours = _param_shapes(cfg, latent_shape)
     rows = list(links(cfg, ours))
     _check(tensors, _published_shapes(rows, ours, cfg), UNUSED[cfg.name], source)
@@ -199,6 +201,19 @@ def _check(
         raise UserError(f"{source}: does not fit the denoiser: {'; '.join(found)}")
 
 
+@contextmanager
+def _whole(source: str) -> Iterator[None]:
+    """Makes one line of what goes wrong where sizes are read from misshapen tensors."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(
+            f"{source}: not a whole published denoiser: missing: {error.args[0]}"
+        ) from None
+    except (ValueError, TypeError, ArithmeticError) as error:  # a shape of another rank, or empty
+        raise UserError(f"{source}: not a whole published denoiser: {error}") from None
+
+
 def _listed(names: list[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -242,13 +257,13 @@ def _dit_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
 
 
 def _mlp_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
-    width = len(tensors["net.input_proj.weight"])
+    width, _ = tensors["net.input_proj.weight"].shape
     return DenoiserConfig(name="mlp", width=width, depth=_depth(tensors, "res_blocks"))
 
 
 def _unet_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
     """Walks down the input blocks; a `0.op` closes a level."""
-    width = len(tensors["net.input_blocks.0.0.weight"])
+    width, *_ = tensors["net.input_blocks.0.0.weight"].shape
     head_channels = hints.get("head_channels", PUBLISHED_HEAD_CHANNELS.get(width))
     if head_channels is None:
         raise UserError(
@@ -262,6 +277,8 @@ def _unet_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
             level += 1
             continue
         channels = len(tensors[f"net.input_blocks.{i}.0.in_layers.2.weight"])
+        if channels < width or channels % width:
+            raise ValueError(f"input block {i} has {channels} channels, the first one {width}")
         mults.append(channels // width)
         if f"net.input_blocks.{i}.1.qkv.weight" in tensors:
             attended.append(2**level)

@@ -89,6 +89,7 @@ def test_published_settings_are_the_default_of_a_converted_workdir(converted):
     assert model.detector.plan.alpha_bar_next[-1] == 0
     config = model.config
     assert (config.train.latent_stats, config.inversion.use_ema) == ("none", False)
+    assert config.scoring.prior == "standard_normal"
     assert (config.encoder.name, config.encoder.stages) == ("efficientnet_b4", (1, 5, 9, 21))
     assert (config.data.name, config.data.categories) == ("mvtec", ("all",))
 
@@ -149,8 +150,7 @@ def test_guided_diffusion_of_another_network_is_refused(adm, tmp_path, capsys, o
     if option == "class_cond":
         adm["label_emb.weight"] = np.zeros((10, 128), np.float32)
     elif option == "use_scale_shift_norm":
-        wide = {k: np.tile(v, (2, 1)) for k, v in adm.items() if k.endswith("emb_layers.1.weight")}
-        adm |= wide
+        adm |= {k: np.concatenate([v, v]) for k, v in adm.items() if ".emb_layers.1." in k}
     else:
         downs = {k.split(".")[1] for k in adm if k.endswith(".0.op.weight")}
         block = {k: v for k, v in adm.items() if k.startswith("input_blocks.1.0.")}
@@ -252,6 +252,8 @@ def damaged(folder, what):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif what == "missing":
         del tensors[key]
+    elif what == "missing positions":
+        del tensors["net.pos_embed"]
     elif what == "extra":
         tensors["net.blocks.1.gate"] = np.zeros(3, np.float32)
     elif what == "misshapen":
@@ -271,6 +273,7 @@ def damaged(folder, what):
         ("malicious", "refused: the file would run"),
         ("truncated", "damaged"),
         ("missing", "missing: net.blocks.1.attn.proj.weight"),
+        ("missing positions", "missing: net.pos_embed"),
         ("extra", "unexpected: net.blocks.1.gate"),
         ("misshapen", "net.blocks.1.attn.proj.weight is (31, 32), expected (32, 32)"),
         ("a whole layer", "of depth 1, and its config.yaml says 2"),

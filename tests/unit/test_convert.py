@@ -17,7 +17,7 @@ from invad_jax.denoisers.published import params_to_published
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.diffusion.schedule import alpha_bar_schedule
 from invad_jax.errors import UserError
-from invad_jax.tensor_files import write_tensors
+from invad_jax.tensor_files import read_tensors, write_tensors
 
 NETWORKS = {
     "dit": DenoiserConfig(name="dit", width=16, depth=1, num_heads=4),
@@ -52,6 +52,30 @@ def folder_of(tmp_path, kind, settings=""):
 def test_where_the_grid_comes_from(tmp_path, kind, settings, latent_size, grid):
     converted = read_folder(folder_of(tmp_path, kind, settings), None, {}, latent_size)
     assert converted.latent_shape == (grid, grid, 5)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("what", ["absent", "scalar", "empty", "short", "flat", "deep"])
+def test_any_tensor_from_which_sizes_are_read_may_be_wrong(tmp_path, kind, what):
+    path = folder_of(tmp_path, kind) / "model_latest.pth"
+    whole = read_tensors(path)
+    sized = {
+        "net.pos_embed", "net.x_embedder.proj.weight", "net.blocks.0.mlp.fc1.weight",
+        "net.input_proj.weight", "net.input_blocks.0.0.weight",
+        "net.input_blocks.1.0.in_layers.2.weight", "net.input_blocks.2.0.op.weight",
+    }  # fmt: skip
+    for key in sized & whole.keys():
+        tensor = whole[key]
+        wrong = {
+            "absent": None, "scalar": np.zeros((), np.float32), "empty": tensor[:0],
+            "short": tensor[:, :-1], "flat": tensor.reshape(-1), "deep": tensor[None],
+        }[what]  # fmt: skip
+        tensors = {k: v for k, v in (whole | {key: wrong}).items() if v is not None}
+        write_tensors(path, tensors)
+        with pytest.raises(UserError) as caught:
+            read_folder(tmp_path, None, {"head_channels": 16}, None)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_settings_become_the_config(tmp_path):
