@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -290,13 +291,12 @@ def override(config: Config, assignments: list[str] | tuple[str, ...]) -> Config
         section_name, dot, option = name.strip().partition(".")
         if not equals or not dot:
             raise UserError(f"--set {assignment}: expected section.option=value")
-        section = getattr(config, section_name, None)
+        section: Any = getattr(config, section_name, None)
         if not dataclasses.is_dataclass(section) or option not in _types(type(section)):
             raise UserError(f"--set {name}: unknown option{_nearest(name, option_names())}")
         value = _parse(text.strip(), _types(type(section))[option], name)
-        config = dataclasses.replace(
-            config, **{section_name: dataclasses.replace(section, **{option: value})}
-        )
+        changed: dict[str, Any] = {section_name: dataclasses.replace(section, **{option: value})}
+        config = dataclasses.replace(config, **changed)
     validate(config)
     return config
 
@@ -380,15 +380,19 @@ def validate(config: Config) -> None:
         value = _get(config, name)
         if value < low:
             raise UserError(f"{name}={value}: must be at least {low}")
+    for name in option_names():
+        if isinstance(_get(config, name), float) and not math.isfinite(_get(config, name)):
+            raise UserError(f"{name}={_get(config, name)}: must be finite")
     within = {
         "data.holdout_fraction": (0.0, 0.9), "inversion.final_alpha_bar": (0.0, 1.0),
         "inversion.noise_ratio": (0.0, 1.0), "calibration.false_positive_rate": (0.0, 1.0),
         "train.ema_decay": (0.0, 1.0),
     }  # fmt: skip
-    for name, (low, high) in within.items():
-        value = _get(config, name)
-        if not low <= value <= high:
-            raise UserError(f"{name}={value}: must lie between {low:g} and {high:g}")
+    for name, (lower, upper) in within.items():
+        if not lower <= _get(config, name) <= upper:
+            raise UserError(
+                f"{name}={_get(config, name)}: must lie between {lower:g} and {upper:g}"
+            )
     if config.inversion.num_steps > config.diffusion.num_timesteps:
         raise UserError(
             f"inversion.num_steps={config.inversion.num_steps}: must be at most "

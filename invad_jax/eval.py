@@ -242,7 +242,7 @@ def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config)
     category = np.array([sample.category for sample in evaluation.samples])
     chosen: list[int] = []
     for name in sorted(set(category)):
-        ranked = sorted(np.flatnonzero(category == name), key=lambda i: margin[i])
+        ranked = sorted(np.flatnonzero(category == name).tolist(), key=lambda i: margin[i])
         worst = config.eval.num_examples - config.eval.num_examples // 2
         best = max(worst, len(ranked) - config.eval.num_examples // 2)
         chosen += ranked[:worst] + ranked[best:]

@@ -91,5 +91,5 @@ def cached(
 def _seal(latents: np.ndarray) -> dict[str, str]:
     digest = hashlib.sha256()
     for row in latents:
-        digest.update(np.ascontiguousarray(row))
+        digest.update(np.ascontiguousarray(row).data)
     return {"sha256": digest.hexdigest()}

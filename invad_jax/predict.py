@@ -45,10 +45,12 @@ def main(args: argparse.Namespace) -> None:
         total=len(paths), desc="predict", unit="image", disable=not runtime.is_primary()
     ) as bar:
         for ids, scores in model.predict_paths([str(path) for path in paths]):
-            image_score = calibration_lib.image_score(calibration, scores.nll, scores.map_range)
+            image_score = calibration_lib.image_score(
+                calibration, np.asarray(scores.nll), np.asarray(scores.map_range)
+            )
             decision = calibration_lib.decide(calibration, image_score)
             for row, i in enumerate(ids):
-                maps[i] = scores.latent_norm[row]
+                maps[i] = np.asarray(scores.latent_norm[row])
                 rows[i] = {
                     "path": str(paths[i]),
                     "image_score": float(image_score[row]),

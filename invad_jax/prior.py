@@ -95,7 +95,7 @@ def read(path: str | Path) -> FittedPrior:
       UserError: missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in arrays.files}
         return FittedPrior(**{k: v if v.ndim else v.item() for k, v in values.items()})
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -106,7 +106,7 @@ def read(path: str | Path) -> FittedPrior:
 
 def moments(x_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (h, w, C) and maximum-likelihood covariance (h, w, C, C), in float64, two passes."""
-    mean: np.ndarray = np.mean(x_T, axis=0, dtype=np.float64)
+    mean = np.asarray(np.mean(x_T, axis=0, dtype=np.float64))
     by_position = np.moveaxis(x_T - mean, 0, 2)  # (h, w, N, C)
     return mean, np.swapaxes(by_position, -1, -2) @ by_position / len(x_T)
 

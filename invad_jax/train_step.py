@@ -5,6 +5,7 @@ Read next: `training.py`, the loop around it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -89,8 +90,8 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     decay = ema_decay_at(state.step, ema_decay)
     ema_params = optax.incremental_update(params, state.ema_params, 1.0 - decay)
-    state = state.replace(
-        step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state
+    state = dataclasses.replace(
+        state, step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state
     )
     return state, {"loss": loss, "grad_norm": optax.tree.norm(grads), **scalars}
 

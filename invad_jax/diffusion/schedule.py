@@ -5,20 +5,21 @@ Everything here is NumPy float64 and runs once, on the host. Read next: `inversi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
 class Plan(NamedTuple):
-    """The steps of one inversion; a pytree, so it can be an argument of a compiled function."""
+    """The steps of one inversion: arrays, of NumPy or JAX; a pytree, so it can be an argument of a
+    compiled function."""
 
-    timesteps: np.ndarray
+    timesteps: Any
     """(S,) int32, within 0..T-1: where the network is asked. Rising for an inversion, falling for a
     reconstruction."""
-    alpha_bar: np.ndarray
+    alpha_bar: Any
     """(S,) float32: alpha_bar at `timesteps`."""
-    alpha_bar_next: np.ndarray
+    alpha_bar_next: Any
     """(S,) float32: alpha_bar that each step leads to."""
 
 

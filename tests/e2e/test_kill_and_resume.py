@@ -8,17 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from invad_jax.checkpoint import Checkpoints
+from invad_jax.inference import load
 from tests.e2e.conftest import PROJECT, TINY
 
 STEPS = ("train.num_steps=1500", "train.checkpoint_every=25", "train.log_every=10")
 
 
 def final_arrays(workdir):
-    """Everything the newest checkpoint says of the parameters and their averages."""
-    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        assert checkpoints.latest_step() == 1500
-        return checkpoints._manager.restore(1500)["model"]
+    """The parameters of the newest checkpoint, and their averages."""
+    models = [load(workdir, [f"inversion.use_ema={ema}"]) for ema in ("true", "false")]
+    assert [model.step for model in models] == [1500, 1500]
+    return [jax.device_get(model.variables.denoiser) for model in models]
 
 
 def arguments(commands, workdir):

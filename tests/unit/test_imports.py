@@ -32,7 +32,7 @@ MAINS = {
     "sweep",
     "compare",
 }
-LAYER_3 = MAINS | {"training", "inference"}
+LAYER_3 = MAINS | {"training", "inference", "encoding"}
 
 ALLOWED_OUTSIDE = {
     "maths": {"jax", "numpy"},
