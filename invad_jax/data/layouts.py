@@ -24,7 +24,7 @@ from invad_jax.data.dataset import (
 )
 from invad_jax.data.preprocess import image_paths
 from invad_jax.data.samples import hazelnut_root, procedural_root
-from invad_jax.data.tables import table_categories
+from invad_jax.data.tables import table_categories, visa_categories
 from invad_jax.errors import UserError
 
 __all__ = [
@@ -64,24 +64,20 @@ def load_dataset(cfg: DataConfig) -> Dataset:
 
 def _mvtec(root: str) -> Categories:
     """`CATEGORY/train/good`, `CATEGORY/test/DEFECT`, `CATEGORY/ground_truth/DEFECT`."""
-    folder = _existing_folder(root)
-    if (folder / "train" / "good").is_dir():
-        return _single(folder, _split_dataset)
-    categories = _mvtec_categories(folder)
-    if not categories:
-        raise UserError(
-            f"data.root={root}: no category found (a folder with train/good in it); images of a "
-            "single product may lie in a plain folder: data.name=folder"
-        )
-    return {path.name: partial(_split_dataset, path, path.name) for path in categories}
+    return _split_categories(root, _mvtec_dataset)
+
+
+def _bmad(root: str) -> Categories:
+    """`SET/train/good`, `SET/test/good`, `SET/test/Ungood`, and what is not read: `SET/valid`."""
+    return _split_categories(root, _bmad_dataset)
 
 
 def _folder(root: str) -> Categories:
     """One product: `train` and `test`, or `good` beside folders of anomalous images."""
     folder = _existing_folder(root)
     if (folder / "train").is_dir():
-        return _single(folder, _split_dataset)
-    categories = _mvtec_categories(folder)
+        return _single(folder, _mvtec_dataset)
+    categories = _with_train_good(folder)
     if categories:
         raise UserError(
             f"data.root={root}: holds categories ({', '.join(p.name for p in categories)}); use "
@@ -106,6 +102,8 @@ LAYOUTS: dict[str, Callable[[str], Categories]] = {
     "mvtec": _mvtec,
     "folder": _folder,
     "csv": table_categories,
+    "visa": visa_categories,
+    "bmad": _bmad,
     "hazelnut": partial(_fetched, hazelnut_root),
     "procedural": partial(_fetched, procedural_root),
 }
@@ -119,7 +117,21 @@ def _existing_folder(root: str) -> Path:
     return folder
 
 
-def _mvtec_categories(folder: Path) -> list[Path]:
+def _split_categories(root: str, dataset: Callable[[Path, str], Dataset]) -> Categories:
+    """The folder itself if it is one category, else every folder in it that is one."""
+    folder = _existing_folder(root)
+    if (folder / "train" / "good").is_dir():
+        return _single(folder, dataset)
+    categories = _with_train_good(folder)
+    if not categories:
+        raise UserError(
+            f"data.root={root}: no category found (a folder with train/good in it); images of a "
+            "single product may lie in a plain folder: data.name=folder"
+        )
+    return {path.name: partial(dataset, path, path.name) for path in categories}
+
+
+def _with_train_good(folder: Path) -> list[Path]:
     return [path for path in _subfolders(folder) if (path / "train" / "good").is_dir()]
 
 
@@ -133,9 +145,23 @@ def _single(folder: Path, dataset: Callable[[Path, str], Dataset]) -> Categories
     return {name: partial(dataset, folder, name)}
 
 
-def _split_dataset(folder: Path, category: str) -> Dataset:
+ImagesOf = Callable[[Path], list[str]]
+"""A folder of one defect, or of normal images -> the images in it, sorted."""
+MasksOf = Callable[[Path, str], dict[str, str]]
+"""Folder of a category, defect -> the masks, by the stem of their image."""
+
+
+def _mvtec_dataset(folder: Path, category: str) -> Dataset:
+    return _split_dataset(folder, category, image_paths, _ground_truth)
+
+
+def _bmad_dataset(folder: Path, category: str) -> Dataset:
+    return _split_dataset(folder, category, _bmad_images, _bmad_masks)
+
+
+def _split_dataset(folder: Path, category: str, images: ImagesOf, masks: MasksOf) -> Dataset:
     """`train` holds normal images, in `good` or directly; `test` holds a folder a defect."""
-    train, groups = folder / "train", _groups(folder / "train")
+    train, groups = folder / "train", _groups(folder / "train", images)
     anomalous = [name for name in groups if not is_normal(name)]
     if anomalous:
         raise UserError(
@@ -151,12 +177,13 @@ def _split_dataset(folder: Path, category: str) -> Dataset:
             f"{test}: images directly in it have no label; put them in {test / 'good'} or "
             f"{test / 'DEFECT'}, or score them with predict"
         )
-    return Dataset(_samples(normal, category), _test_samples(folder, category, _groups(test)))
+    tested = _test_samples(folder, category, _groups(test, images), masks)
+    return Dataset(_samples(normal, category), tested)
 
 
 def _unsplit_dataset(folder: Path, category: str) -> Dataset:
     """`good` and folders of anomalous images; a part of the good ones is kept for the test."""
-    groups = _groups(folder)
+    groups = _groups(folder, image_paths)
     groups.pop("ground_truth", None)
     normal = [path for name in groups if is_normal(name) for path in groups[name]]
     if not normal:
@@ -165,42 +192,61 @@ def _unsplit_dataset(folder: Path, category: str) -> Dataset:
             "folders of anomalous images"
         )
     anomalous = {name: paths for name, paths in groups.items() if not is_normal(name)}
-    train, test = _samples(normal, category), _test_samples(folder, category, anomalous)
+    train = _samples(normal, category)
+    test = _test_samples(folder, category, anomalous, _ground_truth)
     if test:
         train, normal_test = hold_out(train, UNSPLIT_TEST_FRACTION)
         test = normal_test + test
     return Dataset(train, test)
 
 
-def _groups(folder: Path) -> dict[str, list[str]]:
+def _groups(folder: Path, images: ImagesOf) -> dict[str, list[str]]:
     """The images of each subfolder that has some, by its name; none if there is no `folder`."""
     subfolders = _subfolders(folder) if folder.is_dir() else []
-    return {path.name: paths for path in subfolders if (paths := image_paths(path))}
+    return {path.name: paths for path in subfolders if (paths := images(path))}
 
 
 def _samples(paths: Iterable[str], category: str) -> tuple[Sample, ...]:
     return tuple(Sample(path, category, "good", 0) for path in paths)
 
 
-def _test_samples(folder: Path, category: str, groups: dict[str, list[str]]) -> tuple[Sample, ...]:
-    """Normal and anomalous samples, with the masks that `ground_truth/DEFECT` has."""
-    ground_truth = folder / "ground_truth"
-    if ground_truth.is_dir() and image_paths(ground_truth):
-        raise UserError(f"{ground_truth}: masks directly in it; expected {ground_truth / 'DEFECT'}")
+def _test_samples(
+    folder: Path, category: str, groups: dict[str, list[str]], masks: MasksOf
+) -> tuple[Sample, ...]:
+    """Normal and anomalous samples, with the masks that there are."""
     samples: list[Sample] = []
     for defect, paths in groups.items():
         if is_normal(defect):
             samples += _samples(paths, category)
             continue
-        masks = _masks(ground_truth / defect)
-        for path in paths:
-            stem = Path(path).stem
-            mask = masks.get(f"{stem}_mask") or masks.get(stem)
-            samples.append(Sample(path, category, defect, 1, mask))
+        mask_of = masks(folder, defect)
+        samples += [Sample(p, category, defect, 1, mask_of.get(Path(p).stem)) for p in paths]
     return tuple(samples)
 
 
-def _masks(folder: Path) -> dict[str, str]:
+def _ground_truth(folder: Path, defect: str) -> dict[str, str]:
+    """The masks in `ground_truth/DEFECT`, named `STEM_mask` or `STEM`."""
+    ground_truth = folder / "ground_truth"
+    if ground_truth.is_dir() and image_paths(ground_truth):
+        raise UserError(f"{ground_truth}: masks directly in it; expected {ground_truth / 'DEFECT'}")
+    masks = _by_stem(ground_truth / defect)
+    return masks | {
+        stem.removesuffix("_mask"): m for stem, m in masks.items() if stem.endswith("_mask")
+    }
+
+
+def _bmad_images(folder: Path) -> list[str]:
+    """Directly in it or, where masks lie beside them, in `img`."""
+    inner = folder / "img"
+    return image_paths(folder) + (image_paths(inner) if inner.is_dir() else [])
+
+
+def _bmad_masks(folder: Path, defect: str) -> dict[str, str]:
+    """Three of the six sets have some."""
+    return _by_stem(folder / "test" / defect / "label")
+
+
+def _by_stem(folder: Path) -> dict[str, str]:
     return {Path(path).stem: path for path in image_paths(folder)} if folder.is_dir() else {}
 
 
