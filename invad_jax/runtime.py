@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 import tensorboardX
 from jax.experimental import multihost_utils
 
@@ -107,7 +108,7 @@ def device_summary() -> dict[str, Any]:
 
 
 class ScalarWriter:
-    """TensorBoard scalars, from the primary process only."""
+    """TensorBoard scalars and pictures, from the primary process only."""
 
     def __init__(self, folder: Path, first_step: int):
         """`first_step`: what an earlier, unbroken-off run logged from there on is superseded."""
@@ -120,6 +121,13 @@ class ScalarWriter:
         if self._writer is not None:
             for name, value in scalars.items():
                 self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+
+    def write_pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Adds pictures, (H, W, 3) uint8 each."""
+        if self._writer is not None:
+            for name, picture in pictures.items():
+                self._writer.add_image(name, picture, step, dataformats="HWC")
             self._writer.flush()
 
     def close(self) -> None:

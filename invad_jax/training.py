@@ -15,6 +15,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -43,6 +44,7 @@ def fit(
     mesh: Mesh,
     workdir: Workdir,
     meta: dict[str, Any],
+    draw: Callable[[Any], dict[str, np.ndarray]] | None = None,
 ) -> TrainState:
     """Trains to `cfg.num_steps`, from the newest checkpoint of the workdir if there is one.
 
@@ -55,6 +57,7 @@ def fit(
       mesh: devices.
       workdir: checkpoints and logs go there.
       meta: JSON kept in every checkpoint; a workdir with other data or weights is refused.
+      draw: averaged parameters -> pictures by name, (H, W, 3) uint8, shown with every checkpoint.
 
     Returns:
       The final state.
@@ -83,8 +86,9 @@ def fit(
             _check_same_inputs(checkpoints.meta(), meta, workdir)
             state = checkpoints.restore(abstract_like(abstract, shardings), iterator)
             log.info("resumed at step %d", int(state.step))
-        save = partial(_save, checkpoints, iterator=iterator, meta=meta)
-        return _loop(state, step_fn, iterator, mesh, cfg, save, workdir, stop)
+        writer = ScalarWriter(workdir.logs, int(state.step))
+        save = partial(_save, checkpoints, writer, iterator=iterator, meta=meta, draw=draw)
+        return _loop(state, step_fn, iterator, mesh, cfg, save, writer, stop)
 
 
 def compile_step(
@@ -106,11 +110,10 @@ def _loop(
     mesh: Mesh,
     cfg: TrainConfig,
     save: Callable[[TrainState, dict[str, jax.Array] | None], None],
-    workdir: Workdir,
+    writer: ScalarWriter,
     stop: StopSignal,
 ) -> TrainState:
     first_step = int(state.step)
-    writer = ScalarWriter(workdir.logs, first_step)
     bar = tqdm(
         total=cfg.num_steps, initial=first_step, desc="train", unit="step", mininterval=1.0,
         disable=not runtime.is_primary(),
@@ -140,17 +143,21 @@ def _loop(
 
 def _save(
     checkpoints: Checkpoints,
+    writer: ScalarWriter,
     state: TrainState,
     scalars: dict[str, jax.Array] | None,
     *,
     iterator: grain.DatasetIterator,
     meta: dict[str, Any],
+    draw: Callable[[Any], dict[str, np.ndarray]] | None,
 ) -> None:
     """Saves, unless the step that made `state` went wrong: a good checkpoint is never replaced."""
     step = int(jax.device_get(state.step))
     if scalars is not None:
         finite_scalars(scalars, step)
     checkpoints.save(step, state, iterator, meta)
+    if draw is not None:
+        writer.write_pictures(step, draw(state.ema_params))
 
 
 def finite_scalars(scalars: dict[str, jax.Array], step: int) -> dict[str, float]:
@@ -170,7 +177,7 @@ def finite_scalars(scalars: dict[str, jax.Array], step: int) -> dict[str, float]
 
 
 def _check_same_inputs(saved: dict[str, Any], ours: dict[str, Any], workdir: Workdir) -> None:
-    for name in ("dataset", "encoder"):
+    for name in ("kind", "dataset", "encoder"):
         if saved.get(name) != ours.get(name):
             raise UserError(
                 f"{workdir.path}: its checkpoint was made with another {name} "

@@ -1,4 +1,4 @@
-"""Grain pipelines: images once each for the encoder, latents endlessly for training.
+"""Grain pipelines: images once each for the encoder, latents or images endlessly for training.
 
 Both split a global batch over processes, so that all processes together see what one would see.
 """
@@ -17,6 +17,9 @@ from invad_jax.errors import UserError
 
 _THREADS = 8
 """Batches that are decoded at the same time, and held ready, where there are no workers."""
+
+_KEPT_BYTES = 4 * 2**30
+"""Decoded training images that a process keeps; what is beyond is decoded in every epoch."""
 
 
 def image_batches(
@@ -83,16 +86,72 @@ def latent_batches(
     Returns:
       Iterator over `{"latent": (b, h, w, C) float32}`, b = batch_size / process_count.
     """
-    local_batch_size = _local_batch_size(batch_size, process_count)
+    rows = _endless(latents, seed, process_index, process_count)
     return iter(
-        grain.MapDataset.source(latents)
-        .seed(seed)
-        .shuffle()
-        .repeat()[process_index::process_count]
-        .map(lambda latent: {"latent": np.asarray(latent, np.float32)})
-        .batch(local_batch_size, drop_remainder=True)  # endless: there is no remainder
+        rows.map(lambda latent: {"latent": np.asarray(latent, np.float32)})
+        .batch(_local_batch_size(batch_size, process_count), drop_remainder=True)
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
     )
+
+
+def training_image_batches(
+    paths: Sequence[str],
+    image_size: int,
+    seed: int,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """Draws images endlessly, in the order and by the rules of `latent_batches`.
+
+    Args:
+      paths: N image files, the same list on every process.
+      image_size: side S, pixels.
+      seed: of the permutations.
+      batch_size: global, over all processes; a multiple of `process_count`.
+      process_index: of this process.
+      process_count: of all processes.
+
+    Returns:
+      Iterator over `{"image": (b, S, S, 3) uint8}`, b = batch_size / process_count; raises
+      UserError when it comes to an image that cannot be read.
+    """
+    rows = _endless(_Images(paths, image_size), seed, process_index, process_count)
+    return iter(
+        rows.map(lambda image: {"image": image})
+        .batch(_local_batch_size(batch_size, process_count), drop_remainder=True)
+        .to_iter_dataset(grain.ReadOptions(_THREADS, prefetch_buffer_size=_THREADS))
+    )
+
+
+def _endless(
+    source: Any, seed: int, process_index: int, process_count: int
+) -> grain.MapDataset[Any]:
+    """This process's share of endless epochs: without end, cutting into batches drops nothing."""
+    dataset = grain.MapDataset.source(source).seed(seed).shuffle()
+    return dataset.repeat()[process_index::process_count]
+
+
+class _Images:
+    """Random access to image files, decoded once as long as they fit into memory."""
+
+    def __init__(self, paths: Sequence[str], image_size: int):
+        self._paths = paths
+        self._image_size = image_size
+        self._kept: dict[int, np.ndarray] = {}
+        self._most_kept = _KEPT_BYTES // (3 * image_size**2)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(S, S, 3) uint8."""
+        image = self._kept.get(index)
+        if image is None:
+            image = read_image(self._paths[index], self._image_size)
+            if len(self._kept) < self._most_kept:
+                self._kept[index] = image
+        return image
 
 
 class _BatchReader:
