@@ -10,18 +10,14 @@ Read next: `metrics.py`.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from invad_jax import files
 from invad_jax.errors import UserError
 
 _MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a Gaussian its standard deviation
@@ -46,13 +42,19 @@ class Calibration:
     guaranteed_false_positive_rate: float
     """What `num_normals` can vouch for with no assumption on the distribution; see `fit`."""
     num_normals: int
+    heat: tuple[float, float]
+    """Values of an anomaly map at which a picture begins to show heat, and shows it in full."""
     held_out: bool
     """Whether the normals were kept out of training. The guarantee holds only if they were: images
     that were trained on score lower than new ones."""
 
 
 def fit(
-    nll: np.ndarray, map_range: np.ndarray, false_positive_rate: float, held_out: bool
+    nll: np.ndarray,
+    map_range: np.ndarray,
+    heat: tuple[float, float],
+    false_positive_rate: float,
+    held_out: bool,
 ) -> Calibration:
     """Fits the constants, and the threshold at a false-positive rate, on normal images only.
 
@@ -74,6 +76,7 @@ def fit(
     Args:
       nll: (n,) nats, of normal images.
       map_range: (n,) of the same images.
+      heat: from `heat_scale` of the same images.
       false_positive_rate: a in [0, 1].
       held_out: whether the images were kept out of training.
 
@@ -82,7 +85,7 @@ def fit(
       ValueError: a term is not finite, or shapes disagree.
 
     >>> normal = np.arange(99.0)
-    >>> fit(normal, normal, 0.05, held_out=True).guaranteed_false_positive_rate
+    >>> fit(normal, normal, (1.0, 2.0), 0.05, held_out=True).guaranteed_false_positive_rate
     0.05
     """
     if not 0 <= false_positive_rate <= 1:
@@ -105,8 +108,22 @@ def fit(
         false_positive_rate=float(false_positive_rate),
         guaranteed_false_positive_rate=max(exceeding, 1) / (len(score) + 1),
         num_normals=len(score),
+        heat=heat,
         held_out=held_out,
     )
+
+
+def heat_scale(latent_norm: np.ndarray) -> tuple[float, float]:
+    """Where heat begins and where it is full, on the scale of an anomaly map.
+
+    One in a thousand positions of normal images lies above the beginning; full is as far again from
+    it as it is from their median. The same colour so means the same on every image.
+
+    Args:
+      latent_norm: (n, h, w), of normal images.
+    """
+    median, low = (float(q) for q in np.quantile(latent_norm, (0.5, 0.999)))
+    return low, low + max(low - median, 1e-6)
 
 
 def image_score(calibration: Calibration, nll: np.ndarray, map_range: np.ndarray) -> np.ndarray:
@@ -162,33 +179,6 @@ def test_minmax(nll: np.ndarray, map_range: np.ndarray, category: Sequence[str])
 
 
 test_minmax.__test__ = False  # type: ignore[attr-defined]  # else pytest takes it for a test
-
-
-def save(path: str | Path, calibration: Calibration, key: dict[str, Any]) -> None:
-    """Writes JSON atomically; `key` says what it was fitted for (step, inversion settings)."""
-    files.write_json(path, {"key": key, "calibration": dataclasses.asdict(calibration)})
-
-
-def load(path: str | Path) -> tuple[Calibration, dict[str, Any]]:
-    """Reads what `save` wrote. The caller compares the key, in which tuples have become lists.
-
-    Raises:
-      UserError: the file is missing or is not a calibration.
-    """
-    content = files.read_json(path)
-    values = content.get("calibration") if isinstance(content, dict) else None
-    if not isinstance(values, dict) or not isinstance(content.get("key"), dict):
-        raise UserError(f"{path}: not a calibration file; expected the objects key and calibration")
-    fields = {field.name: field.type for field in dataclasses.fields(Calibration)}
-    if values.keys() != fields.keys():
-        odd = sorted(values.keys() ^ fields.keys())
-        raise UserError(f"{path}: calibration lacks or does not know {', '.join(odd)}")
-    for name, kind in fields.items():
-        if type(values[name]).__name__ != kind or not math.isfinite(values[name]):
-            raise UserError(f"{path}: calibration.{name}: {values[name]!r} is not a finite {kind}")
-        if name.endswith("_scale") and values[name] <= 0:
-            raise UserError(f"{path}: calibration.{name}: {values[name]!r} must be above 0")
-    return Calibration(**values), content["key"]
 
 
 def _location_scale(x: np.ndarray) -> tuple[float, float]:

@@ -34,8 +34,8 @@ class DataConfig:
     """Which images. See `data/layouts.py` for what each layout expects on disk."""
 
     name: str = "folder"
-    """Layout: `mvtec`, `folder`, `csv`, or a sample set that fetches itself: `hazelnut`,
-    `procedural`."""
+    """Layout: `mvtec` (MVTec AD, MPDD), `visa`, `bmad`, `folder`, `csv`; or a sample set that needs
+    no root: `hazelnut`, `procedural`."""
     root: str = _free("")
     """Folder (or CSV/JSONL file) that holds the data set; relative to the current folder."""
     categories: tuple[str, ...] = ("all",)
@@ -292,7 +292,8 @@ def override(config: Config, assignments: list[str] | tuple[str, ...]) -> Config
         if not equals or not dot:
             raise UserError(f"--set {assignment}: expected section.option=value")
         section: Any = getattr(config, section_name, None)
-        if not dataclasses.is_dataclass(section) or option not in _types(type(section)):
+        known = section_name in _types(Config)
+        if not known or option not in _types(type(section)):
             raise UserError(f"--set {name}: unknown option{_nearest(name, option_names())}")
         value = _parse(text.strip(), _types(type(section))[option], name)
         changed: dict[str, Any] = {section_name: dataclasses.replace(section, **{option: value})}

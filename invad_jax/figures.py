@@ -97,19 +97,6 @@ def worst_first(cases: Iterable[Case]) -> list[Case]:
     return sorted(cases, key=lambda case: (margin(case), case.path))
 
 
-def heat_range(anomaly_map: np.ndarray, calibration: Calibration) -> tuple[float, float]:
-    """Where heat begins and where it is full, on the scale of an anomaly map.
-
-    A normal image's map spans about `map_range_location` from its lowest value up. Heat begins two
-    spreads above that and is full one normal range higher, so that a normal image shows (nearly)
-    none, and the same colour means the same excess on every image.
-    """
-    low = (
-        float(anomaly_map.min()) + calibration.map_range_location + 2 * calibration.map_range_scale
-    )
-    return low, low + max(calibration.map_range_location, calibration.map_range_scale)
-
-
 def overlay(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
     """Blends heat onto an image where its anomaly map exceeds `low`; the rest stays as it is.
 
@@ -150,7 +137,7 @@ def tiles(case: Case, calibration: Calibration) -> dict[str, np.ndarray]:
     pictures = {"image": case.image}
     if case.gt_mask is not None and case.gt_mask.any():
         pictures["ground truth"] = contour(case.image, case.gt_mask)
-    heat = overlay(case.image, case.anomaly_map, *heat_range(case.anomaly_map, calibration))
+    heat = overlay(case.image, case.anomaly_map, *calibration.heat)
     return pictures | {"heat map": heat}
 
 
@@ -183,7 +170,7 @@ def write_overlay(
     path: str | Path, image: np.ndarray, anomaly_map: np.ndarray, calibration: Calibration
 ) -> None:
     """Writes the heat map over an image, at the image's own size, as PNG."""
-    blended = overlay(image, anomaly_map, *heat_range(anomaly_map, calibration))
+    blended = overlay(image, anomaly_map, *calibration.heat)
     _write_png(path, Image.fromarray(blended))
 
 

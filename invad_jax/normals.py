@@ -52,7 +52,7 @@ def calibrated(
         model = model.with_prior(prior.read(folder / "prior.npz"))
     scores = files.read_json(folder / "scores.json")
     return model, calibration_lib.fit(
-        np.array(scores["nll"]), np.array(scores["map_range"]),
+        np.array(scores["nll"]), np.array(scores["map_range"]), tuple(scores["heat"]),
         model.config.calibration.false_positive_rate, scores["held_out"],
     )  # fmt: skip
 
@@ -83,6 +83,7 @@ def _learn(model: Model, folder: Path, normals: Normals) -> None:
             "held_out": bool(held_out),
             "path": [sample.path for sample in samples],
             "category": [sample.category for sample in samples],
+            "heat": calibration_lib.heat_scale(np.asarray(scores.latent_norm)),
             "nll": scores.nll.tolist(),
             "map_range": scores.map_range.tolist(),
         }

@@ -217,9 +217,9 @@ def _gallery(cases: Sequence[Case], calibration: Calibration) -> str:
     columns = max(len(tiles(case, calibration)) for case in cases)
     order = "Worst first" if any(case.gt_label is not None for case in cases) else "Highest first"
     return (
-        '<section id="gallery"><h2>Cases</h2><p>Heat begins where a map rises further above its '
-        "own lowest value than normal images do; what no heat covers looks normal. A click on a "
-        "case enlarges it.</p>"
+        '<section id="gallery"><h2>Cases</h2><p>Heat begins where a map is higher than all but a '
+        "thousandth of normal images; what no heat covers looks normal. A click on a case enlarges "
+        "it.</p>"
         f"<form>{_select('verdict', verdicts)}{_select('category', categories)}"
         f'<label>order <select name="order"><option value="order">{order}</option>'
         '<option value="score">By score</option></select></label> <output></output></form>'

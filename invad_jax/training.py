@@ -30,7 +30,7 @@ from invad_jax.train_step import LossFn, TrainState, create_state, make_optimize
 from invad_jax.workdir import Workdir
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818, it is no error
     """The run was asked to stop (preemption); it saved, and continues when started again."""
 
 

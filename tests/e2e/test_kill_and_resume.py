@@ -33,7 +33,7 @@ def newest_step(workdir):
 
 
 def kill_after_progress(commands, workdir, number, delay):
-    """Starts training, waits until it has written a further checkpoint, then `delay`, then kills."""
+    """Starts training, waits for a further checkpoint, then `delay`, then sends the signal."""
     process = commands.start(*arguments(commands, workdir.name))
     begun = newest_step(workdir)
     while newest_step(workdir) <= begun and process.poll() is None:

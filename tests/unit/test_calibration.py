@@ -1,7 +1,6 @@
-"""One scale, one threshold: what is guaranteed, what is extrapolated, and the file."""
+"""One scale, one threshold: what is guaranteed, what is extrapolated."""
 
 import dataclasses
-import json
 import math
 
 import numpy as np
@@ -11,6 +10,8 @@ from scipy import stats
 from invad_jax import calibration
 from invad_jax.errors import UserError
 
+HEAT = (1.0, 2.0)
+
 
 def normals(count, seed=0):
     """Skewed terms of very different size, as the scorer gives them: (nll, map_range)."""
@@ -19,12 +20,12 @@ def normals(count, seed=0):
 
 
 def fit(count, rate, seed=0):
-    return calibration.fit(*normals(count, seed), rate, held_out=True)
+    return calibration.fit(*normals(count, seed), HEAT, rate, held_out=True)
 
 
 def test_constants_are_median_and_mad():
     nll, map_range = normals(51)
-    fitted = calibration.fit(nll, map_range, 0.1, held_out=False)
+    fitted = calibration.fit(nll, map_range, HEAT, 0.1, held_out=False)
     assert fitted.nll_location == np.median(nll)
     # scale="normal" divides by the Gaussian quantile itself, 1.4826 is it to four digits
     assert fitted.nll_scale == pytest.approx(
@@ -51,8 +52,8 @@ def test_score_rises_with_both_terms():
 def test_units_of_the_terms_do_not_matter(rate):
     nll, map_range = normals(40)
     fresh = normals(20, seed=1)
-    ours = calibration.fit(nll, map_range, rate, held_out=True)
-    theirs = calibration.fit(0.01 * nll - 7, 50 * map_range + 3, rate, held_out=True)
+    ours = calibration.fit(nll, map_range, HEAT, rate, held_out=True)
+    theirs = calibration.fit(0.01 * nll - 7, 50 * map_range + 3, HEAT, rate, held_out=True)
     np.testing.assert_allclose(
         calibration.image_score(theirs, 0.01 * fresh[0] - 7, 50 * fresh[1] + 3),
         calibration.image_score(ours, *fresh),
@@ -67,7 +68,7 @@ def test_units_of_the_terms_do_not_matter(rate):
 )
 def test_degenerate_spread(values, scale):
     """More than half equal: root-mean-square deviation from the median; all equal: 1."""
-    fitted = calibration.fit(np.array(values), np.arange(len(values)), 0.1, held_out=True)
+    fitted = calibration.fit(np.array(values), np.arange(len(values)), HEAT, 0.1, held_out=True)
     assert fitted.nll_scale == pytest.approx(scale, rel=1e-12)  # rounding
     assert fitted.nll_location == values[0]
 
@@ -131,7 +132,7 @@ def test_extrapolation_is_exact_for_gaussian_scores(count):
     rng, rate, rates = np.random.default_rng(0), 0.2 / (count + 1), []
     for _ in range(2000):
         nll = rng.standard_normal(count)
-        fitted = calibration.fit(nll, np.zeros(count), rate, held_out=True)
+        fitted = calibration.fit(nll, np.zeros(count), HEAT, rate, held_out=True)
         raw_threshold = fitted.nll_location + fitted.threshold * fitted.nll_scale
         rates.append(stats.norm.sf(raw_threshold))
     error = np.std(rates) / math.sqrt(len(rates))
@@ -139,9 +140,9 @@ def test_extrapolation_is_exact_for_gaussian_scores(count):
 
 
 def test_one_normal_and_equal_normals():
-    single = calibration.fit(np.array([7.0]), np.array([1.0]), 0.01, held_out=True)
+    single = calibration.fit(np.array([7.0]), np.array([1.0]), HEAT, 0.01, held_out=True)
     assert (single.threshold, single.guaranteed_false_positive_rate) == (0.0, 0.5)
-    equal = calibration.fit(np.full(5, 7.0), np.full(5, 1.0), 0.01, held_out=True)
+    equal = calibration.fit(np.full(5, 7.0), np.full(5, 1.0), HEAT, 0.01, held_out=True)
     assert equal.threshold == 0.0
     assert calibration.decide(equal, calibration.image_score(equal, [7.0, 8], [1, 1])).tolist() == [
         False,
@@ -176,12 +177,12 @@ def test_a_strict_threshold():
 def test_misuse_is_refused():
     nll, map_range = normals(5)
     with pytest.raises(UserError, match="no normal images"):
-        calibration.fit(nll[:0], map_range[:0], 0.1, held_out=True)
+        calibration.fit(nll[:0], map_range[:0], HEAT, 0.1, held_out=True)
     for rate in (-0.1, 1.1, math.nan):
         with pytest.raises(UserError, match=r"calibration\.false_positive_rate"):
-            calibration.fit(nll, map_range, rate, held_out=True)
+            calibration.fit(nll, map_range, HEAT, rate, held_out=True)
     with pytest.raises(ValueError, match="must both be"):
-        calibration.fit(nll, map_range[1:], 0.1, held_out=True)
+        calibration.fit(nll, map_range[1:], HEAT, 0.1, held_out=True)
     with pytest.raises(ValueError, match="NaN or infinite"):
         calibration.image_score(fit(5, 0.1), np.array([np.nan]), np.ones(1))
     with pytest.raises(ValueError, match="categories"):
@@ -208,48 +209,9 @@ def test_minmax_is_the_published_fusion(golden_dir, network, steps):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-KEY = {"step": 1000, "inversion": {"num_steps": 3, "spacing": "linspace"}}
-
-
-def test_file_round_trip(tmp_path):
-    fitted = fit(20, 0.01)
-    calibration.save(tmp_path / "calibration.json", fitted, KEY)
-    assert calibration.load(tmp_path / "calibration.json") == (fitted, KEY)
-    assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
-
-
-def malformed():
-    good = {"key": KEY, "calibration": dataclasses.asdict(fit(20, 0.01))}
-
-    def changed(**values):
-        return {**good, "calibration": {**good["calibration"], **values}}
-
-    yield "list", []
-    yield "no key", {"calibration": good["calibration"]}
-    yield "no calibration", {"key": KEY}
-    yield "extra", changed(other=1.0)
-    yield "missing", {"key": KEY, "calibration": {"threshold": 1.0}}
-    yield "text", changed(threshold="high")
-    yield "nan", changed(threshold=math.nan)
-    yield "bool", changed(num_normals=True)
-    yield "zero scale", changed(nll_scale=0.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "content"), list(malformed()), ids=lambda x: x if x is str else ""
-)
-def test_malformed_files_are_the_users_to_mend(tmp_path, name, content):
-    path = tmp_path / "calibration.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError) as caught:
-        calibration.load(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_and_broken_files(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
-        calibration.load(tmp_path / "none.json")
-    (tmp_path / "half.json").write_text('{"key": {')
-    with pytest.raises(UserError, match="not valid JSON"):
-        calibration.load(tmp_path / "half.json")
+def test_heat_begins_above_normal_positions_and_is_the_same_for_all_images():
+    latent_norm = np.random.default_rng(0).gamma(9, size=(40, 8, 8))
+    low, full = calibration.heat_scale(latent_norm)
+    assert np.mean(latent_norm > low) == pytest.approx(0.001, abs=0.5 / latent_norm.size)
+    assert full - low == pytest.approx(low - np.median(latent_norm))
+    assert calibration.heat_scale(np.ones((2, 3, 3)))[0] == 1.0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invad_jax import config as config_lib
-from invad_jax.config import Config, frozen_differences, from_dict, option_names, override, to_dict
+from invad_jax.config import Config, from_dict, frozen_differences, option_names, override, to_dict
 from invad_jax.errors import UserError
 
 

@@ -26,7 +26,7 @@ METRICS = {
         "latency_ms_batch1": {"p50": 41.0, "p95": 50.0},
     },
 }  # fmt: skip
-CALIBRATION = calibration.fit(np.arange(20.0), np.arange(20.0), 0.1, held_out=True)
+CALIBRATION = calibration.fit(np.arange(20.0), np.arange(20.0), (12.0, 20.0), 0.1, held_out=True)
 
 
 def score_row(**changes):

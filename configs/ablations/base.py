@@ -1,0 +1,45 @@
+"""The base of every ablation: a small model of two real sets, bottle and ball-screw surfaces.
+
+    python -m invad_jax.sweep --config configs/ablations/base.py --out runs/ablations \\
+        --name score_terms --seeds 0,1,2 --over inversion.num_steps=1,2,3,5,10,50
+
+The commands of the other tables, and what all of them say: docs/ablations.md. One `--out` serves
+them all: a model or a point that several tables need is made once.
+The data is the optional test data: `../shared/data`, or `$INVAD_SHARED/data`.
+Result: see docs/ablations.md.
+"""
+
+import os
+
+from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(
+            name="mvtec",
+            root=os.path.join(os.environ.get("INVAD_SHARED", "../shared"), "data"),
+            categories=("bottle", "bsdata"),
+            image_size=256,
+        ),
+        encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area", pool=2),
+        denoiser=DenoiserConfig(
+            name="dit",
+            width=192,
+            depth=4,
+            num_heads=4,
+            # of the U-Net alone: two levels fit an 8 x 8 grid
+            num_res_blocks=1,
+            channel_mult=(1, 1),
+            attention_downsamplings=(1, 2),
+            head_channels=48,
+        ),
+        train=TrainConfig(
+            num_steps=400,
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=40,
+            ema_decay=0.99,
+            checkpoint_every=200,
+        ),
+    )
