@@ -23,6 +23,10 @@ from invad_jax.config import Config
 from invad_jax.errors import UserError
 
 
+NORMALS_FORMAT = 1
+"""Raised when the files of that folder change: what an older version kept is then made anew."""
+
+
 class Workdir:
     """Paths of one run."""
 
@@ -79,6 +83,7 @@ class Workdir:
 def scoring_key(config: Config, step: int) -> dict[str, Any]:
     """All that the scores of the normal images depend on, besides the images."""
     return {
+        "format": NORMALS_FORMAT,
         "step": step,
         "inversion": dataclasses.asdict(config.inversion),
         "scoring": dataclasses.asdict(config.scoring),

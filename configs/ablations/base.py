@@ -1,7 +1,8 @@
 """The base of every ablation: a small model of two real sets, bottle and ball-screw surfaces.
 
     python -m invad_jax.sweep --config configs/ablations/base.py --out runs/ablations \\
-        --name score_terms --seeds 0,1,2 --over inversion.num_steps=1,2,3,5,10,50
+        --name prior --seeds 0,1,2 --over inversion.num_steps=1,2,3,5,10,50 \\
+        --over scoring.prior=fitted,standard_normal
 
 The commands of the other tables, and what all of them say: docs/ablations.md. One `--out` serves
 them all: a model or a point that several tables need is made once.
