@@ -1,0 +1,240 @@
+"""One table over a grid of options and seeds: models trained once, every point evaluated.
+
+    python -m invad_jax.sweep --config configs/X.py --seeds 0,1,2 \\
+        --over inversion.num_steps=1,3,10 --over inversion.paradigm=inversion,reconstruction
+
+An option that decides what is trained gets a model for each value (`OUT/runs/...`, trained by the
+`train` command, which is printed); the others are evaluated on the same model. Points that differ
+in nothing that they use are one point. The table has beside the calibrated score and the paper's
+(`test_minmax`) each of its terms alone. Starting it again with the same command continues: what is
+trained or evaluated is not done again (OUT/points keeps results; delete it after changing code).
+
+Writes OUT/sweep.csv (every metric, seed and category, 0..1), sweep.md and sweep.png. Sweeps of one
+base may share OUT, each with its own `--name` in place of `sweep`: they share models and points.
+Read next: `sweep_grid.py`, what the grid consists of; `sweep_table.py`, what is made of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import fcntl
+import hashlib
+import itertools
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invad_jax import calibration as calibration_lib
+from invad_jax import cli as cli_lib
+from invad_jax import config as config_lib
+from invad_jax import files, ground_truth, runtime, sweep_table
+from invad_jax.config import Config, DataConfig
+from invad_jax.data import layouts
+from invad_jax.data.layouts import Sample
+from invad_jax.encoding import encode_samples
+from invad_jax.errors import UserError
+from invad_jax.ground_truth import GroundTruth
+from invad_jax.inference import Model, load_model
+from invad_jax.normals import Normals, calibrated
+from invad_jax.sweep_grid import Cell, make_cells, parse_axes, parse_seeds
+from invad_jax.workdir import Workdir
+
+
+class Data(NamedTuple):
+    """The images of a `DataConfig`."""
+
+    normals: Normals
+    test: tuple[Sample, ...]
+    fingerprint: str
+    """Of the test images and their masks."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """From a grid to its table; 0 also where it was asked to stop."""
+    if not args.config:
+        raise UserError("give --config configs/X.py")
+    args.set = list(itertools.chain.from_iterable(args.set))
+    base = config_lib.override(config_lib.load(args.config), args.set)
+    axes = parse_axes(args.over, base)
+    cells = make_cells(base, axes, parse_seeds(args.seeds, base))
+    out = Path(args.out) if args.out else Path("runs") / f"sweep_{Path(args.config).stem}"
+    pending: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if not _point_file(out, cell).is_file():
+            pending.setdefault(cell.run, []).append(cell)
+    with _alone(out) as lock:
+        # No device is touched before the last training: many can serve one process only.
+        for run, of_run in pending.items():
+            if not _train(args, of_run[0], Workdir(out / "runs" / run), lock):
+                print("stopped; the same command continues", file=sys.stderr)
+                return 0
+        for run, of_run in pending.items():
+            _evaluate(of_run, out, Workdir(out / "runs" / run))
+        names = [axis.name for axis in axes]
+        results = [files.read_json(_point_file(out, cell)) for cell in cells]
+        sweep_table.write(out / args.name, names, cells, results, _command(args))
+    print((out / f"{args.name}.md").read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) -> bool:
+    """Runs the `train` command unless it has nothing left to do; whether it came to its end.
+
+    Raises:
+      UserError: the folder holds another model, or the training failed.
+    """
+    if workdir.config.is_file():
+        differences = config_lib.frozen_differences(cell.config, workdir.read_config())
+        if differences:
+            raise UserError(
+                f"{workdir.path}: was trained with another config: {'; '.join(differences)}; "
+                "give another --out"
+            )
+    last = workdir.checkpoints / str(cell.config.train.num_steps)  # whole, or not there
+    if last.is_dir():
+        return True
+    arguments = ["--config", args.config, "--workdir", str(workdir.path)]
+    arguments += ["--set", *args.set, *cell.training]
+    command = ["-m", "invad_jax.train", *arguments]
+    with runtime.StopSignal() as stop:
+        print(f"$ python {shlex.join(command)}", file=sys.stderr, flush=True)
+        process = subprocess.Popen([sys.executable, *command], pass_fds=[lock])
+        while process.poll() is None and not stop.requested:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+        if stop.requested:
+            process.terminate()  # it saves and leaves
+        if process.wait() and not stop.requested:
+            raise UserError(f"{workdir.path}: its training failed; its own message is above")
+    return last.is_dir()
+
+
+def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
+    """Evaluates points of one model: loaded once, each test image encoded once."""
+    loaded: dict[bool, Model] = {}
+    for cell in cells:
+        use_ema = cell.config.inversion.use_ema
+        if use_ema not in loaded:
+            loaded[use_ema] = load_model(workdir, cell.config)
+        model = _with_options(loaded[use_ema], cell.config)
+        result = {
+            "key": _key(cell),
+            "nfe": len(model.detector.plan.timesteps),
+            "fusion": _measure(model, workdir, _data(cell.config.data)),
+            "date": datetime.date.today().isoformat(),
+            "device": "{count} x {kind} ({platform})".format(**runtime.device_summary()),
+        }
+        files.write_json(_point_file(out, cell), result)
+        print(f"evaluated {cell.run}: {sweep_table.summary(cell, result)}", file=sys.stderr)
+
+
+def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
+    """What `eval` measures, and each term of the score alone; nothing is drawn or timed."""
+    model, calibration = calibrated(model, workdir, data.normals)
+    latents = encode_samples(data.test, model.encoder, model.config, model.mesh)
+    scores = model.score_latents(latents)
+    nll, map_range = (np.asarray(term, np.float64) for term in (scores.nll, scores.map_range))
+    categories = [sample.category for sample in data.test]
+    image_score = {
+        "calibrated": calibration_lib.image_score(calibration, nll, map_range),
+        "test_minmax": calibration_lib.test_minmax(nll, map_range, categories),
+        "nll": nll,
+        "map_range": map_range,
+    }
+    truth = _truth(data.test, model.config.data.image_size)
+    return ground_truth.metric_tables(truth, np.asarray(scores.anomaly_map), image_score)
+
+
+def _with_options(model: Model, config: Config) -> Model:
+    """The same arrays in a detector of another config."""
+    arrays = model.variables
+    return Model(
+        config, model.latent_shape, arrays.denoiser, arrays.latent_stats, lambda: model.encoder,
+        model.mesh, model.step,
+    )  # fmt: skip
+
+
+@cache
+def _data(cfg: DataConfig) -> Data:
+    dataset = layouts.load_dataset(cfg)
+    if not dataset.test:
+        raise UserError(f"data.root={cfg.root}: has no test images to evaluate on")
+    normals = layouts.hold_out(dataset.train, cfg.holdout_fraction)
+    return Data(normals, dataset.test, layouts.fingerprint(dataset.test))
+
+
+@lru_cache(maxsize=1)
+def _truth(samples: tuple[Sample, ...], size: int) -> GroundTruth:
+    """Of the data set last asked for: a byte a pixel."""
+    return ground_truth.read(samples, size)
+
+
+def _key(cell: Cell) -> dict[str, Any]:
+    """All that the metrics of a point depend on."""
+    return {"config": config_lib.to_dict(cell.config), "test": _data(cell.config.data).fingerprint}
+
+
+def _point_file(out: Path, cell: Cell) -> Path:
+    """Named by its content's key, so that no stale result is ever taken for this one."""
+    text = json.dumps(_key(cell), sort_keys=True)
+    return out / "points" / cell.run / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[int]:
+    """Holds the folder. Trainings inherit the hold: one that outlives a killed sweep keeps it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stream = (out / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--out {out}: another sweep, or a training that one started, is at work there"
+            ) from None
+        yield stream.fileno()
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What makes the table again."""
+    words = ["python", "-m", "invad_jax.sweep", "--config", args.config]
+    for option in ("seeds", "out", "name"):
+        value = getattr(args, option)
+        words += [f"--{option}", value] if value else []
+    words += [word for over in args.over for word in ("--over", over)]
+    return shlex.join([*words, *(["--set", *args.set] if args.set else [])])
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = cli_lib.Parser(__doc__)
+    parser.add_argument("--config", metavar="FILE", help="configs/X.py, the base of every point")
+    parser.add_argument(
+        "--over", action="append", default=[], metavar="section.option=A,B,...",
+        help="values of one option; a list stands in brackets; may be given many times, and the "
+        "first is the plot's horizontal axis",
+    )  # fmt: skip
+    parser.add_argument("--seeds", metavar="0,1,...", help="of training; default the config's own")
+    parser.add_argument("--out", metavar="DIR", help="default runs/sweep_X")
+    parser.add_argument("--name", default="sweep", help="of the table's files; default %(default)s")
+    parser.add_argument(
+        "--set", action="append", nargs="+", default=[], metavar="section.option=value",
+        help="change one option of the base",
+    )  # fmt: skip
+    return cli_lib.run(main, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

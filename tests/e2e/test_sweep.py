@@ -1,0 +1,142 @@
+"""A sweep that is stopped, killed and continued gives what single commands give."""
+
+import csv
+import json
+import signal
+import time
+
+import pytest
+
+from tests.e2e.conftest import PROJECT, TINY
+
+POINTS = ("inversion.num_steps=1,3",)
+
+
+def arguments(out="swept"):
+    config = str(PROJECT / "configs" / "procedural.py")
+    return [
+        "sweep", "--config", config, "--out", out, "--seeds", "0,1", "--over", *POINTS,
+        "--set", *TINY,
+    ]  # fmt: skip
+
+
+def times(folder, pattern):
+    """When each file was written: a file that was made again has another time."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob(pattern) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def swept(commands):
+    """A finished sweep, and what was there when it was killed after its first point."""
+    out = commands.folder / "swept"
+    first = commands.start(*arguments())
+    assert first.stderr.readline().startswith("$ python -m invad_jax.train")
+    first.send_signal(signal.SIGTERM)
+    _, err = first.communicate(timeout=120)
+    assert first.returncode == 0
+    assert "the same command continues" in err
+    assert not (out / "sweep.csv").exists()
+
+    second = commands.start(*arguments())
+    while not list(out.glob("points/*/*.json")) and second.poll() is None:
+        time.sleep(0.02)
+    second.kill()
+    second.communicate(timeout=120)
+    assert second.returncode == -signal.SIGKILL
+    before = times(out, "runs/*/checkpoints/**/*") | times(out, "points/*/*.json")
+    assert not (out / "sweep.csv").exists()
+    return out, before, commands.run(*arguments())
+
+
+def read_csv(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_nothing_is_trained_or_evaluated_twice(swept):
+    out, before, done = swept
+    after = times(out, "runs/*/checkpoints/**/*") | times(out, "points/*/*.json")
+    assert {path: after.get(path) for path in before} == before
+    assert "invad_jax.train" not in done.stderr
+    assert sorted(path.name for path in (out / "runs").iterdir()) == ["seed=0", "seed=1"]
+    evaluated = done.stderr.count("evaluated ")
+    points = len(list(out.glob("points/*/*.json")))
+    assert points == 4
+    assert evaluated + sum("points" in path.parts for path in before) == points
+
+
+def test_a_point_is_what_eval_says_of_it(commands, swept):
+    out, _, _ = swept
+    commands.run(
+        "eval", "--workdir", str(out / "runs" / "seed=1"), "--set", "inversion.num_steps=1"
+    )
+    payload = json.loads((out / "runs" / "seed=1" / "eval" / "metrics.json").read_text())
+    rows = [
+        row for row in read_csv(out / "sweep.csv")
+        if row["seed"] == "1" and row["inversion.num_steps"] == "1"
+    ]  # fmt: skip
+    assert {row["fusion"] for row in rows} == {"calibrated", "test_minmax", "nll", "map_range"}
+    for fusion, table in payload["fusion"].items():
+        for category, values in (*table["categories"].items(), ("mean", table["mean"])):
+            (row,) = [r for r in rows if r["fusion"] == fusion and r["category"] == category]
+            for name, value in values.items():
+                # `eval` compiles encoder and denoiser into one function, the sweep two; their
+                # roundings differ in the last bits, which can swap neighbouring pixels.
+                assert float(row[name]) == pytest.approx(value, abs=1e-6), (category, name)
+
+
+def test_the_terms_alone_follow_from_the_scores(commands, swept):
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    out, _, _ = swept
+    scores = read_csv(out / "runs" / "seed=1" / "eval" / "scores.csv")
+    rows = read_csv(out / "sweep.csv")
+    for term in ("nll", "map_range"):
+        (row,) = [
+            r for r in rows
+            if (r["seed"], r["inversion.num_steps"], r["fusion"], r["category"])
+            == ("1", "1", term, "disc")
+        ]  # fmt: skip
+        of_disc = [s for s in scores if s["category"] == "disc"]
+        expected = sklearn_metrics.roc_auc_score(
+            [int(s["gt_label"]) for s in of_disc], [float(s[term]) for s in of_disc]
+        )
+        assert float(row["i_auroc"]) == pytest.approx(expected, abs=1e-6)  # as above
+
+
+def test_the_same_command_again_only_writes_the_table(commands, swept):
+    out, _, done = swept
+    before = times(out, "runs/**/*") | times(out, "points/*/*.json")
+    table = (out / "sweep.csv").read_bytes()
+    again = commands.run(*arguments())
+    assert times(out, "runs/**/*") | times(out, "points/*/*.json") == before
+    assert (out / "sweep.csv").read_bytes() == table
+    assert again.stdout == done.stdout
+    assert again.stderr == ""
+
+
+def test_another_sweep_beside_it_shares_models_and_points(commands, swept):
+    out, _, _ = swept
+    before = times(out, "runs/*/checkpoints/**/*") | times(out, "points/*/*.json")
+    table = (out / "sweep.csv").read_bytes()
+    more = ("--over", "inversion.spacing=linspace,paper", "--name", "spacing", "--seeds", "1")
+    done = commands.run(*arguments(), *more)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "invad_jax.train" not in done.stderr
+    assert done.stderr.count("evaluated ") == 2  # `linspace` is the default, and was there
+    assert (out / "sweep.csv").read_bytes() == table
+    assert len({row["inversion.spacing"] for row in read_csv(out / "spacing.csv")}) == 2
+
+
+def test_models_of_another_config_are_refused(commands, swept):
+    done = commands.run(*arguments(), "train.learning_rate=0.5", status=2)
+    assert "another config" in done.stderr
+    assert "train.learning_rate is 0.5" in done.stderr
+    assert "--out" in done.stderr.splitlines()[-1]
+
+
+def test_a_failed_training_is_said(commands):
+    done = commands.run(*arguments("failed"), "denoiser.num_heads=3", status=2)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "num_heads" in lines[0]
+    assert "its training failed" in lines[-1]
+    assert "Traceback" not in done.stderr
