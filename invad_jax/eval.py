@@ -9,7 +9,6 @@ Read next: `detector.py`, the method itself.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import sys
 import time
@@ -22,13 +21,14 @@ import numpy as np
 from tqdm import tqdm
 
 from invad_jax import calibration as calibration_lib
-from invad_jax import figures, files, metrics, page, report, runtime
+from invad_jax import figures, files, ground_truth, page, report, runtime
 from invad_jax.calibration import Calibration
 from invad_jax.config import Config, config_hash, to_dict
 from invad_jax.data import layouts, preprocess
 from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.figures import Case
+from invad_jax.ground_truth import GroundTruth
 from invad_jax.inference import Model, load_model
 from invad_jax.normals import calibrated
 from invad_jax.runtime import log
@@ -41,11 +41,7 @@ FUSIONS = ("calibrated", "test_minmax")
 class Evaluation(NamedTuple):
     """Everything that is known of a test set, one row per sample."""
 
-    samples: tuple[Sample, ...]
-    gt_mask: np.ndarray
-    """(N, H, W) bool."""
-    has_mask: np.ndarray
-    """(N,) bool: whether the ground truth of every pixel is known; normals need no mask."""
+    truth: GroundTruth
     anomaly_map: np.ndarray
     """(N, H, W) float32."""
     nll: np.ndarray
@@ -56,6 +52,11 @@ class Evaluation(NamedTuple):
     """Fusion name -> (N,) float64."""
     decision: np.ndarray
     """(N,) bool, of the calibrated score."""
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The N images."""
+        return self.truth.samples
 
     @property
     def gt_label(self) -> np.ndarray:
@@ -86,7 +87,7 @@ def evaluate(model: Model, calibration: Calibration, samples: tuple[Sample, ...]
     Memory: 5 bytes a test pixel for maps and masks, beside what the metrics take.
     """
     size, count = model.config.data.image_size, len(samples)
-    gt_mask, has_mask = read_ground_truth(samples, size)
+    truth = ground_truth.read(samples, size)
     anomaly_map = np.empty((count, size, size), np.float32)
     nll, map_range = np.empty(count), np.empty(count)
     with tqdm(total=count, desc="eval", unit="image", disable=not runtime.is_primary()) as bar:
@@ -101,43 +102,7 @@ def evaluate(model: Model, calibration: Calibration, samples: tuple[Sample, ...]
         "test_minmax": calibration_lib.test_minmax(nll, map_range, categories),
     }
     decision = calibration_lib.decide(calibration, calibrated)
-    return Evaluation(
-        samples, gt_mask, has_mask, anomaly_map, nll, map_range, image_score, decision
-    )
-
-
-def read_ground_truth(samples: Sequence[Sample], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (N, S, S) bool, and whether each is known (N,) bool; a normal's is empty and known."""
-    gt_mask = np.zeros((len(samples), size, size), bool)
-    has_mask = np.ones(len(samples), bool)
-    for i, sample in enumerate(samples):
-        if sample.mask_path is not None:
-            gt_mask[i] = preprocess.read_mask(sample.mask_path, sample.path, size)
-        else:
-            has_mask[i] = sample.gt_label == 0
-    return gt_mask, has_mask
-
-
-def compute_metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """`fusion` of `metrics.json`; the pixel metrics, which no fusion changes, are made once."""
-    category = np.array([sample.category for sample in evaluation.samples])
-    rows_of: dict[str, dict[str, metrics.Metrics]] = {kind: {} for kind in FUSIONS}
-    for name in sorted(set(category)):
-        rows = np.flatnonzero(category == name)
-        gt_label = evaluation.gt_label[rows]
-        pixel = metrics.pixel_metrics(
-            evaluation.anomaly_map[rows], evaluation.gt_mask[rows], evaluation.has_mask[rows]
-        )
-        for kind in FUSIONS:
-            image = metrics.image_metrics(evaluation.image_score[kind][rows], gt_label)
-            rows_of[kind][name] = metrics.combine(image, pixel, gt_label)
-    return {
-        kind: {
-            "categories": {name: dataclasses.asdict(row) for name, row in categories.items()},
-            "mean": dataclasses.asdict(metrics.mean_over_categories(categories)),
-        }
-        for kind, categories in rows_of.items()
-    }
+    return Evaluation(truth, anomaly_map, nll, map_range, image_score, decision)
 
 
 def measure_speed(model: Model, paths: list[str], seconds: float = 2.0) -> dict[str, Any]:
@@ -183,7 +148,9 @@ def write(
 ) -> None:
     """Writes every file of an evaluation, and prints the table."""
     config = model.config
-    fusion = compute_metrics(evaluation)
+    fusion = ground_truth.metric_tables(
+        evaluation.truth, evaluation.anomaly_map, evaluation.image_score
+    )
     payload = {
         "schema": 1,
         "step": model.step,
@@ -211,6 +178,11 @@ def write(
     for name in FUSIONS:
         print(f"\n{report.FUSION_TITLES[name]}\n{report.format_table(fusion[name])}")
     log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html, examples", out)
+    log.info(
+        "next: open %s, or score new images: "
+        "python -m invad_jax.predict --workdir %s --input IMAGES --out FOLDER",
+        out / "report.html", workdir,
+    )  # fmt: skip
 
 
 def score_rows(evaluation: Evaluation, calibration: Calibration) -> list[dict[str, Any]]:
@@ -253,7 +225,7 @@ def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config)
             defect=evaluation.samples[i].defect,
             gt_label=evaluation.samples[i].gt_label,
             image=preprocess.read_image(evaluation.samples[i].path, config.data.image_size),
-            gt_mask=evaluation.gt_mask[i] if evaluation.has_mask[i] else None,
+            gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
             anomaly_map=evaluation.anomaly_map[i],
             image_score=float(score[i]),
             nll=float(evaluation.nll[i]),

@@ -19,6 +19,9 @@ HOST = {
     "page",
     "page_style",
     "evaluations",
+    "ground_truth",
+    "sweep_grid",
+    "sweep_table",
     "tensor_files",
 }
 MAINS = {
