@@ -242,7 +242,7 @@ def make_draw(config: Config, samples: Samples, mesh: Mesh) -> Draw:
     def draw(params: Any) -> dict[str, np.ndarray]:
         reconstructions = jax.device_get(reconstruct(params, on_mesh)).astype(np.uint8)
         pairs = np.concatenate([images, reconstructions], axis=2)  # (N, S, 2S, 3)
-        return {"reconstruction": np.concatenate(pairs)}  # (N S, 2S, 3)
+        return {"reconstructions": np.concatenate(pairs)}  # (N S, 2S, 3)
 
     return draw
 

@@ -57,7 +57,7 @@ def test_a_first_stage_reports_what_it_wrote(first_stage):
     flat = picture[:, :SIZE].reshape(2, -1, 3).var(axis=1).mean()
     assert error < flat  # better than the best single colour for each image
     (log,) = (workdir / "logs").glob("events*")
-    assert b"reconstruction" in log.read_bytes()
+    assert b"reconstructions" in log.read_bytes()
 
 
 def test_a_killed_first_stage_ends_as_the_unbroken_one(commands, first_stage):

@@ -292,7 +292,7 @@ def test_pictures_show_the_image_beside_its_reconstruction(params, samples, imag
     mesh = make_mesh(MeshConfig())
     draw = train_vae.make_draw(CONFIG, samples[:2], mesh)
     with jax.transfer_guard("disallow"):
-        picture = draw(jax.device_put(params, train_vae.replicated(mesh)))["reconstruction"]
+        picture = draw(jax.device_put(params, train_vae.replicated(mesh)))["reconstructions"]
     assert picture.shape == (2 * SIZE, 2 * SIZE, 3)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[:, :SIZE], np.concatenate(images[:2]))
