@@ -207,6 +207,11 @@ def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
     """
     with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
         meta = checkpoints.meta()
+        if "latent_shape" not in meta:
+            raise UserError(
+                f"{workdir.path}: holds a VAE, not a detector; train one with "
+                f"--set encoder.name=vae encoder.weights={workdir.path}"
+            )
         h, w, C = meta["latent_shape"]
         params = abstract_params(config, (h, w, C))
         channels: Any = jax.ShapeDtypeStruct((C,), np.float32)

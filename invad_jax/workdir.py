@@ -22,7 +22,6 @@ from invad_jax import files
 from invad_jax.config import Config
 from invad_jax.errors import UserError
 
-
 NORMALS_FORMAT = 1
 """Raised when the files of that folder change: what an older version kept is then made anew."""
 
