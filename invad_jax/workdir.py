@@ -4,6 +4,7 @@
           checkpoints/     see `checkpoint.py`
           normals/         scores of normal images, one file for each way of scoring
           logs/            TensorBoard
+          vae.safetensors  of a first stage: what an encoder reads; with vae.json, examples.png
           eval/            what `eval` writes by default
           kept/            of a converted model: what only its own code base needs
 """
