@@ -22,6 +22,9 @@ class Commands:
         self.folder = folder
         self.environment = {
             **os.environ, "INVAD_CACHE": str(folder / "cache"), "PYTHONPATH": str(PROJECT),
+            # Dozens of processes compile the same few functions.
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         }  # fmt: skip
         del self.environment["JAX_NUM_CPU_DEVICES"]
 

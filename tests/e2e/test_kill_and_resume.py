@@ -11,13 +11,15 @@ import pytest
 from invad_jax.inference import load
 from tests.e2e.conftest import PROJECT, TINY
 
-STEPS = ("train.num_steps=1500", "train.checkpoint_every=25", "train.log_every=10")
+NUM_STEPS = 600
+STEPS = (f"train.num_steps={NUM_STEPS}", "train.checkpoint_every=20", "train.log_every=10")
 
 
 def final_arrays(workdir):
     """The parameters of the newest checkpoint, and their averages."""
-    models = [load(workdir, [f"inversion.use_ema={ema}"]) for ema in ("true", "false")]
-    assert [model.step for model in models] == [1500, 1500]
+    raw = ["inversion.use_ema=false", "scoring.prior=standard_normal"]
+    models = [load(workdir), load(workdir, raw)]
+    assert [model.step for model in models] == [NUM_STEPS, NUM_STEPS]
     return [jax.device_get(model.variables.denoiser) for model in models]
 
 
@@ -54,9 +56,9 @@ def unbroken(commands, trained):
 def test_five_kills_change_nothing(commands, unbroken):
     rng, workdir, kills = random.Random(0), commands.folder / "killed", 0
     for _ in range(5):
-        kills += kill_after_progress(commands, workdir, signal.SIGKILL, rng.uniform(0, 0.6)) == -9
+        kills += kill_after_progress(commands, workdir, signal.SIGKILL, rng.uniform(0, 0.5)) == -9
     assert kills == 5
-    assert newest_step(workdir) < 1500
+    assert newest_step(workdir) < NUM_STEPS
     commands.run(*arguments(commands, "killed"))
     jax.tree.map(np.testing.assert_array_equal, final_arrays(workdir), unbroken)
 
@@ -64,7 +66,7 @@ def test_five_kills_change_nothing(commands, unbroken):
 def test_sigterm_saves_and_leaves_with_status_0(commands, unbroken):
     workdir = commands.folder / "preempted"
     assert kill_after_progress(commands, workdir, signal.SIGTERM, 0.1) == 0
-    assert 0 < newest_step(workdir) < 1500
+    assert 0 < newest_step(workdir) < NUM_STEPS
     commands.run(*arguments(commands, "preempted"))
     jax.tree.map(np.testing.assert_array_equal, final_arrays(workdir), unbroken)
 
@@ -85,15 +87,19 @@ def test_a_workdir_of_another_config_is_refused(commands, trained):
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "flip"])
 def test_the_latent_cache_is_never_trusted_when_damaged(commands, trained, damage):
-    (cached,) = (commands.folder / "cache" / "latents").glob("*.npy")
-    good = np.load(cached)
-    if damage == "delete":
-        cached.unlink()
-    elif damage == "truncate":
-        cached.write_bytes(cached.read_bytes()[:-100])
-    else:
-        content = bytearray(cached.read_bytes())
-        content[len(content) // 2] ^= 1
-        cached.write_bytes(content)
+    """Every entry is damaged; training on the same images makes them again, equal to the bit."""
+    entries = sorted((commands.folder / "cache" / "latents").glob("*.npy"))
+    good = {path: path.read_bytes() for path in entries}
+    for path, content in good.items():
+        if damage == "delete":
+            path.unlink()
+        elif damage == "truncate":
+            path.write_bytes(content[:-100])
+        else:
+            middle = len(content) // 2
+            path.write_bytes(
+                content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            )
     commands.train("train.num_steps=1", workdir=f"cache_{damage}")
-    np.testing.assert_array_equal(np.load(cached), good)
+    made_again = [path for path in entries if path.is_file() and path.read_bytes() == good[path]]
+    assert len(made_again) >= 2  # what was trained on, and what was held out

@@ -125,12 +125,7 @@ def draw_bmad(root):
         ("bmad_brain", draw_bmad, {"Brain"}),
     ],
 )
-def test_trains_and_evaluates_in_small(
-    commands, tmp_path, monkeypatch, name, draw_data, categories
-):
-    # The three compile the same programs.
-    compiled = str(commands.folder / "compiled")
-    monkeypatch.setitem(commands.environment, "JAX_COMPILATION_CACHE_DIR", compiled)
+def test_trains_and_evaluates_in_small(commands, tmp_path, name, draw_data, categories):
     root = tmp_path / "Brain"
     draw_data(root)
     config = str(CONFIGS / f"{name}.py")

@@ -24,15 +24,6 @@ def arguments(workdir):
     return ["train_vae", "--config", config, "--workdir", workdir, "--set", *VAE]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(commands):
-    """Most of the time goes into compiling the same functions in every process."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = str(commands.folder / "compiled")
-        patch.setitem(commands.environment, "JAX_COMPILATION_CACHE_DIR", folder)
-        yield
-
-
 @pytest.fixture(scope="module")
 def first_stage(commands):
     """The workdir of an unbroken run, and what it printed."""
