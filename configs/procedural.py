@@ -3,7 +3,7 @@
     python -m invad_jax.train --config configs/procedural.py
     python -m invad_jax.eval --config configs/procedural.py
 
-Result: not run.
+Result: none to speak of; the features are untrained.
 """
 
 from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, TrainConfig

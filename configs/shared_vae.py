@@ -4,9 +4,9 @@
     python -m invad_jax.train --config configs/shared_vae_unet.py
     python -m invad_jax.eval --config configs/shared_vae_unet.py
 
-About 12 minutes on two cores.
+About 12 minutes on two free cores.
 The data is the optional test data: `../shared/data`, or `$INVAD_SHARED/data`.
-Result: not run.
+Result: see docs/results.md.
 """
 
 import os

@@ -6,7 +6,7 @@
 
 The first line makes `runs/shared_vae`, which the others read. About 8 minutes more on two cores.
 The data is the optional test data: `../shared/data`, or `$INVAD_SHARED/data`.
-Result: not run.
+Result: see docs/results.md.
 """
 
 import os

@@ -28,7 +28,7 @@ NAMES = [name for name in ENCODERS if name != "vae"]  # whose sizes are those of
 COLUMNS = (
     "`encoder.name`", "weights", "licence", "input", "latent", "M parameters", "GFLOP", "images/s"
 )  # fmt: skip
-BATCH_SIZE = 8
+BATCH_SIZE = 4
 
 
 def main(timed: list[str]) -> None:
@@ -76,7 +76,7 @@ def origin(name: str) -> tuple[str, str]:
     return f"[{source.file}]({source.url})", source.licence
 
 
-def images_per_second(encoder: Encoder, size: int, seconds: float = 5.0) -> float:
+def images_per_second(encoder: Encoder, size: int, seconds: float = 2.0) -> float:
     """Of the compiled encoder alone, its input on the device; median, the first call left out."""
     image = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, size, size, 3), np.uint8)
     apply = jax.jit(encoder.apply)
