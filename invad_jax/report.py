@@ -58,17 +58,17 @@ def write_metrics_csv(path: str | Path, fusion: Mapping[str, Any]) -> None:
         for kind, table in fusion.items()
         for category, values in _table_rows(table)
     ]
-    _write_csv(path, columns, rows)
+    write_csv(path, columns, rows)
 
 
 def write_scores_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes `scores.csv`, a row (keyed by `SCORE_COLUMNS`) for each test image."""
-    _write_csv(path, SCORE_COLUMNS, rows)
+    write_csv(path, SCORE_COLUMNS, rows)
 
 
 def write_predictions_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes `predictions.csv`, a row (keyed by `PREDICTION_COLUMNS`) for each image."""
-    _write_csv(path, PREDICTION_COLUMNS, rows)
+    write_csv(path, PREDICTION_COLUMNS, rows)
 
 
 def format_table(table: Mapping[str, Any]) -> str:
@@ -109,8 +109,8 @@ def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([cells[0].ljust(widths[0]), *numbers])
 
 
-def _write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """None becomes an empty cell; a float keeps every digit that it needs to be read back equal."""
+def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes `columns` of each row; None is an empty cell, and a float is read back equal."""
     # surrogateescape: the name of an image need not be valid Unicode, and is kept byte for byte
     with (
         files.replaced(path) as temporary,

@@ -5,7 +5,6 @@ Values are in [0, 1] in the CSV, and in percent in the table and the plot.
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from invad_jax import files
+from invad_jax import files, report
 from invad_jax.report import COUNTS, METRICS
 from invad_jax.sweep_grid import Cell
 
@@ -84,7 +83,8 @@ def write(
       command: that makes them again.
     """
     table = [row for c, r in zip(cells, results, strict=True) for row in rows(names, c, r)]
-    write_csv(stem.with_name(f"{stem.name}.csv"), names, table)
+    columns = (*names, "seed", "run", "nfe", "fusion", "category", *COUNTS, *METRICS)
+    report.write_csv(stem.with_name(f"{stem.name}.csv"), columns, table)
     seen = {
         "Seed": [cell.seed for cell in cells],
         "Category": [row["category"] for row in table if row["category"] != "mean"],
@@ -95,18 +95,6 @@ def write(
     page = markdown(names, table, f"Command: `{command}`\n\n{facts}")
     files.write_text(stem.with_name(f"{stem.name}.md"), page)
     write_plot(stem.with_name(f"{stem.name}.png"), names, table)
-
-
-def write_csv(path: Path, names: Sequence[str], rows: Sequence[Row]) -> None:
-    """A line for each row; None is an empty cell, and a float keeps every digit."""
-    columns = (*names, "seed", "run", "nfe", "fusion", "category", *COUNTS, *METRICS)
-    with (
-        files.replaced(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-    ):
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([row[column] for column in columns] for row in rows)
 
 
 def markdown(names: Sequence[str], rows: Sequence[Row], header: str) -> str:
