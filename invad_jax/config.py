@@ -29,6 +29,11 @@ def _free(default: Any) -> Any:
     return field(default=default, metadata={"free": True})
 
 
+def _free_when_trained(default: Any) -> Any:
+    """A field that may differ when a workdir is read, but not when its training goes on."""
+    return field(default=default, metadata={"free": True, "training": True})
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which images. See `data/layouts.py` for what each layout expects on disk."""
@@ -91,7 +96,7 @@ class DenoiserConfig:
     """Downsampling factors at which attention is applied (unet)."""
     head_channels: int = 64
     """Channels of one attention head (unet)."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = _free_when_trained("float32")
     """Type of the activations; parameters and normalisations stay float32."""
     remat: bool = _free(False)
     """Recompute each block's activations in the backward pass, to save memory."""
@@ -340,18 +345,20 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def frozen_differences(ours: Config, theirs: Config) -> list[str]:
+def frozen_differences(ours: Config, theirs: Config, training: bool = False) -> list[str]:
     """Options that differ and that a trained workdir does not allow to differ, as readable text.
 
     Everything that decided the trained parameters is frozen; evaluation settings, paths and
-    settings of speed and logging are free.
+    settings of speed and logging are free. To go on with a training bit by bit (`training`), the
+    type of the activations is frozen too.
     """
     differences = []
     for section_name in _types(Config):
         our_section, their_section = getattr(ours, section_name), getattr(theirs, section_name)
         for option in dataclasses.fields(our_section):
             a, b = getattr(our_section, option.name), getattr(their_section, option.name)
-            if a != b and not option.metadata.get("free"):
+            continued = training and option.metadata.get("training")
+            if a != b and (continued or not option.metadata.get("free")):
                 differences.append(f"{section_name}.{option.name} is {a!r}, was {b!r}")
     return differences
 

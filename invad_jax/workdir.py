@@ -59,13 +59,14 @@ class Workdir:
           UserError: it belongs to another config already.
         """
         if self.config.is_file():
-            self.check(config)
+            self.check(config, training=True)
         if write:
             files.write_json(self.config, config_lib.to_dict(config))
 
-    def check(self, config: Config) -> None:
-        """Raises UserError unless `config` agrees in everything that decided the parameters."""
-        differences = config_lib.frozen_differences(config, self.read_config())
+    def check(self, config: Config, training: bool = False) -> None:
+        """Raises UserError unless `config` agrees in everything that decided the parameters, and,
+        to go on `training`, in all that decides the further steps."""
+        differences = config_lib.frozen_differences(config, self.read_config(), training)
         if differences:
             raise UserError(
                 f"{self.path}: was trained with another config: {'; '.join(differences)}; "
@@ -85,6 +86,7 @@ def scoring_key(config: Config, step: int) -> dict[str, Any]:
     return {
         "format": NORMALS_FORMAT,
         "step": step,
+        "dtype": config.denoiser.dtype,
         "inversion": dataclasses.asdict(config.inversion),
         "scoring": dataclasses.asdict(config.scoring),
     }
