@@ -161,6 +161,9 @@ class TrainConfig:
     num_steps: int = 10_000
     batch_size: int = 64
     """Global batch, over all devices and processes."""
+    grad_accumulation: int = _free(1)
+    """Parts that a batch is taken through one after another, to save memory; their gradients are
+    averaged, so the step is that of the whole batch."""
     learning_rate: float = 5e-5
     """Peak, reached after the warm-up."""
     warmup_steps: int = 1_000
@@ -185,11 +188,15 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How devices are laid out. `data` splits the batch; `fsdp` also splits the parameters."""
+    """How devices are laid out. `data` splits the batch; `fsdp` also splits the parameters, their
+    averages and the optimiser's; `tensor` splits the layers of the DiT instead of the batch. One of
+    `data` and `fsdp` may be -1: all the devices that the others leave."""
 
     data: int = _free(-1)
-    """-1: all the devices that `fsdp` leaves."""
     fsdp: int = _free(1)
+    tensor: int = _free(1)
+    """For more devices than images in a batch; must divide `denoiser.num_heads`, and a process's
+    devices."""
 
 
 @dataclass(frozen=True)
@@ -382,7 +389,8 @@ def validate(config: Config) -> None:
         "vae_loss.perceptual_weight": 0,
         "train.num_steps": 1, "train.batch_size": 1, "train.warmup_steps": 0,
         "train.checkpoint_every": 1, "train.keep_checkpoints": 1, "train.log_every": 1,
-        "mesh.fsdp": 1, "inversion.num_steps": 1, "eval.batch_size": 1, "eval.num_examples": 0,
+        "train.grad_accumulation": 1, "mesh.tensor": 1, "inversion.num_steps": 1,
+        "eval.batch_size": 1, "eval.num_examples": 0,
     }  # fmt: skip
     for name, low in at_least.items():
         value = _get(config, name)
