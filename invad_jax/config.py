@@ -38,9 +38,10 @@ def _free_when_trained(default: Any) -> Any:
 class DataConfig:
     """Which images. See `data/layouts.py` for what each layout expects on disk."""
 
-    name: str = "folder"
-    """Layout: `mvtec` (MVTec AD, MPDD), `visa`, `bmad`, `folder`, `csv`; or a sample set that needs
-    no root: `hazelnut`, `procedural`."""
+    name: str = _free("folder")
+    """Layout: `mvtec` (MVTec AD, MPDD), `visa`, `bmad`, `folder`, `csv`; `tfds`, any of them as
+    records (`build_dataset.py`); or a sample set that needs no root: `hazelnut`, `procedural`. What
+    was read is compared by content, so the layout may change."""
     root: str = _free("")
     """Folder (or CSV/JSONL file) that holds the data set; relative to the current folder."""
     categories: tuple[str, ...] = ("all",)
@@ -78,7 +79,8 @@ class EncoderConfig:
 class DenoiserConfig:
     """The network that predicts the noise; the default sizes are the paper's."""
 
-    name: Literal["dit", "unet", "mlp"] = "dit"
+    name: Literal["dit", "unet", "mlp", "dit_diffusers"] = "dit"
+    """`dit_diffusers` is the DiT of that library, with a timestep embedding in each block."""
     width: int = 2048
     depth: int = 16
     """Blocks (dit, mlp)."""
@@ -95,7 +97,24 @@ class DenoiserConfig:
     attention_downsamplings: tuple[int, ...] = (2, 4, 8)
     """Downsampling factors at which attention is applied (unet)."""
     head_channels: int = 64
-    """Channels of one attention head (unet)."""
+    """Channels of one attention head, 0 for one head of all channels (unet)."""
+    middle_attention: bool = True
+    """Attention between the way down and the way up (unet)."""
+    resample: Literal["conv", "conv_end", "res"] = "conv"
+    """How the grid is halved (unet): by a convolution padded on all sides, or at the ends only (Ho
+    et al. 2020), or, as it is doubled then too, within residual blocks (`resblock_updown` of
+    Dhariwal & Nichol 2021)."""
+    norm_groups: int = 32
+    """Groups of the normalisations, where that divides the channels (unet)."""
+    norm_eps: float = 1e-5
+    """Epsilon of the normalisations (unet), or of the second one of a block (dit_diffusers)."""
+    time_frequency_shift: int = 0
+    """1 lets the lowest timestep frequency be 1 / 10000 as in Ho et al. (unet)."""
+    time_scale_shift: bool = False
+    """The timestep also scales, after the normalisation, instead of being added before it (unet;
+    Nichol & Dhariwal 2021)."""
+    center_input: bool = False
+    """Map an input of 0..1 to -1..1 (unet)."""
     dtype: Literal["float32", "bfloat16"] = _free_when_trained("float32")
     """Type of the activations; parameters and normalisations stay float32."""
     remat: bool = _free(False)
@@ -107,11 +126,16 @@ class DiffusionConfig:
     """The forward process (`diffusion/schedule.py`), and what the network says of it."""
 
     num_timesteps: int = 1000
-    schedule: Literal["linear", "scaled_linear", "cosine"] = "linear"
+    schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "given"] = "linear"
     """Family of the betas; `linear` is the published one (Ho et al. 2020)."""
     beta_start: float = 1e-4
-    """First beta; `cosine` has no use for it, nor for the last."""
+    """First beta; `cosine` and `given` have no use for it, nor for the last."""
     beta_end: float = 2e-2
+    betas: tuple[float, ...] = ()
+    """All of them, num_timesteps, where schedule is `given`; they are part of the config, so that
+    a workdir needs no other file."""
+    zero_terminal_snr: bool = False
+    """Rescale the levels so that the last one is all noise (Lin et al. 2024)."""
     prediction: Literal["eps", "v", "sample"] = "eps"
     """What the network's output is (`diffusion/parameterization.py`); training always compares the
     eps that follows from it."""
@@ -366,8 +390,14 @@ def frozen_differences(ours: Config, theirs: Config, training: bool = False) -> 
             a, b = getattr(our_section, option.name), getattr(their_section, option.name)
             continued = training and option.metadata.get("training")
             if a != b and (continued or not option.metadata.get("free")):
-                differences.append(f"{section_name}.{option.name} is {a!r}, was {b!r}")
+                name = f"{section_name}.{option.name}"
+                differences.append(f"{name} is {_short(a)}, was {_short(b)}")
     return differences
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def option_names() -> list[str]:
@@ -384,7 +414,8 @@ def validate(config: Config) -> None:
     at_least = {
         "data.image_size": 16, "data.num_workers": 0, "encoder.pool": 1, "denoiser.width": 1,
         "denoiser.depth": 1, "denoiser.num_heads": 1, "denoiser.patch_size": 1,
-        "denoiser.num_res_blocks": 1, "denoiser.head_channels": 1, "diffusion.num_timesteps": 2,
+        "denoiser.num_res_blocks": 1, "denoiser.head_channels": 0, "denoiser.norm_groups": 1,
+        "denoiser.norm_eps": 0, "denoiser.time_frequency_shift": 0, "diffusion.num_timesteps": 2,
         "vae.width": 1, "vae.num_res_blocks": 1, "vae.latent_channels": 1, "vae_loss.kl_weight": 0,
         "vae_loss.perceptual_weight": 0,
         "train.num_steps": 1, "train.batch_size": 1, "train.warmup_steps": 0,
@@ -402,7 +433,8 @@ def validate(config: Config) -> None:
     within = {
         "data.holdout_fraction": (0.0, 0.9), "inversion.final_alpha_bar": (0.0, 1.0),
         "inversion.noise_ratio": (0.0, 1.0), "calibration.false_positive_rate": (0.0, 1.0),
-        "train.ema_decay": (0.0, 1.0),
+        "train.ema_decay": (0.0, 1.0), "diffusion.beta_start": (0.0, 1.0),
+        "diffusion.beta_end": (0.0, 1.0),
     }  # fmt: skip
     for name, (lower, upper) in within.items():
         if not lower <= _get(config, name) <= upper:
@@ -414,12 +446,26 @@ def validate(config: Config) -> None:
             f"inversion.num_steps={config.inversion.num_steps}: must be at most "
             f"diffusion.num_timesteps={config.diffusion.num_timesteps}"
         )
+    _validate_betas(config.diffusion)
     if config.inversion.noise_ratio == 0:
         raise UserError("inversion.noise_ratio=0: must be above 0, or nothing is perturbed")
     if min(config.vae.multipliers, default=0) < 1:
         raise UserError(f"vae.multipliers={config.vae.multipliers}: needs positive multipliers")
     if not config.data.categories:
         raise UserError("data.categories: empty; name some, or `all`")
+
+
+def _validate_betas(diffusion: DiffusionConfig) -> None:
+    betas = diffusion.betas
+    expected = diffusion.num_timesteps if diffusion.schedule == "given" else 0
+    if len(betas) != expected:
+        raise UserError(
+            f"diffusion.betas: {len(betas)} of them, and diffusion.schedule={diffusion.schedule} "
+            f"with diffusion.num_timesteps={diffusion.num_timesteps} takes {expected}"
+        )
+    odd = [beta for beta in betas if not 0 < beta <= 1]
+    if odd:
+        raise UserError(f"diffusion.betas: {odd[0]!r}: must lie between 0 and 1")
 
 
 def _get(config: Config, name: str) -> Any:

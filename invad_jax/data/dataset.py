@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from invad_jax.data.records import recorded_hash
 from invad_jax.errors import UserError
 
 NORMAL_NAMES = ("good", "ok", "normal")
@@ -81,11 +82,14 @@ def hold_out(
 
 
 def content_hash(path: str | Path) -> str:
-    """SHA-256 of a file, hex.
+    """SHA-256 of a file, hex; of one in a prepared data set, as it was when it was prepared.
 
     Raises:
       UserError: it cannot be read.
     """
+    recorded = recorded_hash(path)
+    if recorded is not None:
+        return recorded
     try:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from invad_jax.config import DataConfig
+from invad_jax.data import records
 from invad_jax.data.dataset import (
     Categories,
     Dataset,
@@ -88,6 +89,29 @@ def _folder(root: str) -> Categories:
     return _single(folder, _unsplit_dataset)
 
 
+def _prepared(root: str) -> Categories:
+    """What `build_dataset` wrote: the samples of another layout, in its order, as records."""
+    root = str(Path(root).expanduser()) if root else ""
+    rows = records.listing(root)
+    names = dict.fromkeys(row["category"] for split in rows.values() for row in split)
+    return {name: partial(_prepared_dataset, root, name) for name in names}
+
+
+def _prepared_dataset(root: str, category: str) -> Dataset:
+    def samples(split: str) -> tuple[Sample, ...]:
+        path_of = partial(records.path_of, root, split)
+        return tuple(
+            Sample(
+                path_of(row["path"]), category, row["defect"], row["label"],
+                path_of(row["mask"]) if row["mask"] else None,
+            )
+            for row in records.listing(root).get(split, [])
+            if row["category"] == category
+        )  # fmt: skip
+
+    return Dataset(samples("train"), samples("test"))
+
+
 def _fetched(fetch: Callable[[], Path], root: str) -> Categories:
     """A sample set that fetches itself."""
     if root:
@@ -104,6 +128,7 @@ LAYOUTS: dict[str, Callable[[str], Categories]] = {
     "csv": table_categories,
     "visa": visa_categories,
     "bmad": _bmad,
+    "tfds": _prepared,
     "hazelnut": partial(_fetched, hazelnut_root),
     "procedural": partial(_fetched, procedural_root),
 }

@@ -1,5 +1,7 @@
 """One image file -> one uint8 square; one mask file -> one boolean square.
 
+A path may also be that of a file in a prepared data set (`records.py`).
+
 Read next: `pipeline.py`, which turns many of these into batches.
 """
 
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from invad_jax.data.records import open_binary
 from invad_jax.errors import UserError
 
 EXTENSIONS = (
@@ -102,7 +105,7 @@ def _opened(path: str | Path, kind: str) -> Iterator[Image.Image]:
     """An upright image, decoded on first use; errors of the block are those of the file."""
     try:
         # a stream, since PIL maps an uncompressed TIFF given by name and then garbles a turned one
-        with open(path, "rb") as stream, Image.open(stream) as image:
+        with open_binary(path) as stream, Image.open(stream) as image:
             if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 ImageOps.exif_transpose(image, in_place=True)
             yield image

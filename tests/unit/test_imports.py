@@ -25,6 +25,7 @@ HOST = {
     "tensor_files",
 }
 MAINS = {
+    "build_dataset",
     "train",
     "train_vae",
     "eval",

@@ -8,38 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invad_jax.config import DataConfig
 from invad_jax.data.layouts import (
     Dataset,
     Sample,
     content_hash,
     fingerprint,
     hold_out,
-    load_dataset,
 )
 from invad_jax.errors import UserError
-
-
-def make(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    return root
-
-
-def load(name, root, *categories):
-    return load_dataset(
-        DataConfig(name=name, root=str(root) if root else "", categories=categories or ("all",))
-    )
-
-
-def refusal(name, root, *categories):
-    with pytest.raises(UserError) as error:
-        load(name, root, *categories)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
+from tests.unit.layout_trees import load, make, refusal
 
 
 def numbered(folder, count, extension="png"):

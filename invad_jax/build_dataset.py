@@ -1,0 +1,78 @@
+"""Writes a data set as ArrayRecord, to be read at scale by `data.name=tfds`.
+
+    python -m invad_jax.build_dataset --layout visa --root /data/VisA --out /data/records
+    python -m invad_jax.train --config configs/X.py --set data.name=tfds data.root=/data/records
+
+A few large files take the place of many small ones. Every image and mask is kept as it is, byte by
+byte, so that training and evaluation give the same numbers from either. Needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from invad_jax import cli as cli_lib
+from invad_jax import files
+from invad_jax.data import layouts, records
+from invad_jax.data.tfds_builders import BENCHMARKS, SAMPLE_SETS, AnomalyImages
+from invad_jax.errors import UserError
+
+LAYOUTS = sorted({*layouts.LAYOUTS, *BENCHMARKS} - {"tfds"})
+
+
+def main(args: argparse.Namespace) -> None:
+    """From a layout on disk to a folder of records."""
+    build(args.layout, args.root, Path(args.out), args.categories.split(","))
+    counts = {split: len(rows) for split, rows in records.listing(args.out).items()}
+    print(
+        f"{args.out}: {counts.get('train', 0)} images to train on, {counts.get('test', 0)} to "
+        f"test; use it with --set data.name=tfds data.root={args.out}",
+        file=sys.stderr,
+    )
+
+
+def build(layout: str, root: str, out: Path, categories: Sequence[str] = ("all",)) -> None:
+    """Writes the records, all of them or none.
+
+    Args:
+      layout: a `data.name`, or the name of a benchmark.
+      root: `data.root`.
+      out: a new or an empty folder.
+      categories: which of them; `all` takes every one that is found.
+
+    Raises:
+      UserError: an unknown layout, a data set that is not there or wrong, or `out` is not empty.
+    """
+    if layout not in LAYOUTS:
+        near = difflib.get_close_matches(layout, LAYOUTS, n=3, cutoff=0.5) or LAYOUTS
+        raise UserError(f"--layout {layout}: unknown; there is {', '.join(near)}")
+    if not root and layout not in SAMPLE_SETS:
+        raise UserError("--root: give the folder (or the table) of the data set")
+    make_builder = BENCHMARKS.get(layout, partial(AnomalyImages, layout=layout))
+    with files.new_folder(out) as temporary:
+        work = temporary / "tfds"
+        builder = make_builder(root=root, categories=categories, data_dir=work)
+        builder.download_and_prepare(download_dir=work / "downloads")
+        for path in Path(builder.data_dir).iterdir():
+            path.rename(temporary / path.name)
+        shutil.rmtree(work)
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = cli_lib.Parser(__doc__)
+    parser.add_argument("--layout", required=True, help=", ".join(LAYOUTS))
+    parser.add_argument("--root", default="", metavar="DIR", help="data.root: the data set on disk")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    parser.add_argument("--categories", default="all", metavar="A,B", help="default: all")
+    return cli_lib.run(main, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())
