@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from invad_jax import files
 from invad_jax.errors import UserError
 
 
@@ -33,10 +34,16 @@ def run(
     """Parses `argv` (None: the process's own) and runs `main`.
 
     Returns:
-      The exit status: what `main` returns (None is 0), or 2 and one line for a `UserError`.
+      The exit status: what `main` returns (None is 0), or 2 and one line for a `UserError` and for
+      a disk that is full, broken or not ours.
     """
     try:
         return main(parser.parse_args(argv)) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in files.DISK_ERRORS:
+            raise
+        print(f"error: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
         return 2

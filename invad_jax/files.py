@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from invad_jax.errors import UserError
+
+DISK_ERRORS = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+)
+"""What a full, broken or forbidden disk answers: the user's to mend, no fault of the program."""
 
 
 @contextmanager
@@ -39,6 +46,10 @@ def replaced(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -89,6 +100,23 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def digests(folder: str | Path, skip: Sequence[str] = ()) -> dict[str, str]:
+    """SHA-256 of every file below a folder: relative path -> hexadecimal digest.
+
+    Args:
+      folder: read recursively.
+      skip: names of files to leave out.
+    """
+    root, found = Path(folder), {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        if path.name not in skip:
+            with path.open("rb") as stream:
+                found[path.relative_to(root).as_posix()] = hashlib.file_digest(
+                    stream, "sha256"
+                ).hexdigest()
+    return found
 
 
 def _umask() -> int:

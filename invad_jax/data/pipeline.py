@@ -86,12 +86,11 @@ def latent_batches(
     Returns:
       Iterator over `{"latent": (b, h, w, C) float32}`, b = batch_size / process_count.
     """
-    rows = _endless(latents, seed, process_index, process_count)
+    batches = _endless(len(latents), seed, batch_size, process_index, process_count)
     return iter(
-        rows.map(lambda latent: {"latent": np.asarray(latent, np.float32)})
-        .batch(_local_batch_size(batch_size, process_count), drop_remainder=True)
+        batches.map(lambda ids: {"latent": np.stack([latents[i] for i in ids], dtype=np.float32)})
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-    )
+    )  # fmt: skip
 
 
 def training_image_batches(
@@ -116,20 +115,27 @@ def training_image_batches(
       Iterator over `{"image": (b, S, S, 3) uint8}`, b = batch_size / process_count; raises
       UserError when it comes to an image that cannot be read.
     """
-    rows = _endless(_Images(paths, image_size), seed, process_index, process_count)
+    images = _Images(paths, image_size)
+    batches = _endless(len(images), seed, batch_size, process_index, process_count)
     return iter(
-        rows.map(lambda image: {"image": image})
-        .batch(_local_batch_size(batch_size, process_count), drop_remainder=True)
+        batches.map(lambda ids: {"image": np.stack([images[i] for i in ids])})
         .to_iter_dataset(grain.ReadOptions(_THREADS, prefetch_buffer_size=_THREADS))
-    )
+    )  # fmt: skip
 
 
 def _endless(
-    source: Any, seed: int, process_index: int, process_count: int
-) -> grain.MapDataset[Any]:
-    """This process's share of endless epochs: without end, cutting into batches drops nothing."""
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle()
-    return dataset.repeat()[process_index::process_count]
+    count: int, seed: int, batch_size: int, process_index: int, process_count: int
+) -> grain.MapDataset[np.ndarray]:
+    """Batches of this process's ids: without end, cutting epochs into batches drops nothing.
+
+    A process has consecutive rows of each global batch, as its devices have: row for row, and so
+    noise for noise, the processes together train on what one would.
+    """
+    local = _local_batch_size(batch_size, process_count)
+    rows = slice(process_index * local, (process_index + 1) * local)
+    ids = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+    batches = ids.batch(batch_size, drop_remainder=True)
+    return batches.map(lambda batch: batch[rows])
 
 
 class _Images:
