@@ -60,10 +60,10 @@ def calibrated(
 def _learn(model: Model, folder: Path, normals: Normals) -> None:
     """Fits the prior on the images of the training, scores those held out, and keeps both."""
     trained_on, held_out = normals
-    latents = encode_samples(trained_on, model.encoder, model.config, model.mesh)
+    latents = np.asarray(encode_samples(trained_on, model.encoder, model.config, model.mesh))
     scored = latents
     if held_out:
-        scored = encode_samples(held_out, model.encoder, model.config, model.mesh)
+        scored = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
     if uses_prior(model.config):
         x_T = _invert(model, latents)
         fitted = prior.fit(x_T, _invert(model, scored) if held_out else None)

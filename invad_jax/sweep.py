@@ -141,7 +141,7 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     """What `eval` measures, and each term of the score alone; nothing is drawn or timed."""
     model, calibration = calibrated(model, workdir, data.normals)
     latents = encode_samples(data.test, model.encoder, model.config, model.mesh)
-    scores = model.score_latents(latents)
+    scores = model.score_latents(np.asarray(latents))
     nll, map_range = (np.asarray(term, np.float64) for term in (scores.nll, scores.map_range))
     categories = [sample.category for sample in data.test]
     image_score = {

@@ -25,6 +25,7 @@ from invad_jax.detector import LatentStats
 from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.encoding import encode_samples
 from invad_jax.inference import load_model
+from invad_jax.latent_cache import Latents
 from invad_jax.normals import calibrated
 from invad_jax.runtime import log
 from invad_jax.sharding import check_batch, make_mesh
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     log.info("next: python -m invad_jax.eval --workdir %s", workdir.path)
 
 
-def latent_stats(latents: np.ndarray, kind: str) -> LatentStats:
+def latent_stats(latents: Latents | np.ndarray, kind: str) -> LatentStats:
     """Mean and standard deviation of each channel, or 0 and 1 for `none`.
 
     Args:
@@ -84,7 +85,7 @@ def train_denoiser(
     config: Config,
     workdir: Workdir,
     encoder: Encoder,
-    latents: np.ndarray,
+    latents: Latents,
     dataset_fingerprint: str,
     mesh: Mesh,
 ) -> None:

@@ -6,7 +6,7 @@ Both split a global batch over processes, so that all processes together see wha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -20,6 +20,14 @@ _THREADS = 8
 
 _KEPT_BYTES = 4 * 2**30
 """Decoded training images that a process keeps; what is beyond is decoded in every epoch."""
+
+
+class Rows(Protocol):
+    """What is read at random, row by row: an array, or `latent_cache.Latents`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> np.ndarray: ...
 
 
 def image_batches(
@@ -68,7 +76,7 @@ def image_batches(
 
 
 def latent_batches(
-    latents: np.ndarray, seed: int, batch_size: int, process_index: int = 0, process_count: int = 1
+    latents: Rows, seed: int, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> grain.DatasetIterator:
     """Draws latents endlessly; every epoch is a new permutation of all of them.
 
@@ -77,7 +85,7 @@ def latent_batches(
     one process would, and the state of the iterator is its position, for an exact resume.
 
     Args:
-      latents: (N, h, w, C), any float type; may be memory-mapped.
+      latents: N of (h, w, C), any float type; they may lie on disk, read at random.
       seed: of the permutations.
       batch_size: global, over all processes; a multiple of `process_count`.
       process_index: of this process.

@@ -101,7 +101,7 @@ def listing(root: str) -> dict[str, list[Row]]:
       UserError: it is not one.
     """
     folder = Path(root)
-    if not folder.is_dir():
+    if not root or not folder.is_dir():
         raise UserError(f"data.root={root}: no such folder")
     if not (folder / "dataset_info.json").is_file():
         raise UserError(

@@ -87,19 +87,19 @@ def test_a_workdir_of_another_config_is_refused(commands, trained):
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "flip"])
 def test_the_latent_cache_is_never_trusted_when_damaged(commands, trained, damage):
-    """Every entry is damaged; training on the same images makes them again, equal to the bit."""
-    entries = sorted((commands.folder / "cache" / "latents").glob("*.npy"))
-    good = {path: path.read_bytes() for path in entries}
+    """Every shard is damaged; training on the same images makes them again, equal to the bit."""
+    shards = sorted((commands.folder / "cache" / "latents").rglob("*.array_record"))
+    good = {path: path.read_bytes() for path in shards}
     for path, content in good.items():
         if damage == "delete":
             path.unlink()
         elif damage == "truncate":
             path.write_bytes(content[:-100])
         else:
-            middle = len(content) // 2
+            middle = len(content) // 2  # among the latents, which fill all but the ends
             path.write_bytes(
                 content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
             )
     commands.train("train.num_steps=1", workdir=f"cache_{damage}")
-    made_again = [path for path in entries if path.is_file() and path.read_bytes() == good[path]]
+    made_again = [path for path in shards if path.is_file() and path.read_bytes() == good[path]]
     assert len(made_again) >= 2  # what was trained on, and what was held out

@@ -1,0 +1,90 @@
+"""Training and evaluation from records: what they give from the folder, to the last bit."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from tests.e2e.conftest import PROJECT, TINY
+
+
+@pytest.fixture(scope="module")
+def from_records(commands, trained):
+    """The options that read the procedural set, as `trained` did, from records."""
+    commands.run("build_dataset", "--layout", "procedural", "--out", "records")
+    return "data.name=tfds", f"data.root={commands.folder / 'records'}"
+
+
+@pytest.fixture(scope="module")
+def expected(commands, trained):
+    """What `eval` gives from the folder."""
+    commands.run("eval", "--workdir", "run", "--out", "from_folder")
+    return results(commands.folder / "from_folder")
+
+
+def results(folder):
+    """All metrics, and the scores of all images without the beginning of their paths."""
+    with (folder / "scores.csv").open(newline="") as stream:
+        rows = [
+            row | {"path": row["path"].rpartition("/test/")[2]} for row in csv.DictReader(stream)
+        ]
+    assert len(rows) == 50
+    return json.loads((folder / "metrics.json").read_text())["fusion"], rows
+
+
+def test_a_trained_model_is_evaluated_from_either(commands, from_records, expected):
+    commands.run("eval", "--workdir", "run", "--out", "from_records", "--set", *from_records)
+    assert results(commands.folder / "from_records") == expected
+
+
+def test_a_model_trained_from_records_is_the_same(commands, from_records, expected):
+    shards = sorted((commands.folder / "cache" / "latents").rglob("*.array_record"))
+    written = [shard.stat().st_mtime_ns for shard in shards]
+    commands.train(*from_records, workdir="of_records")
+    # The cache is found by the content of the images, so no image had to be encoded again.
+    assert sorted((commands.folder / "cache" / "latents").rglob("*.array_record")) == shards
+    assert [shard.stat().st_mtime_ns for shard in shards] == written
+    commands.run("eval", "--workdir", "of_records", "--save-maps")
+    out = commands.folder / "of_records" / "eval"
+    assert results(out) == expected
+    maps = {path.relative_to(out / "maps").as_posix() for path in out.rglob("*.npy")}
+    assert len(maps) == 50
+    assert "disc/chip/000.npy" in maps
+
+
+def test_training_goes_on_from_the_other(commands, trained, from_records):
+    """The checkpoint remembers what the images were, not where they lay."""
+    shutil.copytree(trained, commands.folder / "moved")
+    done = commands.train(*from_records, workdir="moved")
+    assert "resumed at step 12" in done.stderr
+
+
+def test_damaged_records_are_one_line_and_status_2(commands, from_records):
+    records = commands.folder / "records"
+    (shard,) = records.glob("*test.array_record*")
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    try:
+        done = commands.run(
+            "eval", "--workdir", "run", "--out", "damaged", "--set", *from_records, status=2
+        )
+    finally:
+        shard.write_bytes(content)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: {records}/test.array_record/disc/test/")
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_no_prepared_data_set_is_refused(commands, tmp_path):
+    config = str(PROJECT / "configs" / "procedural.py")
+    done = commands.run(
+        "train", "--config", config, "--workdir", "never", "--set", *TINY, "data.name=tfds",
+        f"data.root={tmp_path}", status=2,
+    )  # fmt: skip
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith(f"error: data.root={tmp_path}: not a prepared data set")
+    )
+    assert not (commands.folder / "never").exists()
