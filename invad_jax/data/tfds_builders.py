@@ -133,7 +133,11 @@ class AnomalyImages(tfds.core.GeneratorBasedBuilder):
     ) -> list[tfds.core.SplitInfo]:
         """Writes record after record; TFDS would keep a split in memory, or need TensorFlow."""
         shard_config = download_config.get_shard_config()
-        return [self._write(part, shard_config) for part in self._parts(dl_manager)]
+        most = download_config.max_examples_per_split
+        return [
+            self._write(part._replace(samples=part.samples[:most]), shard_config)
+            for part in self._parts(dl_manager)
+        ]
 
     def _write(self, part: _Part, shard_config: Any) -> tfds.core.SplitInfo:
         count, num_bytes = len(part.samples), sum(map(_size, part.samples))
