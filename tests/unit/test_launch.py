@@ -186,6 +186,7 @@ case $verb in
     echo '{{"train": {{"num_steps": {LAST_STEP}}}}}' >"$SHARED/config.json" ;;
   exit) exit "$number" ;;
   hang) exec sleep 20 ;;
+  wait) echo up >"$FAKE/up"; until [ -e "$FAKE/go" ]; do sleep 0.02; done ;;
   hang_until_term) trap 'kill $!; exit 0' TERM; sleep 0.2; echo up >"$FAKE/up"; sleep 20 & wait ;;
 esac
 """
@@ -368,22 +369,22 @@ def test_pod_gives_up_without_progress_and_deletes(cloud: dict[str, str]):
 
 def test_run_watches_what_already_runs(cloud: dict[str, str]):
     """The launcher was interrupted: the run goes on, and is not started a second time."""
-    command = ["run", "eval", "--workdir", cloud["SHARED"]]
-    attempts(cloud, "hang")
-    (Path(cloud["FAKE"]) / "lives").write_text("ACTIVE\n")
-    launcher = subprocess.Popen(
-        [LAUNCH / "tpu_pod.sh", *command], env={**os.environ, **cloud}, cwd=PROJECT
-    )
-    wait_for(lambda: len(starts(cloud)) == 2 and Path(cloud["FAKE"], "worker1/run.pid").exists())
-    launcher.kill()
-    launcher.wait()
-    group = int(Path(cloud["FAKE"], "worker0/run.pid").read_text())
-    assert os.getpgid(group) == group
-    Path(cloud["FAKE"], "worker0/run.status").write_text("0\n")  # what the run would leave
-    os.killpg(group, 9)
-    done = pod(cloud, [], *command)
-    assert done.returncode == 0, done.stderr
-    assert "eval is finished" in done.stderr
+    folder = Path(cloud["FAKE"])
+    (folder / "lives").write_text("ACTIVE\n")
+    attempts(cloud, "wait", "exit 1")
+    command = [LAUNCH / "tpu_pod.sh", "run", "eval", "--workdir", cloud["SHARED"]]
+    environment = {**os.environ, **cloud}
+    with subprocess.Popen(command, env=environment) as launcher:
+        wait_for((folder / "up").exists)
+        launcher.kill()
+    seen = len(read(cloud, "verbs"))
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as launcher:
+        wait_for(lambda: len(read(cloud, "verbs")) > seen + 4)  # it has looked
+        (folder / "go").touch()
+        _, log = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, log
+    assert "eval is finished" in log
+    assert len(starts(cloud)) == 2  # once on each worker
 
 
 def test_usage_names_the_commands():
