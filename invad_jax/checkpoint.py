@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +35,8 @@ from invad_jax.errors import UserError
 from invad_jax.train_step import TrainState
 
 log = logging.getLogger("invad_jax")
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs several lines a save
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+"""Orbax logs several lines a save, and a traceback of every error that it also raises."""
 
 ITEMS = ("model", "optimizer", "data", "meta")
 MODEL_ITEMS = ("model", "meta")
@@ -101,6 +105,7 @@ class Checkpoints:
         Raises:
           UserError: this step, or the one that was being written, did not reach the disk.
         """
+        self._require_space(state)
         model, optimizer = _split(state)
         self._save(
             step,
@@ -170,6 +175,16 @@ class Checkpoints:
             self._saving = step
             self._manager.save(step, args=ocp.args.Composite(**items))
 
+    def _require_space(self, state: TrainState) -> None:
+        """Says that a disk is full before orbax does, which takes it pages."""
+        free = shutil.disk_usage(self.directory).free
+        need = sum(leaf.nbytes for leaf in jax.tree.leaves(state))  # a little more than is written
+        if free < need:
+            raise UserError(
+                f"{self.directory}: no space left for a checkpoint: needs {need / 1e6:.1f} MB, has "
+                f"{free / 1e6:.1f} MB; the steps already there are kept"
+            )
+
     def _restore(self, **items: Any) -> Any:
         step = self._require_step()
         try:
@@ -177,7 +192,7 @@ class Checkpoints:
         except Exception as error:  # orbax and tensorstore raise whatever they like
             raise UserError(
                 f"{self.directory / str(step)}: cannot be restored, damaged or of another config: "
-                f"{_first_line(error)}"
+                f"{_reason(error)}"
             ) from error
 
     def _data_position(self, step: int) -> dict[str, Any]:
@@ -222,7 +237,7 @@ class Checkpoints:
         except Exception as error:  # orbax and tensorstore raise whatever they like
             self._broken = True
             raise UserError(
-                f"{self.directory}: cannot be written: {_first_line(error)}; "
+                f"{self.directory}: cannot be written: {_reason(error)}; "
                 "the steps already there are kept"
             ) from error
 
@@ -249,9 +264,13 @@ def _fault(folder: Path, items: tuple[str, ...]) -> str | None:
     return None
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """One line: what the operating system said, if that was it, or how the message begins."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return os.strerror(int(code[1]))
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:

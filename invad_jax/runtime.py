@@ -171,7 +171,7 @@ class ScalarWriter:
 
     def __init__(self, folder: Path, first_step: int):
         """`first_step`: what an earlier, unbroken-off run logged from there on is superseded."""
-        self._writer = None
+        self._writer, self._folder = None, folder
         if is_primary():
             self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
 
@@ -180,19 +180,26 @@ class ScalarWriter:
         if self._writer is not None:
             for name, value in scalars.items():
                 self._writer.add_scalar(name, value, step)
-            self._writer.flush()
+            self._flush(self._writer)
 
     def write_pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
         """Adds pictures, (H, W, 3) uint8 each."""
         if self._writer is not None:
             for name, picture in pictures.items():
                 self._writer.add_image(name, picture, step, dataformats="HWC")
-            self._writer.flush()
+            self._flush(self._writer)
 
     def close(self) -> None:
         """Flushes."""
         if self._writer is not None:
+            self._flush(self._writer)
             self._writer.close()
+
+    def _flush(self, writer: tensorboardX.SummaryWriter) -> None:
+        try:
+            writer.flush()
+        except OSError as error:
+            raise UserError(f"{self._folder}: cannot be written: {error.strerror}") from error
 
 
 class StopSignal:
