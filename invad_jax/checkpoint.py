@@ -254,10 +254,10 @@ def _fault(folder: Path, items: tuple[str, ...]) -> str | None:
         return None
     try:
         seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        for item in set(items) & set(seal):
-            found = files.digests(folder / item, skip=(_MARKER,))
-            for name in sorted(found.keys() | seal[item].keys()):
-                if found.get(name) != seal[item].get(name):
+        for item in items:
+            found, sealed = files.digests(folder / item, skip=(_MARKER,)), seal.get(item, {})
+            for name in sorted(found.keys() | sealed.keys()):
+                if found.get(name) != sealed.get(name):
                     return f"{item}/{name}: {'other content' if name in found else 'missing'}"
     except (OSError, ValueError, AttributeError, TypeError):
         return f"{SEAL} cannot be read"
