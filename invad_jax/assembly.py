@@ -27,8 +27,9 @@ def alpha_bar_of(config: Config) -> np.ndarray:
     """The noise schedule of a config, (T,) float64."""
     diffusion = config.diffusion
     return alpha_bar_schedule(
-        diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end
-    )
+        diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end,
+        diffusion.betas, diffusion.zero_terminal_snr,
+    )  # fmt: skip
 
 
 def build_detector(config: Config, encoder: Encoder) -> Detector:

@@ -4,10 +4,12 @@
     python -m invad_jax.convert --from guided-diffusion --input model.pt --latent-size 64 \\
         --head-channels 64 --workdir runs/adm
     python -m invad_jax.convert --from diffusers --input DIR --workdir runs/unet
+    python -m invad_jax.convert --from diffusers --input DIR/vae --workdir runs/vae
     python -m invad_jax.convert --to invad-pytorch --workdir runs/published --output DIR
 
-The workdir is what `eval`, `predict` and `invad_jax.load` take. Nothing is written unless all of
-the input is right. Read next: `converters/invad_pytorch.py`.
+The workdir is what `eval`, `predict` and `invad_jax.load` take; that of a VAE is what
+`encoder.name=vae encoder.weights=runs/vae` takes. Nothing is written unless all of the input is
+right. Read next: `converters/invad_pytorch.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ from invad_jax import config as config_lib
 from invad_jax import files, runtime
 from invad_jax.checkpoint import Checkpoints
 from invad_jax.config import config_hash, to_dict
-from invad_jax.converters import Converted, diffusers_folder, guided_diffusion, invad_pytorch
+from invad_jax.converters import (
+    Converted,
+    ConvertedVAE,
+    diffusers_folder,
+    guided_diffusion,
+    invad_pytorch,
+)
 from invad_jax.detector import LatentStats
 from invad_jax.errors import UserError
 from invad_jax.inference import restore
@@ -47,11 +55,13 @@ def main(args: argparse.Namespace) -> None:
     if args.source:
         if not args.input:
             raise UserError("give --input, what to convert")
-        converted = read(args)
+        converted, origin = read(args), f"{args.source}: {args.input}"
         with files.new_folder(workdir.path) as folder:
-            write_workdir(Workdir(folder), converted, f"{args.source}: {args.input}")
-        grid = " x ".join(map(str, converted.latent_shape))
-        print(f"{workdir.path}: {converted.config.denoiser.name} for latents of {grid}")
+            if isinstance(converted, ConvertedVAE):
+                write_vae(folder, converted, origin)
+            else:
+                write_workdir(Workdir(folder), converted, origin)
+        print(f"{workdir.path}: {_described(converted)}")
         return
     if not args.output:
         raise UserError("give --output DIR, where to write")
@@ -62,20 +72,35 @@ def main(args: argparse.Namespace) -> None:
     print(f"{args.output}: {', '.join(sorted(p.name for p in Path(args.output).iterdir()))}")
 
 
-def read(args: argparse.Namespace) -> Converted:
+def _described(converted: Converted | ConvertedVAE) -> str:
+    if isinstance(converted, ConvertedVAE):
+        scale = converted.summary["scale"]
+        return f"a VAE of scale {scale:g}; use it with encoder.name=vae encoder.weights=<this>"
+    grid = " x ".join(map(str, converted.latent_shape))
+    return f"{converted.config.denoiser.name} for latents of {grid}"
+
+
+def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
     """The whole input, checked, with the `--set` changes."""
     hints = {name: getattr(args, name) for name in ("num_heads", "head_channels")}
     hints = {name: value for name, value in hints.items() if value is not None}
     path = Path(args.input)
+    if args.class_label is not None and args.source != "diffusers":
+        raise UserError("--class-label: only models of diffusers take one")
+    converted: Converted | ConvertedVAE
     if args.source == "invad-pytorch":
         converted = invad_pytorch.read_folder(path, args.which, hints, args.latent_size)
     elif args.source == "guided-diffusion":
         converted = guided_diffusion.read_file(path, hints, args.latent_size)
     else:
-        converted = diffusers_folder.read_folder(path, args.latent_size)
+        converted = diffusers_folder.read_folder(path, args.latent_size, args.class_label)
     assignments = [assignment for group in args.set for assignment in group]
+    if isinstance(converted, ConvertedVAE):
+        if assignments:
+            raise UserError(f"--set {assignments[0]}: a VAE has no options")
+        return converted
     config = config_lib.override(converted.config, assignments)
-    if config.denoiser != converted.config.denoiser:
+    if dataclasses.replace(config.denoiser, dtype="float32") != converted.config.denoiser:
         raise UserError("--set denoiser.*: the sizes are those of the tensors")
     return dataclasses.replace(converted, config=config)
 
@@ -104,6 +129,12 @@ def write_workdir(workdir: Workdir, converted: Converted, origin: str) -> None:
         write_tensors(_kept(workdir, name), tensors)
     if converted.kept_text:
         files.write_text(workdir.kept / invad_pytorch.SETTINGS, converted.kept_text)
+
+
+def write_vae(folder: Path, converted: ConvertedVAE, origin: str) -> None:
+    """What `train_vae` leaves for an encoder; the file that it reads is last."""
+    files.write_json(folder / "vae.json", converted.summary | {"converted_from": origin})
+    write_tensors(folder / "vae.safetensors", converted.state)
 
 
 def read_workdir(workdir: Workdir) -> Converted:
@@ -144,6 +175,10 @@ def cli(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     add("--num-heads", type=int, metavar="N", help="attention heads of a DiT; default 8")
     add("--head-channels", type=int, metavar="N", help="channels of a U-Net's attention head")
+    add(
+        "--class-label", type=int, metavar="N",
+        help="class that a class-conditional model shall take every image for",
+    )  # fmt: skip
     add(
         "--latent-size", type=int, metavar="N",
         help="side of the latent grid, where neither tensors nor settings tell it",

@@ -26,3 +26,13 @@ class Converted:
     """`params` and `ema_params`: what our network does not run, for the way back."""
     kept_text: str = ""
     """The settings file that came along, for the way back."""
+
+
+@dataclass(frozen=True)
+class ConvertedVAE:
+    """A foreign first stage: what `encoder.name=vae` reads."""
+
+    state: dict[str, np.ndarray]
+    """Parameters under the names of latent diffusion, and `scale`."""
+    summary: dict[str, Any]
+    """Sizes and scale, as plain values."""

@@ -6,13 +6,17 @@ PyTorch code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 
 from invad_jax.config import DenoiserConfig
-from invad_jax.denoisers import dit, mlp, unet
+from invad_jax.denoisers import dit, dit_diffusers, mlp, unet
 from invad_jax.errors import UserError
 
-DENOISERS = {"dit": dit.build, "unet": unet.build, "mlp": mlp.build}
+DENOISERS: dict[str, Callable[[DenoiserConfig, tuple[int, int, int]], nn.Module]] = {
+    "dit": dit.build, "unet": unet.build, "mlp": mlp.build, "dit_diffusers": dit_diffusers.build
+}  # fmt: skip
 
 
 def build_denoiser(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> nn.Module:

@@ -18,12 +18,13 @@ MAX_PERIOD = 10_000.0
 """Longest wavelength over 2 pi, in timesteps or positions (Vaswani et al. 2017)."""
 
 
-def timestep_sinusoids(t: jax.Array, dim: int) -> jax.Array:
-    """Cosines, then sines of t * MAX_PERIOD^(-i / (dim / 2)), i = 0 .. dim / 2 - 1.
+def timestep_sinusoids(t: jax.Array, dim: int, frequency_shift: int = 0) -> jax.Array:
+    """Cosines, then sines of t * MAX_PERIOD^(-i / (dim / 2 - shift)), i = 0 .. dim / 2 - 1.
 
     Args:
       t: (B,), integer or float timesteps.
       dim: even number of sinusoids.
+      frequency_shift: 1 lets the lowest frequency be 1 / MAX_PERIOD, as in Ho et al. (2020).
 
     Returns:
       (B, dim) float32.
@@ -31,7 +32,8 @@ def timestep_sinusoids(t: jax.Array, dim: int) -> jax.Array:
     half = dim // 2
     # float32 in this order, as published: t multiplies whatever a frequency is off by.
     index = np.arange(half, dtype=np.float32)
-    frequencies = np.exp(np.float32(-math.log(MAX_PERIOD)) * index / np.float32(half))
+    span = np.float32(half - frequency_shift)
+    frequencies = np.exp(np.float32(-math.log(MAX_PERIOD)) * index / span)
     angles = t.astype(jnp.float32)[:, None] * frequencies[None, :]  # (B, dim / 2)
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)  # (B, dim)
 
@@ -62,12 +64,13 @@ class TimestepEmbedding(nn.Module):
     features: int
     kernel_init: nn.initializers.Initializer
     dtype: jnp.dtype
+    frequency_shift: int = 0
 
     @nn.compact
     def __call__(self, t: jax.Array) -> jax.Array:
         """(B,) -> (B, features)."""
         settings: dict[str, Any] = {"dtype": self.dtype, "kernel_init": self.kernel_init}
-        h = timestep_sinusoids(t, self.num_sinusoids)  # (B, num_sinusoids)
+        h = timestep_sinusoids(t, self.num_sinusoids, self.frequency_shift)  # (B, num_sinusoids)
         h = nn.silu(nn.Dense(self.features, **settings, name="hidden")(h))  # (B, features)
         return nn.Dense(self.features, **settings, name="out")(h)
 
@@ -94,10 +97,10 @@ def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
     return x * (1.0 + scale) + shift
 
 
-def layer_norm(affine: bool, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(affine: bool, name: str | None = None, epsilon: float = 1e-6) -> nn.LayerNorm:
     """LayerNorm in float32 with the variance of torch (two passes)."""
     return nn.LayerNorm(
-        epsilon=1e-6, use_scale=affine, use_bias=affine,
+        epsilon=epsilon, use_scale=affine, use_bias=affine,
         dtype=jnp.float32, use_fast_variance=False, name=name,
     )  # fmt: skip
 

@@ -31,6 +31,7 @@ class Link(NamedTuple):
 
 UNUSED = {
     "dit": ("cls_embed.", "net.x_embedder_linear.", "net.y_embedder."),
+    "dit_diffusers": (),
     "mlp": ("cls_embed.", "net.cond_embed."),
     "unet": ("cls_embed.",),
 }
@@ -75,6 +76,9 @@ _MLP: tuple[_Rows, str, _Rows] = (
     ),
 )
 
+_DIT_DIFFUSERS = (*_DIT[:2], (*_DIT[0][1:3], *_DIT[2]))
+"""The names of a DiT, and a timestep embedding in each block."""
+
 _UNET: _Rows = (
     ("time_embed.0", "time_embedding/hidden", "linear"),
     ("time_embed.2", "time_embedding/out", "linear"),
@@ -109,7 +113,7 @@ def links(cfg: DenoiserConfig, ours: Mapping[str, Any]) -> Iterator[Link]:
         return
     if cfg.name == "dit":
         yield Link("net.pos_embed", "positions", "same")
-    outer, blocks, inner = _DIT if cfg.name == "dit" else _MLP
+    outer, blocks, inner = {"dit": _DIT, "dit_diffusers": _DIT_DIFFUSERS, "mlp": _MLP}[cfg.name]
     for theirs, path, layout in outer:
         yield from _layer(theirs, path, layout)
     for i in range(cfg.depth):
@@ -122,11 +126,9 @@ def _unet_links(cfg: DenoiserConfig, ours: Mapping[str, Any]) -> Iterator[Link]:
     for theirs, path, layout in _UNET:
         yield from _layer(theirs, path, layout)
     down, up = unet.stages(cfg)
-    places = [
-        ("middle_block.0", "middle_0", "res"),
-        ("middle_block.1", "middle_0", "attention"),
-        ("middle_block.2", "middle_1", "res"),
-    ]
+    middle = [(f"middle_{i}", kind) for i, s in enumerate(unet.middle_stages(cfg))
+              for kind in s.layers]  # fmt: skip
+    places = [(f"middle_block.{j}", path, kind) for j, (path, kind) in enumerate(middle)]
     for theirs, path, first, way in (
         ("input_blocks", "input", 1, down),
         ("output_blocks", "output", 0, up),
@@ -136,7 +138,7 @@ def _unet_links(cfg: DenoiserConfig, ours: Mapping[str, Any]) -> Iterator[Link]:
                 (f"{theirs}.{i}.{j}", f"{path}_{i}", kind) for j, kind in enumerate(stage.layers)
             ]
     for theirs, path, kind in places:
-        for their_end, our_end, layout in _UNET_LAYERS[kind]:
+        for their_end, our_end, layout in _UNET_LAYERS[kind.split("_")[0]]:
             our_layer = f"{path}_{kind}{our_end}"
             if our_end == "/skip" and f"{our_layer}/kernel" not in ours:
                 continue  # the block keeps its number of channels

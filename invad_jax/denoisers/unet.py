@@ -6,6 +6,7 @@ it. Read next: `embeddings.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -26,7 +27,7 @@ class Stage(NamedTuple):
 
     channels: int
     layers: tuple[str, ...]
-    """Of `res`, `attention`, `down`, `up`."""
+    """Of `res`, `attention`, `down`, `up`, and `res_down`, `res_up`, which resample within."""
 
 
 def stages(cfg: DenoiserConfig) -> tuple[list[Stage], list[Stage]]:
@@ -34,6 +35,7 @@ def stages(cfg: DenoiserConfig) -> tuple[list[Stage], list[Stage]]:
     down: list[Stage] = []
     up: list[Stage] = []
     last = len(cfg.channel_mult) - 1
+    within = "res_" if cfg.resample == "res" else ""
     for level, mult in enumerate(cfg.channel_mult):
         attends = 2**level in cfg.attention_downsamplings
         layers = ("res", "attention") if attends else ("res",)
@@ -41,11 +43,20 @@ def stages(cfg: DenoiserConfig) -> tuple[list[Stage], list[Stage]]:
         down += [stage] * cfg.num_res_blocks
         level_up = [stage] * (cfg.num_res_blocks + 1)
         if level < last:
-            down.append(Stage(stage.channels, ("down",)))
+            down.append(Stage(stage.channels, (f"{within}down",)))
         if level > 0:
-            level_up[-1] = Stage(stage.channels, (*layers, "up"))
+            level_up[-1] = Stage(stage.channels, (*layers, f"{within}up"))
         up = level_up + up
     return down, up
+
+
+def middle_stages(cfg: DenoiserConfig) -> tuple[Stage, Stage]:
+    """Between the way down and the way up."""
+    channels = cfg.channel_mult[-1] * cfg.width
+    return (
+        Stage(channels, ("res", "attention") if cfg.middle_attention else ("res",)),
+        Stage(channels, ("res",)),
+    )
 
 
 def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> UNet:
@@ -59,11 +70,15 @@ def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> UNet:
             f"denoiser.channel_mult={cfg.channel_mult}: its {len(cfg.channel_mult)} levels need a "
             f"latent grid divisible by {factor}, and it is {height} x {width}; give fewer levels"
         )
-    if cfg.width % 2:
-        raise UserError(f"denoiser.width={cfg.width}: must be even (timestep embedding)")
+    if cfg.width % 2 or cfg.width <= 2 * cfg.time_frequency_shift:
+        raise UserError(
+            f"denoiser.width={cfg.width}: must be even and above 2 * denoiser.time_frequency_shift"
+        )
     attended = {stage.channels for stage in stages(cfg)[0] if "attention" in stage.layers}
-    for channels in sorted(attended | {cfg.channel_mult[-1] * cfg.width}):
-        if channels % cfg.head_channels:
+    if cfg.middle_attention:
+        attended.add(cfg.channel_mult[-1] * cfg.width)
+    for channels in sorted(attended):
+        if cfg.head_channels and channels % cfg.head_channels:
             raise UserError(
                 f"denoiser.head_channels={cfg.head_channels}: must divide the {channels} channels "
                 "of every level with attention"
@@ -71,8 +86,8 @@ def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> UNet:
     return UNet(cfg, latent_shape)
 
 
-def num_groups(channels: int) -> int:
-    """Groups of the normalisation: 32, as published, where that divides the channels.
+def num_groups(channels: int, most: int = 32) -> int:
+    """Groups of the normalisation: `most`, as published, where that divides the channels.
 
     Elsewhere the most that leaves four channels a group. The timestep enters as a shift that is
     constant over the grid, so a group of one channel subtracts it again. The published 32 groups
@@ -81,17 +96,28 @@ def num_groups(channels: int) -> int:
     >>> [num_groups(c) for c in (512, 64, 48, 16, 3)]
     [32, 32, 12, 4, 1]
     """
-    if channels % 32 == 0:
-        return 32
-    fitting = (g for g in range(1, 32) if channels % g == 0 and channels // g >= 4)
+    if channels % most == 0:
+        return most
+    fitting = (g for g in range(1, most) if channels % g == 0 and channels // g >= 4)
     return max(fitting, default=1)
 
 
-def group_norm(channels: int, name: str) -> nn.GroupNorm:
-    """GroupNorm in float32 with the epsilon and variance of torch."""
+def group_norm(channels: int, cfg: DenoiserConfig, name: str) -> nn.GroupNorm:
+    """GroupNorm in float32 with the variance of torch."""
     return nn.GroupNorm(
-        num_groups(channels), epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, name=name
-    )
+        num_groups(channels, cfg.norm_groups), epsilon=cfg.norm_eps,
+        dtype=jnp.float32, use_fast_variance=False, name=name,
+    )  # fmt: skip
+
+
+def halved(x: jax.Array) -> jax.Array:
+    """(B, h, w, C) -> (B, h / 2, w / 2, C), means of 2 x 2."""
+    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+
+
+def doubled(x: jax.Array) -> jax.Array:
+    """(B, h, w, C) -> (B, 2 h, 2 w, C), each position repeated."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def conv3(
@@ -100,51 +126,65 @@ def conv3(
     name: str,
     strides: int = 1,
     kernel_init: nn.initializers.Initializer = UNIFORM,
+    padding: tuple[int, int] = (1, 1),
 ) -> nn.Conv:
-    """3 x 3 convolution, padded symmetrically at any stride, as in torch."""
+    """3 x 3 convolution, padded symmetrically at any stride, as in torch, unless told otherwise."""
     return nn.Conv(
-        channels, (3, 3), strides, padding=1, dtype=dtype, kernel_init=kernel_init, name=name
-    )
+        channels, (3, 3), strides, padding=[padding] * 2,
+        dtype=dtype, kernel_init=kernel_init, name=name,
+    )  # fmt: skip
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around a shift by the timestep; at initialisation only the skip."""
+    """Two convolutions around a shift by the timestep, or (`time_scale_shift`) a scale and a shift
+    of what is normalised; at initialisation only the skip."""
 
     channels: int
-    dtype: jnp.dtype
+    cfg: DenoiserConfig
+    resample: Callable[[jax.Array], jax.Array] | None = None
+    """Before the first convolution, and on the skip."""
 
     @nn.compact
     def __call__(self, x: jax.Array, cond: jax.Array) -> jax.Array:
-        """x (B, h, w, in), cond (B or 1, E) -> (B, h, w, channels)."""
-        h = nn.silu(group_norm(x.shape[-1], name="norm_in")(x))
-        h = conv3(self.channels, self.dtype, name="conv_in")(h)  # (B, h, w, channels)
-        time = nn.Dense(self.channels, dtype=self.dtype, kernel_init=UNIFORM, name="time")
-        h = h + time(nn.silu(cond))[:, None, None, :]
-        h = nn.silu(group_norm(self.channels, name="norm_out")(h))
-        h = conv3(self.channels, self.dtype, name="conv_out", kernel_init=ZEROS)(h)
+        """x (B, h, w, in), cond (B or 1, E) -> (B, h, w, channels), h and w resampled."""
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        h = nn.silu(group_norm(x.shape[-1], cfg, name="norm_in")(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = conv3(self.channels, dtype, name="conv_in")(h)  # (B, h, w, channels)
+        vectors = 2 if cfg.time_scale_shift else 1
+        project = nn.Dense(vectors * self.channels, dtype=dtype, kernel_init=UNIFORM, name="time")
+        time = project(nn.silu(cond))[:, None, None, :]  # (B or 1, 1, 1, vectors * channels)
+        norm = group_norm(self.channels, cfg, name="norm_out")
+        if cfg.time_scale_shift:
+            scale, shift = jnp.split(time, 2, axis=-1)  # (B or 1, 1, 1, channels) each
+            h = norm(h) * (1.0 + scale) + shift
+        else:
+            h = norm(h + time)
+        h = conv3(self.channels, dtype, name="conv_out", kernel_init=ZEROS)(nn.silu(h))
         if x.shape[-1] != self.channels:
-            x = nn.Dense(self.channels, dtype=self.dtype, kernel_init=UNIFORM, name="skip")(x)
+            x = nn.Dense(self.channels, dtype=dtype, kernel_init=UNIFORM, name="skip")(x)
         return x + h
 
 
 class AttentionBlock(nn.Module):
     """Multi-head attention among all positions; its softmax is float32."""
 
-    head_channels: int
-    dtype: jnp.dtype
+    cfg: DenoiserConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, h, w, C) -> (B, h, w, C)."""
         B, h, w, C = x.shape
-        tokens = group_norm(C, name="norm")(x).reshape(B, h * w, C)  # (B, N, C)
-        qkv = nn.Dense(3 * C, dtype=self.dtype, kernel_init=UNIFORM, name="qkv")(tokens)
+        dtype = jnp.dtype(self.cfg.dtype)
+        tokens = group_norm(C, self.cfg, name="norm")(x).reshape(B, h * w, C)  # (B, N, C)
+        qkv = nn.Dense(3 * C, dtype=dtype, kernel_init=UNIFORM, name="qkv")(tokens)
         # Heads first, then q, k, v within each: the order of the published checkpoints.
         q, k, v = jnp.moveaxis(
-            qkv.reshape(B, h * w, -1, 3, self.head_channels), 3, 0
+            qkv.reshape(B, h * w, -1, 3, self.cfg.head_channels or C), 3, 0
         )  # (B, N, heads, head_channels) each
         out = jax.nn.dot_product_attention(q, k, v).reshape(B, h, w, C)  # (B, h, w, C)
-        return x + nn.Dense(C, dtype=self.dtype, kernel_init=ZEROS, name="proj")(out)
+        return x + nn.Dense(C, dtype=dtype, kernel_init=ZEROS, name="proj")(out)
 
 
 class UNet(nn.Module):
@@ -158,19 +198,24 @@ class UNet(nn.Module):
         cfg, channels = self.cfg, x_t.shape[-1]
         dtype = jnp.dtype(cfg.dtype)
         down, up = stages(cfg)
-        middle = cfg.channel_mult[-1] * cfg.width
-        cond = TimestepEmbedding(cfg.width, 4 * cfg.width, UNIFORM, dtype, name="time_embedding")(t)
+        middle = middle_stages(cfg)
+        cond = TimestepEmbedding(
+            cfg.width, 4 * cfg.width, UNIFORM, dtype, cfg.time_frequency_shift,
+            name="time_embedding",
+        )(t)  # (B or 1, 4 D)  # fmt: skip
+        if cfg.center_input:
+            x_t = 2.0 * x_t - 1.0
         h = conv3(cfg.width, dtype, name="conv_in")(x_t)  # (B, h, w, D)
         skips = [h]
         for i, stage in enumerate(down, start=1):
             h = self._run(stage, f"input_{i}", h, cond)
             skips.append(h)
-        h = self._run(Stage(middle, ("res", "attention")), "middle_0", h, cond)
-        h = self._run(Stage(middle, ("res",)), "middle_1", h, cond)
+        for i, stage in enumerate(middle):
+            h = self._run(stage, f"middle_{i}", h, cond)
         for i, stage in enumerate(up):
             h = jnp.concatenate([h, skips.pop()], axis=-1)
             h = self._run(stage, f"output_{i}", h, cond)
-        h = nn.silu(group_norm(h.shape[-1], name="norm_out")(h))
+        h = nn.silu(group_norm(h.shape[-1], cfg, name="norm_out")(h))
         # float32 whatever cfg.dtype is: after the last inversion step this is x_T itself.
         out = conv3(channels, jnp.dtype("float32"), name="conv_out", kernel_init=ZEROS)
         return out(h)  # (B, h, w, C)
@@ -178,17 +223,19 @@ class UNet(nn.Module):
     @nn.nowrap
     def _run(self, stage: Stage, prefix: str, h: jax.Array, cond: jax.Array) -> jax.Array:
         """Runs the layers of a stage; their parameters are named `<prefix>_<layer>`."""
-        dtype = jnp.dtype(self.cfg.dtype)
-        maybe_remat = nn.remat if self.cfg.remat else lambda block: block
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        maybe_remat = nn.remat if cfg.remat else lambda block: block
+        resampled = {"res": None, "res_down": halved, "res_up": doubled}
         for layer in stage.layers:
             name = f"{prefix}_{layer}"
-            if layer == "res":
-                h = maybe_remat(ResBlock)(stage.channels, dtype, name=name)(h, cond)
+            if layer in resampled:
+                block = maybe_remat(ResBlock)(stage.channels, cfg, resampled[layer], name=name)
+                h = block(h, cond)
             elif layer == "attention":
-                h = maybe_remat(AttentionBlock)(self.cfg.head_channels, dtype, name=name)(h)
+                h = maybe_remat(AttentionBlock)(cfg, name=name)(h)
             elif layer == "down":
-                h = conv3(stage.channels, dtype, name, strides=2)(h)  # (B, h / 2, w / 2, C)
+                padding = (0, 1) if cfg.resample == "conv_end" else (1, 1)
+                h = conv3(stage.channels, dtype, name, 2, padding=padding)(h)  # (B, h / 2, ., C)
             else:
-                h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)  # (B, 2 h, 2 w, C)
-                h = conv3(stage.channels, dtype, name)(h)
+                h = conv3(stage.channels, dtype, name)(doubled(h))  # (B, 2 h, 2 w, C)
         return h

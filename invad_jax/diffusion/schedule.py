@@ -5,9 +5,15 @@ Everything here is NumPy float64 and runs once, on the host. Read next: `inversi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid", "given")
+FLOOR = 2.0**-30
+"""Stands for an alpha_bar of 0, by whose root x0_hat is divided: 1 - FLOOR is 1 in float32, so the
+noise is whole, and the quotient keeps some three digits."""
 
 
 class Plan(NamedTuple):
@@ -34,7 +40,12 @@ def linear_alpha_bar(num_timesteps: int, beta_start: float, beta_end: float) -> 
 
 
 def alpha_bar_schedule(
-    schedule: str, num_timesteps: int, beta_start: float, beta_end: float
+    schedule: str,
+    num_timesteps: int,
+    beta_start: float,
+    beta_end: float,
+    betas: Sequence[float] = (),
+    zero_terminal_snr: bool = False,
 ) -> np.ndarray:
     """alpha_bar of a named family of betas.
 
@@ -42,24 +53,44 @@ def alpha_bar_schedule(
       `scaled_linear`  its square root linear (latent diffusion, Rombach et al. 2022)
       `cosine`         alpha_bar a squared cosine, betas at most 0.999; start and end unused
                        (Nichol & Dhariwal 2021, equation 17)
+      `sigmoid`        a logistic curve over -6..6, scaled to start..end (GeoDiff, Xu et al. 2022)
+      `given`          `betas` as they are; start and end unused
+
+    Args:
+      schedule: one of the names above.
+      num_timesteps: T.
+      beta_start: what the family begins with, if it has a use for it.
+      beta_end: what it ends with.
+      betas: T numbers, of `given`.
+      zero_terminal_snr: shift and scale sqrt(alpha_bar) so that it ends at 0 and begins as it did
+        (Lin et al. 2024, algorithm 1).
 
     Returns:
-      (T,) float64, falling from almost 1.
+      (T,) float64, falling from almost 1. A 0, which no inversion could start from, is `FLOOR`.
 
     Raises:
       ValueError: an unknown schedule.
     """
     if schedule == "linear":
-        return linear_alpha_bar(num_timesteps, beta_start, beta_end)
-    if schedule == "scaled_linear":
-        betas = np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2
+        alpha_bar = linear_alpha_bar(num_timesteps, beta_start, beta_end)
     elif schedule == "cosine":
         u = np.arange(num_timesteps + 1) / num_timesteps
         level = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2  # (T + 1,)
-        betas = np.minimum(1.0 - level[1:] / level[:-1], 0.999)
+        alpha_bar = np.cumprod(np.maximum(level[1:] / level[:-1], 0.001))
+    elif schedule == "scaled_linear":
+        roots = np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps)
+        alpha_bar = np.cumprod(1.0 - roots**2)
+    elif schedule == "sigmoid":
+        rise = 1.0 / (1.0 + np.exp(-np.linspace(-6.0, 6.0, num_timesteps)))
+        alpha_bar = np.cumprod(1.0 - (beta_start + rise * (beta_end - beta_start)))
+    elif schedule == "given":
+        alpha_bar = np.cumprod(1.0 - np.asarray(betas, np.float64))
     else:
-        raise ValueError(f"schedule={schedule!r} must be one of linear, scaled_linear, cosine")
-    return np.cumprod(1.0 - betas)
+        raise ValueError(f"schedule={schedule!r} must be one of {', '.join(SCHEDULES)}")
+    if zero_terminal_snr:
+        root = np.sqrt(alpha_bar)
+        alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return np.where(alpha_bar == 0.0, FLOOR, alpha_bar)
 
 
 def spaced_timesteps(spacing: str, num_steps: int, num_timesteps: int) -> np.ndarray:

@@ -205,7 +205,7 @@ def test_scaled_linear_betas_meet_their_ends():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="linear, scaled_linear, cosine"):
-        alpha_bar_schedule("sigmoid", 10, 0.1, 0.2)
+    with pytest.raises(ValueError, match="linear, scaled_linear, cosine, sigmoid, given"):
+        alpha_bar_schedule("exponential", 10, 0.1, 0.2)
     with pytest.raises(ValueError, match="eps, v, sample"):
         to_eps("score", jnp.zeros(1), jnp.zeros(1), jnp.zeros(1, int), jnp.ones(1))
