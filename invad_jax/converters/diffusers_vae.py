@@ -31,12 +31,13 @@ def converted(tensors: dict[str, np.ndarray], options: Options, source: Path) ->
     """
     options.require(SAME)
     scale = options.real("scaling_factor", 0.18215)
+    tensors = _with_identities(tensors, options)
     try:
-        vae = vae_config_from_state(_with_identities(tensors, options))
-        _check_sizes(vae, options)
-        params = vae_params_from_state(_with_identities(tensors, options), vae)
+        vae = vae_config_from_state(tensors)
+        params = vae_params_from_state(tensors, vae)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+    _check_sizes(vae, options)
     _subtract_from_latents(params, options)
     state = vae_state_from_params(params) | {SCALE: np.array(scale, np.float32)}
     summary = {"schema": 1, "vae": dataclasses.asdict(vae), "scale": scale}
@@ -48,7 +49,9 @@ def _with_identities(tensors: dict[str, np.ndarray], options: Options) -> dict[s
     channels = options.number("latent_channels", 4)
     added = {}
     for name, features in (("quant_conv", 2 * channels), ("post_quant_conv", channels)):
-        if options.values.get(f"use_{name}", True) is False:
+        if not options.choice(f"use_{name}", {True: True, False: False}, True):
+            if f"{name}.weight" in tensors:
+                raise options.wrong(f"use_{name}", f"{name}.weight is unexpected")
             added[f"{name}.weight"] = np.eye(features, dtype=np.float32)[:, :, None, None]
             added[f"{name}.bias"] = np.zeros(features, np.float32)
     return tensors | added
