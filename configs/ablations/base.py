@@ -26,21 +26,21 @@ def get_config() -> Config:
         encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area", pool=2),
         denoiser=DenoiserConfig(
             name="dit",
-            width=192,
+            width=128,
             depth=4,
             num_heads=4,
             # of the U-Net alone: two levels fit an 8 x 8 grid
             num_res_blocks=1,
             channel_mult=(1, 1),
             attention_downsamplings=(1, 2),
-            head_channels=48,
+            head_channels=32,
         ),
         train=TrainConfig(
-            num_steps=400,
+            num_steps=300,
             batch_size=32,
             learning_rate=1e-3,
-            warmup_steps=40,
+            warmup_steps=30,
             ema_decay=0.99,
-            checkpoint_every=200,
+            checkpoint_every=150,
         ),
     )
