@@ -44,6 +44,13 @@ SETTINGS = "config.yaml"
 IMAGE_SIZE, STRIDE = 256, 16
 """Of the published system, where there is no `config.yaml`."""
 
+PUBLISHED_NETWORKS = ("dit", "unet", "mlp")
+BEYOND_PUBLISHED = (
+    "middle_attention", "resample", "norm_groups", "norm_eps", "time_frequency_shift",
+    "time_scale_shift", "center_input",
+)  # fmt: skip
+"""Options of a denoiser that the published code has in one form, our default."""
+
 Settings = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -118,6 +125,14 @@ def check_writable(config: Config, source: Path) -> None:
             f"{config.train.latent_stats}), which the published code does not know; only models "
             "trained with train.latent_stats=none can be written"
         )
+    denoiser, own = config.denoiser, DenoiserConfig()
+    for option in ("name", *BEYOND_PUBLISHED):
+        known = PUBLISHED_NETWORKS if option == "name" else (getattr(own, option),)
+        if getattr(denoiser, option) not in known:
+            raise UserError(
+                f"{source}: denoiser.{option}={getattr(denoiser, option)}: the published code has "
+                f"only {', '.join(map(str, known))}"
+            )
     if config.diffusion != DiffusionConfig():
         raise UserError(
             f"{source}: its diffusion.* options are not the defaults, the only ones that the "
