@@ -1,7 +1,15 @@
-"""Which device holds what. The batch is split over all devices; parameters only with `fsdp`."""
+"""Which device holds what.
+
+Three axes. `data` and `fsdp` split a training batch; `fsdp` also splits everything that is kept of
+a parameter; `tensor` splits the layers of the DiT, heads and hidden units, as Megatron-LM does
+(Shoeybi et al. 2019). Scoring splits its batch over all of them.
+
+Read next: `denoisers/partition.py`, what the layers know of it; `training.py`, where it is used.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,24 +17,57 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from invad_jax.config import MeshConfig
+from invad_jax.denoisers.partition import BATCH_AXES, IN_PLACE, QKV, stored_axes
 from invad_jax.errors import UserError
 
-BATCH_AXES = ("data", "fsdp")
+AXES = ("data", "fsdp", "tensor")
+
+TENSOR_DIMENSIONS: dict[str, int | str] = {
+    "blocks/attention/qkv/kernel": QKV,
+    "blocks/attention/proj/kernel": -2,
+    "blocks/mlp/hidden/kernel": -1,
+    "blocks/mlp/hidden/bias": -1,
+    "blocks/mlp/out/kernel": -2,
+    "modulation/dense/kernel": IN_PLACE,
+}
+"""End of a parameter's path -> the dimension that `tensor` splits, as `dit.py` tells its layers:
+the outputs of one layer, the inputs of the next, so that what lies between stays split."""
 
 
-def make_mesh(cfg: MeshConfig) -> Mesh:
-    """A data x fsdp mesh over all devices of all processes.
+def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A data x fsdp x tensor mesh over all devices of all processes, or over those given.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices.
+      UserError: the axes do not multiply to the number of devices, or a group that shares layers
+        would reach over processes.
     """
-    count = jax.device_count()
-    data = count // cfg.fsdp if cfg.data == -1 else cfg.data
-    if data * cfg.fsdp != count:
+    devices = list(jax.devices() if devices is None else devices)
+    shape = _mesh_shape(cfg, len(devices))
+    types = (AxisType.Auto,) * len(AXES)
+    if cfg.tensor == 1:
+        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    # The devices of a process feed the same rows of a batch: a group must not leave it.
+    devices.sort(key=lambda device: (device.process_index, device.id))
+    local = sum(device.process_index == devices[0].process_index for device in devices)
+    if local % cfg.tensor:
         raise UserError(
-            f"mesh.data={cfg.data} x mesh.fsdp={cfg.fsdp}: must multiply to {count} devices"
+            f"mesh.tensor={cfg.tensor}: must divide the {local} devices of each process"
         )
-    return jax.make_mesh((data, cfg.fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
+    return Mesh(np.array(devices).reshape(shape), AXES, axis_types=types)
+
+
+def _mesh_shape(cfg: MeshConfig, count: int) -> tuple[int, int, int]:
+    """The sizes of the axes, -1 replaced."""
+    asked = f"mesh.data={cfg.data} x mesh.fsdp={cfg.fsdp} x mesh.tensor={cfg.tensor}"
+    sizes = [cfg.data, cfg.fsdp]
+    if min(sizes) < -1 or 0 in sizes or sizes == [-1, -1]:
+        raise UserError(f"{asked}: data and fsdp must be positive, or one of them -1 (the rest)")
+    if -1 in sizes:
+        rest = count // (max(sizes) * cfg.tensor)  # the one that is not -1
+        sizes = [rest if size == -1 else size for size in sizes]
+    if sizes[0] * sizes[1] * cfg.tensor != count:
+        raise UserError(f"{asked}: must multiply to {count} devices")
+    return sizes[0], sizes[1], cfg.tensor
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -35,12 +76,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Split along the first dimension, over every device."""
+    """Split along the first dimension, over every device: scoring, with parameters on each."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def train_batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Split along the first dimension; devices that share layers have the same rows."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def state_sharding(abstract_state: Any, mesh: Mesh) -> Any:
-    """A sharding per leaf: split over `fsdp` along its largest dimension that divides, if any.
+    """A sharding per leaf: `tensor` by `TENSOR_DIMENSIONS`, `fsdp` by `partition.stored_axes`.
+
+    What the optimiser keeps of a parameter has the parameter's path at the end of its own, and so
+    its sharding.
 
     Args:
       abstract_state: pytree of arrays or `ShapeDtypeStruct`s.
@@ -48,25 +97,38 @@ def state_sharding(abstract_state: Any, mesh: Mesh) -> Any:
     Returns:
       The same tree of `NamedSharding`s.
     """
-    parts = mesh.shape["fsdp"]
 
-    def leaf_sharding(leaf: Any) -> NamedSharding:
-        divisible = [d for d, size in enumerate(leaf.shape) if size % parts == 0 and size >= parts]
-        if parts == 1 or not divisible or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    def leaf_sharding(path: Any, leaf: Any) -> NamedSharding:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return replicated(mesh)
-        axis = max(divisible, key=lambda d: leaf.shape[d])
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, _spec(name, leaf.shape, mesh))
 
-    return jax.tree.map(leaf_sharding, abstract_state)
-
-
-def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError if the batch does not split evenly over the devices."""
-    if batch_size % mesh.size:
-        raise UserError(f"{name}={batch_size}: must be a multiple of the {mesh.size} devices")
+    return jax.tree_util.tree_map_with_path(leaf_sharding, abstract_state)
 
 
-def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of a batch as one global array, split over every device."""
-    sharding = batch_sharding(mesh)
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    tensor = next((d for end, d in TENSOR_DIMENSIONS.items() if name.endswith(end)), None)
+    stacked = "blocks/" in name and len(shape) > 1  # the leading axis counts layers
+    axes = [None] * stacked + list(stored_axes(shape[stacked:], mesh.shape, tensor))
+    while axes and axes[-1] is None:
+        axes.pop()
+    return PartitionSpec(*axes)
+
+
+def check_batch(name: str, batch_size: int, mesh: Mesh, grad_accumulation: int = 1) -> None:
+    """Raises UserError if a training batch does not split evenly over the devices."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % (ways * grad_accumulation):
+        over = f"{ways} devices" if mesh.shape["tensor"] == 1 else f"{ways} groups of devices"
+        parts = f" x train.grad_accumulation={grad_accumulation}" if grad_accumulation > 1 else ""
+        hint = "; mesh.tensor takes more devices than images" if batch_size < ways else ""
+        raise UserError(f"{name}={batch_size}: must be a multiple of the {over}{parts}{hint}")
+
+
+def global_batch(
+    batch: dict[str, np.ndarray], mesh: Mesh, sharding: NamedSharding | None = None
+) -> dict[str, jax.Array]:
+    """This process's rows of a batch as one global array, split over every device, or as given."""
+    sharding = sharding or batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     """From a config to a calibrated workdir."""
     config, workdir = runtime.load_config(args), Workdir(runtime.default_workdir(args))
     mesh = make_mesh(config.mesh)
-    check_batch("train.batch_size", config.train.batch_size, mesh)
+    check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     dataset = layouts.load_dataset(config.data)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     encoder = build_encoder(config.encoder, config.data.image_size)

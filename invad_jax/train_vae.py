@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     """From a config to a workdir that the encoder `vae` reads."""
     config, workdir = runtime.load_config(args), Workdir(runtime.default_workdir(args))
     mesh = make_mesh(config.mesh)
-    check_batch("train.batch_size", config.train.batch_size, mesh)
+    check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     size, factor = config.data.image_size, config.vae.downsampling
     if size % factor:
         raise UserError(f"data.image_size={size}: vae.multipliers need a multiple of {factor}")

@@ -25,7 +25,7 @@ from invad_jax.checkpoint import Checkpoints, abstract_like
 from invad_jax.config import TrainConfig
 from invad_jax.errors import UserError
 from invad_jax.runtime import ScalarWriter, StopSignal, log
-from invad_jax.sharding import batch_sharding, global_batch, replicated, state_sharding
+from invad_jax.sharding import global_batch, replicated, state_sharding, train_batch_sharding
 from invad_jax.train_step import LossFn, TrainState, create_state, make_optimizer, train_step
 from invad_jax.workdir import Workdir
 
@@ -95,9 +95,17 @@ def compile_step(
     cfg: TrainConfig, loss_fn: LossFn, tx: optax.GradientTransformation, mesh: Mesh, shardings: Any
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """`train_step` over the mesh, its state donated."""
+
+    def step_on_mesh(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `split_over` in networks
+            return train_step(
+                state, batch, loss_fn=loss_fn, tx=tx, ema_decay=cfg.ema_decay,
+                grad_accumulation=cfg.grad_accumulation,
+            )  # fmt: skip
+
     return jax.jit(
-        partial(train_step, loss_fn=loss_fn, tx=tx, ema_decay=cfg.ema_decay),
-        in_shardings=(shardings, batch_sharding(mesh)),
+        step_on_mesh,
+        in_shardings=(shardings, train_batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
@@ -126,7 +134,9 @@ def _loop(
                 save(state, scalars)
             if stop.requested:
                 raise Stopped(f"stopped at step {step}; the same command continues")
-            state, scalars = step_fn(state, global_batch(next(iterator), mesh))
+            state, scalars = step_fn(
+                state, global_batch(next(iterator), mesh, train_batch_sharding(mesh))
+            )
             bar.update()
             if (step + 1) % cfg.log_every == 0:
                 values = finite_scalars(scalars, step + 1)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from invad_jax.config import VAEConfig, VAELossConfig
 from invad_jax.encoders.vae import AutoencoderKL
-from invad_jax.train_step import Batch, LossFn, Params
+from invad_jax.train_step import Batch, Loss, LossFn, Params
 
 Features = Callable[[Any, jax.Array], Sequence[jax.Array]]
 """(variables, image (B, S, S, 3) in 0..255) -> several (B, h, w, C)."""
@@ -74,13 +74,17 @@ def make_vae_loss(vae: VAEConfig, cfg: VAELossConfig, features: Features | None)
     model = AutoencoderKL(vae)
     compare = {"l1": jnp.abs, "l2": jnp.square}[cfg.reconstruction]
 
-    def loss_fn(
-        params: Params, frozen: Any, batch: Batch, rng: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def draw(batch: Batch, rng: jax.Array) -> Batch:
+        B, S, _, _ = batch["image"].shape
+        side = S // vae.downsampling
+        shape = (B, side, side, vae.latent_channels)  # (B, h, w, C)
+        return {**batch, "noise": jax.random.normal(rng, shape)}
+
+    def given(params: Params, frozen: Any, batch: Batch) -> Loss:
         image = to_signed(batch["image"])  # (B, S, S, 3)
         posterior: Any = model.apply({"params": params}, image, method="encode")
         mean, logvar = posterior  # (B, h, w, C) each
-        latent = sample_posterior(mean, logvar, jax.random.normal(rng, mean.shape))
+        latent = sample_posterior(mean, logvar, batch["noise"])
         decoded: Any = model.apply({"params": params}, latent, method="decode")  # (B, S, S, 3)
         reconstruction = jnp.mean(compare(image - decoded))
         kl = jnp.mean(kl_to_standard_normal(mean, logvar))
@@ -92,4 +96,4 @@ def make_vae_loss(vae: VAEConfig, cfg: VAELossConfig, features: Features | None)
             loss += cfg.perceptual_weight * scalars["perceptual"]
         return loss, scalars
 
-    return loss_fn
+    return LossFn(draw, given)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from invad_jax.config import DenoiserConfig
 from invad_jax.denoisers.embeddings import (
+    Dense,
     Modulation,
     TimestepEmbedding,
     layer_norm,
@@ -19,6 +20,7 @@ from invad_jax.denoisers.embeddings import (
     position_sinusoids,
     stacked,
 )
+from invad_jax.denoisers.partition import QKV, split_over
 from invad_jax.errors import UserError
 
 XAVIER = nn.initializers.xavier_uniform()
@@ -71,12 +73,11 @@ class SelfAttention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, N, D) -> (B, N, D)."""
         B, N, D = x.shape
-        qkv = nn.Dense(3 * D, dtype=self.dtype, kernel_init=XAVIER, name="qkv")(x)  # (B, N, 3 D)
-        q, k, v = jnp.moveaxis(
-            qkv.reshape(B, N, 3, self.num_heads, D // self.num_heads), 2, 0
-        )  # (B, N, heads, D / heads) each
-        x = jax.nn.dot_product_attention(q, k, v).reshape(B, N, D)  # (B, N, D)
-        return nn.Dense(D, dtype=self.dtype, kernel_init=XAVIER, name="proj")(x)
+        features = (3, self.num_heads, D // self.num_heads)
+        qkv = Dense(features, self.dtype, XAVIER, QKV, name="qkv")(x)  # (B, N, 3, heads, D / heads)
+        q, k, v = jnp.moveaxis(split_over(qkv, 3), 2, 0)  # (B, N, heads, D / heads) each
+        x = split_over(jax.nn.dot_product_attention(q, k, v), 2).reshape(B, N, D)  # (B, N, D)
+        return split_over(Dense(D, self.dtype, XAVIER, -2, name="proj")(x))
 
 
 class FeedForward(nn.Module):
@@ -89,9 +90,9 @@ class FeedForward(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, N, D) -> (B, N, D)."""
         D = x.shape[-1]
-        h = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=XAVIER, name="hidden")(x)
+        h = split_over(Dense(self.hidden, self.dtype, XAVIER, -1, name="hidden")(x), 2)
         h = nn.gelu(h, approximate=True)  # (B, N, hidden)
-        return nn.Dense(D, dtype=self.dtype, kernel_init=XAVIER, name="out")(h)  # (B, N, D)
+        return split_over(Dense(D, self.dtype, XAVIER, -2, name="out")(h))  # (B, N, D)
 
 
 class DiTBlock(nn.Module):
@@ -133,7 +134,7 @@ class DiT(nn.Module):
                 position_sinusoids(height // cfg.patch_size, width // cfg.patch_size, cfg.width)
             ),
         )  # (1, N, D)
-        x = nn.Dense(cfg.width, dtype=dtype, kernel_init=XAVIER, name="patch_embedding")(tokens)
+        x = Dense(cfg.width, dtype, XAVIER, name="patch_embedding")(tokens)  # (B, N, D)
         x = x + jax.lax.stop_gradient(positions).astype(dtype)  # (B, N, D)
         cond = TimestepEmbedding(
             NUM_SINUSOIDS, cfg.width, nn.initializers.normal(0.02), dtype, name="time_embedding"
@@ -144,7 +145,7 @@ class DiT(nn.Module):
         shift, scale = Modulation(2, dtype, name="modulation")(cond)  # (B or 1, 1, D) each
         x = modulate(layer_norm(affine=False)(x), shift, scale)
         # float32 whatever cfg.dtype is: after the last inversion step this is x_T itself.
-        eps = nn.Dense(
-            patch_features, dtype=jnp.float32, kernel_init=nn.initializers.zeros, name="out"
-        )(x)  # (B, N, p * p * C)
+        eps = Dense(patch_features, jnp.dtype("float32"), nn.initializers.zeros, name="out")(
+            x
+        )  # (B, N, p * p * C)
         return unpatchify(eps, cfg.patch_size, self.latent_shape)  # (B, h, w, C)

@@ -1,18 +1,29 @@
-"""What the denoisers share: timestep and position embeddings, adaLN modulation, stacked blocks.
+"""What the denoisers share: layers, timestep and position embeddings, adaLN, stacked blocks.
 
-Read next: `dit.py`.
+Read next: `partition.py` for where their parts lie, `dit.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from invad_jax.denoisers.partition import (
+    IN_PLACE,
+    QKV,
+    Axes,
+    constrain,
+    mesh_sizes,
+    split_over,
+    stored_axes,
+)
 
 MAX_PERIOD = 10_000.0
 """Longest wavelength over 2 pi, in timesteps or positions (Vaswani et al. 2017)."""
@@ -57,6 +68,94 @@ def position_sinusoids(height: int, width: int, dim: int) -> np.ndarray:
     return np.concatenate(parts, axis=-1)[None].astype(np.float32)  # (1, N, dim)
 
 
+class Layout(NamedTuple):
+    """How a kernel (in, *out) is split; None where no mesh is set."""
+
+    used: Axes | None
+    """In products: gathered over `fsdp`."""
+    stored: Axes | None
+    """Where its gradient is brought."""
+    between: Axes | None = None
+    """On the way from one to the other, if the compiler needs to be told."""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(x: jax.Array, kernel: jax.Array, layout: Layout) -> jax.Array:
+    """x (..., in) of any float type times kernel (in, *out) float32: (..., *out), in the type of x.
+
+    The gradient of the kernel is summed in float32, over tokens and over devices. Left to itself it
+    would leave each device rounded to the type of x, and be summed over devices in that type.
+    """
+    return jnp.tensordot(x, _cast(kernel, x, layout), 1)  # (..., *out)
+
+
+def _cast(kernel: jax.Array, x: jax.Array, layout: Layout) -> jax.Array:
+    return constrain(constrain(kernel.astype(x.dtype), layout.between), layout.used)
+
+
+def _matmul_forward(x: jax.Array, kernel: jax.Array, layout: Layout) -> tuple[jax.Array, Any]:
+    return matmul(x, kernel, layout), (x, kernel)
+
+
+def _matmul_backward(layout: Layout, saved: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    leading, trailing = tuple(range(x.ndim - 1)), tuple(range(x.ndim - 1, dy.ndim))
+    outputs = tuple(range(1, kernel.ndim))
+    dx = jnp.tensordot(dy, _cast(kernel, x, layout), (trailing, outputs))  # (..., in)
+    dkernel = jnp.tensordot(x, dy, (leading, leading), preferred_element_type=jnp.float32)
+    return dx, constrain(constrain(dkernel, layout.between), layout.stored)  # dkernel (in, *out)
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+class Dense(nn.Module):
+    """`nn.Dense`, its parameters, output and names, with gradients that are summed in float32."""
+
+    features: int | tuple[int, ...]
+    """Outputs; of a tuple, such as (3, heads, D / heads), the parameters are stored flat."""
+    dtype: jnp.dtype
+    kernel_init: nn.initializers.Initializer
+    tensor: int | str | None = None
+    """What `tensor` splits: -1 outputs, -2 inputs, `QKV` the second last of `features`; see
+    `partition.IN_PLACE` for that."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., in) -> (..., *features)."""
+        features = self.features if isinstance(self.features, tuple) else (self.features,)
+        flat = (x.shape[-1], math.prod(features))
+        kernel = self.param("kernel", self.kernel_init, flat)
+        bias = self.param("bias", nn.initializers.zeros, flat[1:])
+        layout = self._layout(flat, len(features))
+        kernel = kernel.reshape(-1, *features)  # (in, *features)
+        moved = layout.used if self.tensor == IN_PLACE else None
+        rows = "data" if x.shape[0] > 1 else None
+        x = constrain(x, (rows, None)) if moved else x
+        x = matmul(x.astype(self.dtype), kernel, layout)  # (..., *features)
+        if moved and moved[-1]:
+            x = constrain(constrain(x, (rows, moved[-1])), (rows, "fsdp"))
+        bias = bias.reshape((1,) * (x.ndim - len(features)) + features)
+        return (x.astype(jnp.float32) + bias).astype(self.dtype)
+
+    @nn.nowrap
+    def _layout(self, flat: tuple[int, int], num_outputs: int) -> Layout:
+        sizes = mesh_sizes()
+        if not sizes:
+            return Layout(None, None)
+        used: list[Any] = [None] * (1 + num_outputs)
+        stored = stored_axes(flat, sizes, self.tensor)
+        between = None
+        if self.tensor == QKV:
+            used[-2] = "tensor"
+            between = ("fsdp", *used[1:]) if stored[0] else None
+        elif self.tensor == IN_PLACE:
+            used = list(stored)
+        elif self.tensor is not None and stored[int(self.tensor)] == "tensor":
+            used[int(self.tensor)] = "tensor"
+        return Layout(tuple(used), stored + (None,) * (num_outputs - 1), between)
+
+
 class TimestepEmbedding(nn.Module):
     """Two-layer perceptron over the sinusoids of t."""
 
@@ -71,8 +170,8 @@ class TimestepEmbedding(nn.Module):
         """(B,) -> (B, features)."""
         settings: dict[str, Any] = {"dtype": self.dtype, "kernel_init": self.kernel_init}
         h = timestep_sinusoids(t, self.num_sinusoids, self.frequency_shift)  # (B, num_sinusoids)
-        h = nn.silu(nn.Dense(self.features, **settings, name="hidden")(h))  # (B, features)
-        return nn.Dense(self.features, **settings, name="out")(h)
+        h = nn.silu(Dense(self.features, **settings, name="hidden")(h))  # (B, features)
+        return Dense(self.features, **settings, name="out")(h)
 
 
 class Modulation(nn.Module):
@@ -86,9 +185,8 @@ class Modulation(nn.Module):
         """(B, D) -> `count` times (B, 1, D), which broadcasts over tokens (and over a batch if
         B is 1)."""
         features = self.count * cond.shape[-1]
-        vectors = nn.Dense(
-            features, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="dense"
-        )(nn.silu(cond))  # (B, count * D)
+        layer = Dense(features, self.dtype, nn.initializers.zeros, IN_PLACE, name="dense")
+        vectors = split_over(layer(nn.silu(cond)))  # (B, count * D)
         return jnp.split(vectors[:, None, :], self.count, axis=-1)
 
 

@@ -6,6 +6,7 @@ and so of whatever is compiled or exported with it.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -52,7 +53,7 @@ class Encoder:
 
 
 def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
-    """Builds an encoder and loads its weights.
+    """Builds an encoder and loads its weights; see `describe_encoder`.
 
     Args:
       config: the `encoder` options.
@@ -64,6 +65,23 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     >>> encoder = build_encoder(EncoderConfig(weights="random", pool=2), image_size=64)
     >>> encoder.latent_shape
     (2, 2, 192)
+    """
+    backbone, encoder = describe_encoder(config, image_size)
+    variables = load_variables(backbone, config.name, config.weights)
+    ingredients = {
+        "name": config.name, "stages": backbone.stages, "resize": config.stage_resize,
+        "pool": config.pool, "image_size": image_size, "mean": backbone.mean, "std": backbone.std,
+    }  # fmt: skip
+    return dataclasses.replace(
+        encoder, variables=variables, fingerprint=_fingerprint(ingredients, variables)
+    )
+
+
+def describe_encoder(config: EncoderConfig, image_size: int) -> tuple[Backbone, Encoder]:
+    """An encoder without its weights: `jax.ShapeDtypeStruct`s for variables, no fingerprint.
+
+    Raises:
+      UserError: an unknown name, or options that do not fit.
     """
     if config.name not in ENCODERS:
         near = difflib.get_close_matches(config.name, ENCODERS, n=3, cutoff=0.3) or sorted(ENCODERS)
@@ -81,13 +99,7 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
     _, h, w, C = jax.eval_shape(apply, backbone.abstract, images).shape
-    variables = load_variables(backbone, config.name, config.weights)
-    ingredients = {
-        "name": config.name, "stages": backbone.stages, "resize": config.stage_resize,
-        "pool": config.pool, "image_size": image_size, "mean": backbone.mean, "std": backbone.std,
-    }  # fmt: skip
-    fingerprint = _fingerprint(ingredients, variables)
-    return Encoder(config.name, apply, features, variables, (h, w, C), fingerprint)
+    return backbone, Encoder(config.name, apply, features, backbone.abstract, (h, w, C), "")
 
 
 def _fingerprint(ingredients: dict[str, object], variables: Variables) -> str:
