@@ -46,10 +46,8 @@ def main(args: argparse.Namespace) -> None:
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
     latents = encode_samples(fit, encoder, config, mesh)
-    try:
-        train_denoiser(config, workdir, encoder, latents, layouts.fingerprint(fit), mesh)
-    except training.Stopped as stopped:
-        log.info("%s", stopped)
+    fitted = train_denoiser(config, workdir, encoder, latents, layouts.fingerprint(fit), mesh)
+    if fitted.stopped:
         return
     _, calibration = calibrated(load_model(workdir, config), workdir, (fit, held_out))
     log.info(
@@ -88,10 +86,10 @@ def train_denoiser(
     latents: Latents,
     dataset_fingerprint: str,
     mesh: Mesh,
-) -> None:
-    """Runs the loop on encoded images, to the last step of the config."""
+) -> training.Fitted:
+    """Runs the loop on encoded images, to the last step of the config; see `training.fit`."""
     cfg = config.train
-    training.fit(
+    return training.fit(
         cfg=cfg,
         init_params=partial(init_params, config, encoder.latent_shape),
         frozen=latent_stats(latents, cfg.latent_stats),
@@ -116,7 +114,7 @@ def train_denoiser(
 
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    return runtime.run(main, runtime.make_parser(__doc__), argv)
+    return runtime.run(main, runtime.make_parser(__doc__), argv, preemptible=True)
 
 
 if __name__ == "__main__":

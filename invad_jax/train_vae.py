@@ -38,7 +38,6 @@ from invad_jax.image_quality import psnr, ssim
 from invad_jax.runtime import log
 from invad_jax.sharding import batch_sharding, check_batch, global_batch, make_mesh, replicated
 from invad_jax.tensor_files import write_tensors
-from invad_jax.train_step import TrainState
 from invad_jax.vae_loss import kl_to_standard_normal, make_vae_loss, to_signed
 from invad_jax.workdir import Workdir
 
@@ -62,10 +61,8 @@ def main(args: argparse.Namespace) -> None:
     workdir.claim(config, write=runtime.is_primary())
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
-    try:
-        state = train_vae(config, workdir, fit, perceptual, mesh, draw)
-    except training.Stopped as stopped:
-        log.info("%s", stopped)
+    state, stopped = train_vae(config, workdir, fit, perceptual, mesh, draw)
+    if stopped:
         return
     params = replicate(state.ema_params, mesh)
     summary = summarise(config, params, int(state.step), fit, held_out, mesh)
@@ -84,7 +81,7 @@ def train_vae(
     perceptual: Encoder | None,
     mesh: Mesh,
     draw: Draw,
-) -> TrainState:
+) -> training.Fitted:
     """Runs the loop to the last step of the config; see `training.fit`.
 
     Args:
@@ -261,7 +258,7 @@ def write_results(
 
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    return runtime.run(main, runtime.make_parser(__doc__), argv)
+    return runtime.run(main, runtime.make_parser(__doc__), argv, preemptible=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -30,8 +30,12 @@ from invad_jax.train_step import LossFn, TrainState, create_state, make_optimize
 from invad_jax.workdir import Workdir
 
 
-class Stopped(Exception):  # noqa: N818, it is no error
-    """The run was asked to stop (preemption); it saved, and continues when started again."""
+class Fitted(NamedTuple):
+    """How far training came."""
+
+    state: TrainState
+    stopped: bool
+    """Asked to stop (preemption): everything is saved, and the same command continues."""
 
 
 def fit(
@@ -45,8 +49,8 @@ def fit(
     workdir: Workdir,
     meta: dict[str, Any],
     draw: Callable[[Any], dict[str, np.ndarray]] | None = None,
-) -> TrainState:
-    """Trains to `cfg.num_steps`, from the newest checkpoint of the workdir if there is one.
+) -> Fitted:
+    """Trains to `cfg.num_steps`, from the newest sound checkpoint of the workdir if there is one.
 
     Args:
       cfg: the optimisation.
@@ -60,11 +64,11 @@ def fit(
       draw: averaged parameters -> pictures by name, (H, W, 3) uint8, shown with every checkpoint.
 
     Returns:
-      The final state.
+      The last state, on disk too, and whether it was asked to stop before the last step.
 
     Raises:
-      UserError: the loss became non-finite, or the workdir was made from other data.
-      Stopped: asked to stop; everything is saved.
+      UserError: the loss became non-finite, the workdir was made from other data, or it cannot be
+        written.
     """
     tx = make_optimizer(cfg)
 
@@ -120,23 +124,25 @@ def _loop(
     save: Callable[[TrainState, dict[str, jax.Array] | None], None],
     writer: ScalarWriter,
     stop: StopSignal,
-) -> TrainState:
+) -> Fitted:
     first_step = int(state.step)
     bar = tqdm(
         total=cfg.num_steps, initial=first_step, desc="train", unit="step", mininterval=1.0,
         disable=not runtime.is_primary(),
     )  # fmt: skip
-    scalars: dict[str, jax.Array] | None = None
+    stopping, scalars = False, None
     window_start, window_step = time.perf_counter(), first_step
     with bar, jax.transfer_guard("disallow"):
         for step in range(first_step, cfg.num_steps):
-            if step > first_step and (step % cfg.checkpoint_every == 0 or stop.requested):
+            stopping = stop.at(step)
+            if step > first_step and (step % cfg.checkpoint_every == 0 or stopping):
                 save(state, scalars)
-            if stop.requested:
-                raise Stopped(f"stopped at step {step}; the same command continues")
-            state, scalars = step_fn(
-                state, global_batch(next(iterator), mesh, train_batch_sharding(mesh))
-            )
+            if stopping:
+                log.info("stopping at step %d; the same command continues", step)
+                break
+            with jax.transfer_guard("allow"):  # JAX takes a share of an array for implicit
+                batch = global_batch(next(iterator), mesh, train_batch_sharding(mesh))
+            state, scalars = step_fn(state, batch)
             bar.update()
             if (step + 1) % cfg.log_every == 0:
                 values = finite_scalars(scalars, step + 1)
@@ -145,10 +151,10 @@ def _loop(
                 window_start, window_step = now, step + 1
                 bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
                 writer.write(step + 1, values)
-        if first_step < cfg.num_steps:
+        if first_step < cfg.num_steps and not stopping:
             save(state, scalars)
     writer.close()
-    return state
+    return Fitted(state, stopping)
 
 
 def _save(

@@ -1,0 +1,193 @@
+"""Disks, data and clocks that fail: one clear line, status 2 where it is the user's to mend, and
+nothing lost. Processes that are killed: `test_kill_and_resume.py`, `tests/multiprocess`."""
+
+import ctypes
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from invad_jax.inference import load
+from tests.e2e.conftest import PROJECT, TINY
+
+BEFORE, LAST = 8, 12  # the two newest checkpoints of TINY's training
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # of linux/prctl.h and linux/capability.h
+RAW = ["scoring.prior=standard_normal", "inversion.use_ema=false"]
+
+
+@pytest.fixture
+def workdir(commands, trained, request) -> Path:
+    """A copy of a trained workdir."""
+    name = request.node.name.replace("[", "_").replace("]", "")
+    return shutil.copytree(trained, commands.folder / name)
+
+
+@pytest.fixture
+def unfinished(workdir) -> Path:
+    """The same as it was at the checkpoint before the last."""
+    shutil.rmtree(workdir / "checkpoints" / str(LAST))
+    shutil.rmtree(workdir / "normals")
+    return workdir
+
+
+def run(commands, main, *arguments, status=0, environment=None, limit=None):
+    """A command to its end, as `commands.run`, under other circumstances."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"invad_jax.{main}", *arguments], cwd=commands.folder,
+        env=commands.environment | (environment or {}), preexec_fn=limit, timeout=300,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def train(commands, workdir, **circumstances):
+    config = str(PROJECT / "configs" / "procedural.py")
+    return run(
+        commands, "train", "--config", config, "--workdir", str(workdir), "--set", *TINY,
+        **circumstances,
+    )  # fmt: skip
+
+
+def parameters(workdir):
+    """Of the newest checkpoint that is sound, and its step."""
+    model = load(workdir, RAW)
+    return model.step, jax.device_get(model.variables.denoiser)
+
+
+def assert_same_end(workdir, trained):
+    (step, ours), (last, theirs) = parameters(workdir), parameters(trained)
+    assert step == last == LAST
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def error_lines(done):
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+def flip_a_bit(workdir, step):
+    """In the middle of the largest file of the model: among its numbers."""
+    files = (p for p in (workdir / "checkpoints" / str(step) / "model").rglob("*") if p.is_file())
+    path = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_training_goes_back_to_the_last_sound_checkpoint_and_says_so(commands, trained, workdir):
+    flip_a_bit(workdir, LAST)
+    done = train(commands, workdir)
+    assert f"checkpoints/{LAST}: damaged" in done.stderr
+    assert f"resumed at step {BEFORE}" in done.stderr
+    assert_same_end(workdir, trained)
+
+
+def test_evaluation_takes_the_last_sound_checkpoint_and_says_so(workdir, caplog):
+    flip_a_bit(workdir, LAST)
+    assert parameters(workdir)[0] == BEFORE
+    assert f"checkpoints/{LAST}: damaged" in caplog.text
+
+
+@pytest.mark.parametrize("main", ["predict", "train"])
+def test_where_all_checkpoints_are_damaged_one_line_says_so(commands, workdir, main):
+    for step in (BEFORE, LAST):
+        flip_a_bit(workdir, step)
+    if main == "train":
+        done = train(commands, workdir, status=2)
+    else:
+        done = run(
+            commands, "predict", "--workdir", str(workdir), "--input",
+            str(PROJECT / "docs" / "vae_unet.png"), "--out", "no", status=2,
+        )  # fmt: skip
+    assert len(error_lines(done)) == 1
+    assert "every checkpoint is damaged (12, 8)" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_cannot_grow_loses_nothing(commands, trained, unfinished):
+    """As with a quota: checkpoints do not reach the disk, smaller files do."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))  # bytes; a checkpoint is larger
+
+    environment = {"JAX_COMPILATION_CACHE_DIR": ""}
+    done = train(commands, unfinished, status=2, limit=limit, environment=environment)
+    (line,) = error_lines(done)
+    assert f"{unfinished.name}/checkpoints: cannot be written: File too large" in line
+    assert parameters(unfinished)[0] == BEFORE
+    train(commands, unfinished)
+    assert_same_end(unfinished, trained)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_said_in_one_line_and_loses_nothing(commands, unfinished, tmp_path):
+    size = sum(p.stat().st_size for p in unfinished.rglob("*") if p.is_file())
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * size + 500_000}", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        workdir = shutil.copytree(unfinished, tmp_path / "run")
+        free = shutil.disk_usage(tmp_path).free
+        (tmp_path / "other").write_bytes(bytes(free - 100_000))  # for logs and a config, no more
+        done = train(commands, workdir, status=2)
+        assert "Traceback" not in done.stderr
+        (line,) = error_lines(done)
+        assert "no space left for a checkpoint: needs" in line
+        assert line == done.stderr.splitlines()[-1]
+        assert parameters(workdir)[0] == BEFORE
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_workdir_that_may_not_be_written_is_one_line(commands, trained, unfinished):
+    def limit():  # root may write anywhere unless it gives that up
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+    folders = [unfinished, *(p for p in unfinished.rglob("*") if p.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        done = train(commands, unfinished, status=2, limit=limit)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {unfinished / 'config.json'}: cannot be written: Permission denied"
+    )
+    assert parameters(unfinished)[0] == BEFORE
+
+
+def test_other_images_under_a_resumed_run_are_refused(commands, unfinished, tmp_path):
+    """One pixel of one training image is another."""
+    cache = shutil.copytree(commands.folder / "cache" / "samples", tmp_path / "samples").parent
+    path = sorted(cache.rglob("disc/train/good/*.png"))[3]
+    image = np.array(Image.open(path))
+    image[0, 0] ^= 1
+    Image.fromarray(image).save(path)
+    done = train(commands, unfinished, status=2, environment={"INVAD_CACHE": str(cache)})
+    (line,) = error_lines(done)
+    assert "its checkpoint was made with another dataset" in line
+    assert parameters(unfinished)[0] == BEFORE
+
+
+def test_nothing_depends_on_the_clock(commands, trained, unfinished, tmp_path):
+    """Resumed with a clock that is years behind its own files and runs backwards."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "_real, _start = time.time, time.time()\n"
+        "time.time = lambda: _start - 1e8 - 1000 * (_real() - _start)\n"
+        "time.time_ns = lambda: int(1e9 * time.time())\n"
+    )
+    for number, path in enumerate(sorted(unfinished.rglob("*"))):
+        os.utime(path, (1e9 - number, 1e9 - number))  # older by name, not by age
+    paths = f"{tmp_path}{os.pathsep}{commands.environment['PYTHONPATH']}"
+    done = train(commands, unfinished, environment={"PYTHONPATH": paths})
+    assert f"resumed at step {BEFORE}" in done.stderr
+    assert_same_end(unfinished, trained)

@@ -1,0 +1,105 @@
+"""Kills a training of two processes at random moments, and compares its end with an unbroken one.
+
+    python -m tests.multiprocess.kills --kills 25
+
+`docs/reliability.md` has its result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from tests.multiprocess.jobs import Jobs, final_arrays, newest_step, process_ids, wait_for_progress
+
+CHECKPOINT_EVERY = 10
+
+
+class Kill(NamedTuple):
+    """What one kill did."""
+
+    target: str
+    """`process 0`, `process 1` or `all`."""
+    newest_step: int
+    """Of the checkpoints, right after."""
+    status: int
+    """Of the launcher."""
+    seconds: float
+    """From the signal to the end of the whole job."""
+
+
+def steps(num_steps: int) -> tuple[str, str]:
+    """The options that both runs share."""
+    return f"train.num_steps={num_steps}", f"train.checkpoint_every={CHECKPOINT_EVERY}"
+
+
+def kill_one_job(
+    jobs: Jobs, workdir: str, options: tuple[str, ...], rng: random.Random, at_start: bool
+) -> Kill:
+    """Starts or resumes the training and sends SIGKILL to one process or to both.
+
+    Args:
+      jobs: where.
+      workdir: its name there.
+      options: of the training.
+      rng: draws target and moment.
+      at_start: some time in the first seconds, while it joins, restores and compiles; else some
+        time after it has written a further checkpoint.
+    """
+    job = jobs.start(2, *jobs.training(workdir, *options))
+    if at_start:
+        time.sleep(rng.uniform(1, 8))
+    else:
+        wait_for_progress(job, jobs.folder / workdir)
+        time.sleep(rng.uniform(0, 0.15))
+    target = rng.choice(["process 0", "process 1", "all"])
+    processes = process_ids(job)
+    for process in processes if target == "all" else [processes[int(target[-1])]]:
+        os.kill(process, signal.SIGKILL)
+    begun = time.monotonic()
+    job.communicate(timeout=120)
+    seconds = time.monotonic() - begun
+    return Kill(target, newest_step(jobs.folder / workdir), job.returncode, seconds)
+
+
+def killed_run(jobs: Jobs, workdir: str, kills: int, num_steps: int, seed: int) -> list[Kill]:
+    """Trains to the end in spite of `kills` kills; every fifth, beginning with the third, early."""
+    rng, done = random.Random(seed), []
+    for number in range(kills):
+        done.append(kill_one_job(jobs, workdir, steps(num_steps), rng, number % 5 == 2))
+        print(f"kill {number + 1}: {done[-1]}", file=sys.stderr, flush=True)
+    jobs.run(2, *jobs.training(workdir, *steps(num_steps)))
+    return done
+
+
+def main() -> None:
+    """Both runs and their comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    num_steps = 30 * args.kills
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = Jobs(Path(folder))
+        kills = killed_run(jobs, "killed", args.kills, num_steps, args.seed)
+        jobs.run(2, *jobs.training("unbroken", *steps(num_steps)))
+        one, other = (final_arrays(Path(folder) / w, num_steps) for w in ("killed", "unbroken"))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert all(kill.status != 0 for kill in kills), "a kill came too late: the run was over"
+    slowest = max(kill.seconds for kill in kills)
+    print(f"{len(kills)} kills in {num_steps} steps, nothing lost: parameters equal to the bit; "
+          f"after a kill the job ended within {slowest:.1f} s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
