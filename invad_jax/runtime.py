@@ -76,7 +76,7 @@ def run(
 
     try:
         status = cli.run(start, parser, argv)
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()

@@ -117,8 +117,7 @@ def test_a_file_that_cannot_grow_loses_nothing(commands, trained, unfinished):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))  # bytes; a checkpoint is larger
 
-    environment = {"JAX_COMPILATION_CACHE_DIR": ""}
-    done = train(commands, unfinished, status=2, limit=limit, environment=environment)
+    done = train(commands, unfinished, status=2, limit=limit)
     (line,) = error_lines(done)
     assert f"{unfinished.name}/checkpoints: cannot be written: File too large" in line
     assert parameters(unfinished)[0] == BEFORE
