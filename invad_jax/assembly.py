@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invad_jax import reference
 from invad_jax.config import Config
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector
@@ -53,8 +54,9 @@ def make_detector(
         denoise=partial(denoise, config),
         plan=make_plan(alpha_bar_of(config), timesteps, inversion.final_alpha_bar),
         image_size=config.data.image_size,
+        states=reference.states(config),
     )
-    if inversion.paradigm == "inversion":
+    if inversion.paradigm != "reconstruction":
         return detector
     return dataclasses.replace(
         detector,
@@ -81,8 +83,3 @@ def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Arr
 def abstract_params(config: Config, latent_shape: tuple[int, int, int]) -> Any:
     """Shapes and types of `init_params`, without computing any."""
     return jax.eval_shape(partial(init_params, config, latent_shape), jax.random.key(0))
-
-
-def uses_prior(config: Config) -> bool:
-    """Whether x_T is compared with a fitted prior; a reconstruction has no x_T."""
-    return config.scoring.prior == "fitted" and config.inversion.paradigm == "inversion"

@@ -1,7 +1,7 @@
-"""One image score and one threshold from the two score terms, with constants of training normals.
+"""One image score and one threshold from the terms of a score, with constants of training normals.
 
-`nll` is hundreds to thousands of nats, `map_range` a few units of length: each is centred and
-scaled by its median and spread over normal images, and the two are added. Nothing is fitted on
+`nll` is hundreds to thousands of nats, `map_range` a few units of length: each term is centred and
+scaled by its median and spread over normal images, and they are added. Nothing is fitted on
 test data, and a single new image has a score. `test_minmax` is the published fusion, which does
 need a test set; its numbers are to be quoted under that name.
 
@@ -11,7 +11,7 @@ Read next: `metrics.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -25,16 +25,21 @@ _RAREST_RATE = 1e-6  # rates below it, 0 among them, are extrapolated to as if t
 
 
 @dataclass(frozen=True)
+class Term:
+    """One term of the image score, on the scale of normal images."""
+
+    name: str
+    location: float
+    """Its median over normal images."""
+    scale: float
+    """Its spread, positive."""
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Constants of the image score, and the threshold of the decision."""
 
-    nll_location: float
-    """Nats."""
-    nll_scale: float
-    """Nats, positive."""
-    map_range_location: float
-    map_range_scale: float
-    """Positive."""
+    terms: tuple[Term, ...]
     threshold: float
     """Images that score above it are called anomalous."""
     false_positive_rate: float
@@ -49,9 +54,13 @@ class Calibration:
     that were trained on score lower than new ones."""
 
 
+Values = Mapping[str, np.ndarray]
+"""Name of a term -> (N,), one number an image."""
+
+
 def fit(
-    nll: np.ndarray,
-    map_range: np.ndarray,
+    values: Values,
+    terms: Sequence[str],
     heat: tuple[float, float],
     false_positive_rate: float,
     held_out: bool,
@@ -61,7 +70,7 @@ def fit(
     With n normals and rate a, if a >= 1 / (n + 1), the threshold is the split-conformal quantile
     (Vovk et al. 2005; Lei et al. 2018): the ceil((n + 1)(1 - a))-th smallest normal score. A new
     normal image exceeds it with probability at most a, whatever the distribution, if it is
-    exchangeable with the normals (the median and scale of the two terms are fitted on the same
+    exchangeable with the normals (the median and scale of the terms are fitted on the same
     images, whose influence is of the order 1 / n).
 
     With fewer normals the quantile lies outside the sample and has to be extrapolated. The
@@ -74,8 +83,8 @@ def fit(
     threshold just below the lowest normal score.
 
     Args:
-      nll: (n,) nats, of normal images.
-      map_range: (n,) of the same images.
+      values: of normal images, (n,) each; may hold more than the terms.
+      terms: names of those that the image score adds up.
       heat: from `heat_scale` of the same images.
       false_positive_rate: a in [0, 1].
       held_out: whether the images were kept out of training.
@@ -85,25 +94,24 @@ def fit(
       ValueError: a term is not finite, or shapes disagree.
 
     >>> normal = np.arange(99.0)
-    >>> fit(normal, normal, (1.0, 2.0), 0.05, held_out=True).guaranteed_false_positive_rate
+    >>> fit({"nll": normal}, ["nll"], (1, 2), 0.05, held_out=True).guaranteed_false_positive_rate
     0.05
     """
     if not 0 <= false_positive_rate <= 1:
         raise UserError(
             f"calibration.false_positive_rate={false_positive_rate}: must lie between 0 and 1"
         )
-    nll, map_range = _float64(nll, map_range)
-    if len(nll) == 0:
+    columns = _float64(values, terms)
+    if not columns or len(columns[0]) == 0:
         raise UserError(
             "calibration: no normal images; data.holdout_fraction=0 calibrates on all training ones"
         )
-    nll_stats, map_range_stats = _location_scale(nll), _location_scale(map_range)
-    score = _standardise(nll, *nll_stats) + _standardise(map_range, *map_range_stats)
+    fitted = tuple(Term(name, *_location_scale(x)) for name, x in zip(terms, columns, strict=True))
+    score = _sum(fitted, columns)
     # In decimals as written: in binary 0.29 * 100 is less than 29.
     exceeding = math.floor(Fraction(str(float(false_positive_rate))) * (len(score) + 1))
     return Calibration(
-        *nll_stats,
-        *map_range_stats,
+        fitted,
         threshold=_threshold(np.sort(score), exceeding, false_positive_rate),
         false_positive_rate=float(false_positive_rate),
         guaranteed_false_positive_rate=max(exceeding, 1) / (len(score) + 1),
@@ -126,12 +134,12 @@ def heat_scale(latent_norm: np.ndarray) -> tuple[float, float]:
     return low, low + max(low - median, 1e-6)
 
 
-def image_score(calibration: Calibration, nll: np.ndarray, map_range: np.ndarray) -> np.ndarray:
-    """z(nll) + z(map_range) under the calibration's constants.
+def image_score(calibration: Calibration, values: Values) -> np.ndarray:
+    """The sum of the terms on the scale of normal images.
 
     Args:
-      nll: (N,) nats.
-      map_range: (N,).
+      calibration: names the terms.
+      values: of N images, (N,) each; may hold more than the terms.
 
     Returns:
       (N,) float64, higher is more anomalous; about 0 for a typical normal image.
@@ -139,10 +147,8 @@ def image_score(calibration: Calibration, nll: np.ndarray, map_range: np.ndarray
     Raises:
       ValueError: a term is not finite, or shapes disagree.
     """
-    nll, map_range = _float64(nll, map_range)
-    return _standardise(nll, calibration.nll_location, calibration.nll_scale) + _standardise(
-        map_range, calibration.map_range_location, calibration.map_range_scale
-    )
+    columns = _float64(values, [term.name for term in calibration.terms])
+    return _sum(calibration.terms, columns)
 
 
 def decide(calibration: Calibration, image_score: np.ndarray) -> np.ndarray:
@@ -167,7 +173,7 @@ def test_minmax(nll: np.ndarray, map_range: np.ndarray, category: Sequence[str])
     Raises:
       ValueError: a term is not finite, or shapes disagree.
     """
-    nll, map_range = _float64(nll, map_range)
+    nll, map_range = _float64({"nll": nll, "map_range": map_range}, ("nll", "map_range"))
     names = np.asarray(category)
     if names.shape != nll.shape:
         raise ValueError(f"{len(names)} categories for {len(nll)} images")
@@ -207,19 +213,21 @@ def _threshold(score: np.ndarray, exceeding: int, false_positive_rate: float) ->
     return float(max(limit, score[-1]))
 
 
-def _standardise(x: np.ndarray, location: float, scale: float) -> np.ndarray:
-    return (x - location) / scale
+def _sum(terms: Sequence[Term], columns: Sequence[np.ndarray]) -> np.ndarray:
+    parts = [(x - term.location) / term.scale for term, x in zip(terms, columns, strict=True)]
+    return np.sum(parts, axis=0)
 
 
 def _minmax(x: np.ndarray) -> np.ndarray:
     return (x - x.min()) / (x.max() - x.min() + 1e-8)  # the published constant
 
 
-def _float64(nll: np.ndarray, map_range: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both terms checked, and wide enough that only the scorer's rounding counts."""
-    nll, map_range = np.asarray(nll, np.float64), np.asarray(map_range, np.float64)
-    if nll.ndim != 1 or nll.shape != map_range.shape:
-        raise ValueError(f"nll {nll.shape} and map_range {map_range.shape} must both be (N,)")
-    if not (np.isfinite(nll).all() and np.isfinite(map_range).all()):
-        raise ValueError("nll or map_range is NaN or infinite")
-    return nll, map_range
+def _float64(values: Values, names: Sequence[str]) -> list[np.ndarray]:
+    """The named terms checked, and wide enough that only the scorer's rounding counts."""
+    columns = [np.asarray(values[name], np.float64) for name in names]
+    if any(x.ndim != 1 or x.shape != columns[0].shape for x in columns):
+        shapes = ", ".join(f"{n} {x.shape}" for n, x in zip(names, columns, strict=True))
+        raise ValueError(f"terms must all be (N,): {shapes}")
+    if not all(np.isfinite(x).all() for x in columns):
+        raise ValueError(f"one of {', '.join(names)} is NaN or infinite")
+    return columns

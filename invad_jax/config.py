@@ -234,9 +234,12 @@ class InversionConfig:
     `paper` the paper's (333, 666, 999)."""
     final_alpha_bar: float = _free(0.0)
     """alpha_bar after the last step. 0 as published: x_T is then the last predicted noise."""
-    paradigm: Literal["inversion", "reconstruction"] = _free("inversion")
-    """`inversion` is the method; `reconstruction` the baseline that it is compared with: perturb,
-    denoise back, and score the squared error (`diffusion/reconstruction.py`)."""
+    paradigm: Literal["inversion", "reconstruction", "padim", "nearest_neighbour"] = _free(
+        "inversion"
+    )
+    """`inversion` is the method, the others are what it is compared with: `reconstruction`
+    perturbs, denoises back and scores the squared error (`diffusion/reconstruction.py`); `padim`
+    and `nearest_neighbour` ask no denoiser (`baselines.py`)."""
     noise_ratio: float = _free(0.5)
     """r of a reconstruction: of the S levels, the perturbation reaches the round(r S)-th."""
     use_ema: bool = _free(True)
@@ -245,11 +248,20 @@ class InversionConfig:
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """What x_T is compared with (`scoring.py`)."""
+    """What inverted latents are compared with, and what an image's score is made of."""
 
     prior: Literal["fitted", "standard_normal"] = _free("fitted")
-    """`fitted`: a Gaussian per position, fitted on the x_T of training normals (`prior.py`).
-    `standard_normal`: N(0, I), the paper's. A reconstruction has no x_T and no prior."""
+    """`fitted`: Gaussians per position, fitted on training normals (`prior.py`).
+    `standard_normal`: N(0, I), the paper's; `states` and `components` then have no effect."""
+    states: Literal["x_T", "ends", "all"] = _free("ends")
+    """Which latents a fitted prior scores together: the inverted one; also x0, where the trajectory
+    begins; or x0 and the prediction of every step."""
+    components: Literal["category", "cluster", "one"] = _free("category")
+    """Of the mixture: one for each category that was trained on, one for each cluster that is found
+    in the latents without their labels, or one for all. A test image needs no label."""
+    terms: tuple[str, ...] = _free(())
+    """Terms of the image score, of `scoring.TERMS`, each on the scale of normal images, added up;
+    empty takes nll and map_max under a fitted prior, and the paper's nll and map_range else."""
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from invad_jax.diffusion.inversion import invert
+from invad_jax.baselines import Memory, score_against
+from invad_jax.diffusion.inversion import EpsFn, scored_states
 from invad_jax.diffusion.reconstruction import error_terms, reconstruction_error
 from invad_jax.diffusion.schedule import Plan
-from invad_jax.scoring import Prior, Scores, score, upsample
+from invad_jax.scoring import Prior, Scores, score, score_under, summarise
 
 Params = Any
 """A pytree of arrays."""
+
+
+Reference = Prior | Memory
+"""What was learnt of normal images."""
 
 
 class LatentStats(NamedTuple):
@@ -37,23 +42,22 @@ class DetectorVariables(NamedTuple):
     encoder: Params
     denoiser: Params
     latent_stats: LatentStats
-    prior: Prior | None = None
-    """What x_T is compared with; None: N(0, I), the paper's."""
+    reference: Reference | None = None
+    """What latents are compared with; None: N(0, I), the paper's."""
 
 
 class LatentScores(NamedTuple):
     """`Scores` and what was scored."""
 
-    anomaly_map: jax.Array
-    latent_norm: jax.Array
-    nll: jax.Array
-    map_range: jax.Array
+    scores: Scores
     x_T: jax.Array | None  # noqa: N815, the field's own capital
-    """(B, h, w, C) float32, the inverted latents; None of a reconstruction, which has none."""
+    """(B, h, w, C) float32, the inverted latents; None where nothing is inverted."""
 
-    def scores(self) -> Scores:
-        """Without `x_T`, which is by far the largest: what predicting brings back to the host."""
-        return Scores(self.anomaly_map, self.latent_norm, self.nll, self.map_range)
+    def __getattr__(self, name: str) -> jax.Array:
+        """A field of `scores` as one's own: `result.nll`."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.scores, name)
 
 
 @flax.struct.dataclass
@@ -68,8 +72,15 @@ class Detector:
     """(denoiser params, x_t (B, h, w, C), t (1,) or (B,)) -> eps (B, h, w, C) float32."""
     plan: Plan
     image_size: int = flax.struct.field(pytree_node=False)
+    states: str = flax.struct.field(pytree_node=False, default="x_T")
+    """What is scored; see `diffusion.inversion.scored_states`."""
     noise: jax.Array | None = None
     """(1, h, w, C): the baseline, a reconstruction from this perturbation, instead of inversion."""
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the network an image."""
+        return 0 if self.states == "x_0" else len(self.plan.timesteps)
 
     def predict(self, variables: DetectorVariables, image: jax.Array) -> Scores:
         """Scores images.
@@ -78,20 +89,30 @@ class Detector:
           variables: all arrays.
           image: (B, H, W, 3) uint8, RGB, H = W = image_size.
         """
-        return self.score_latents(variables, self.encode(variables.encoder, image)).scores()
+        return self.score_latents(variables, self.encode(variables.encoder, image)).scores
 
     def score_latents(self, variables: DetectorVariables, latent: jax.Array) -> LatentScores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32."""
+        if self.noise is not None:
+            x0 = standardise(latent, variables.latent_stats)
+            error = reconstruction_error(self._eps_fn(variables), x0, self.noise, self.plan)
+            return LatentScores(summarise(*error_terms(error), self.image_size), x_T=None)
+        states = self.scored_states(variables, latent)  # (B, M, h, w, C)
+        x_T = None if self.states == "x_0" else states[:, -1]
+        reference = variables.reference
+        if reference is None:
+            return LatentScores(score(states[:, -1], self.image_size), x_T)
+        if isinstance(reference, Memory):
+            return LatentScores(score_against(reference, states[:, -1], self.image_size), x_T)
+        return LatentScores(score_under(reference, states, self.image_size), x_T)
 
-        def eps_fn(x: jax.Array, t: jax.Array) -> jax.Array:
-            return self.denoise(variables.denoiser, x, t)
-
+    def scored_states(self, variables: DetectorVariables, latent: jax.Array) -> jax.Array:
+        """What of latents is scored, (B, M, h, w, C); what a reference is learnt from."""
         x0 = standardise(latent, variables.latent_stats)
-        if self.noise is None:
-            x_T = invert(eps_fn, x0, self.plan)  # (B, h, w, C)
-            return LatentScores(*score(x_T, self.image_size, variables.prior), x_T)
-        terms = error_terms(reconstruction_error(eps_fn, x0, self.noise, self.plan))
-        return LatentScores(upsample(terms.latent_norm, self.image_size), *terms, x_T=None)
+        return scored_states(self.states, self._eps_fn(variables), x0, self.plan)
+
+    def _eps_fn(self, variables: DetectorVariables) -> EpsFn:
+        return lambda x, t: self.denoise(variables.denoiser, x, t)
 
 
 def standardise(latent: jax.Array, stats: LatentStats) -> jax.Array:

@@ -32,6 +32,7 @@ from invad_jax.ground_truth import GroundTruth
 from invad_jax.inference import Model, load_model
 from invad_jax.normals import calibrated
 from invad_jax.runtime import log
+from invad_jax.scoring import TERMS
 from invad_jax.sharding import batch_sharding
 from invad_jax.workdir import Workdir
 
@@ -44,10 +45,10 @@ class Evaluation(NamedTuple):
     truth: GroundTruth
     anomaly_map: np.ndarray
     """(N, H, W) float32."""
-    nll: np.ndarray
-    """(N,) float64."""
-    map_range: np.ndarray
-    """(N,) float64."""
+    terms: dict[str, np.ndarray]
+    """Each of `scoring.TERMS` -> (N,) float64."""
+    component: np.ndarray
+    """(N,) int: the likeliest component of the prior."""
     image_score: dict[str, np.ndarray]
     """Fusion name -> (N,) float64."""
     decision: np.ndarray
@@ -89,20 +90,23 @@ def evaluate(model: Model, calibration: Calibration, samples: tuple[Sample, ...]
     size, count = model.config.data.image_size, len(samples)
     truth = ground_truth.read(samples, size)
     anomaly_map = np.empty((count, size, size), np.float32)
-    nll, map_range = np.empty(count), np.empty(count)
+    terms = {name: np.empty(count) for name in TERMS}
+    component = np.zeros(count, int)
     with tqdm(total=count, desc="eval", unit="image", disable=not runtime.is_primary()) as bar:
         for ids, scores in model.predict_paths([sample.path for sample in samples]):
             anomaly_map[ids] = scores.anomaly_map
-            nll[ids], map_range[ids] = scores.nll, scores.map_range
+            component[ids] = scores.component
+            for name, values in terms.items():
+                values[ids] = getattr(scores, name)
             bar.update(len(ids))
-    calibrated = calibration_lib.image_score(calibration, nll, map_range)
+    calibrated = calibration_lib.image_score(calibration, terms)
     categories = [sample.category for sample in samples]
     image_score = {
         "calibrated": calibrated,
-        "test_minmax": calibration_lib.test_minmax(nll, map_range, categories),
+        "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
     }
     decision = calibration_lib.decide(calibration, calibrated)
-    return Evaluation(truth, anomaly_map, nll, map_range, image_score, decision)
+    return Evaluation(truth, anomaly_map, terms, component, image_score, decision)
 
 
 def measure_speed(model: Model, paths: list[str], seconds: float = 2.0) -> dict[str, Any]:
@@ -154,7 +158,8 @@ def write(
     payload = {
         "schema": 1,
         "step": model.step,
-        "nfe": len(model.detector.plan.timesteps),
+        "nfe": model.detector.nfe,
+        "terms": [term.name for term in calibration.terms],
         "seed": config.train.seed,
         "config_hash": config_hash(config),
         "versions": runtime.versions(),
@@ -163,7 +168,7 @@ def write(
         "speed": speed,
     }
     cases = make_cases(evaluation, calibration, config)
-    rows = score_rows(evaluation, calibration)
+    rows = score_rows(evaluation, calibration, model.component_names)
     report.write_scores_csv(out / "scores.csv", rows)
     report.write_metrics_csv(out / "metrics.csv", fusion)
     page.write_html(
@@ -185,7 +190,9 @@ def write(
     )  # fmt: skip
 
 
-def score_rows(evaluation: Evaluation, calibration: Calibration) -> list[dict[str, Any]]:
+def score_rows(
+    evaluation: Evaluation, calibration: Calibration, component_names: Sequence[str]
+) -> list[dict[str, Any]]:
     """Rows of `scores.csv`."""
     return [
         {
@@ -193,8 +200,8 @@ def score_rows(evaluation: Evaluation, calibration: Calibration) -> list[dict[st
             "category": sample.category,
             "defect": sample.defect,
             "gt_label": sample.gt_label,
-            "nll": float(evaluation.nll[i]),
-            "map_range": float(evaluation.map_range[i]),
+            **{name: float(values[i]) for name, values in evaluation.terms.items()},
+            "component": component_names[evaluation.component[i]],
             "image_score_calibrated": float(evaluation.image_score["calibrated"][i]),
             "image_score_test_minmax": float(evaluation.image_score["test_minmax"][i]),
             "threshold": calibration.threshold,
@@ -228,8 +235,8 @@ def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config)
             gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
             anomaly_map=evaluation.anomaly_map[i],
             image_score=float(score[i]),
-            nll=float(evaluation.nll[i]),
-            map_range=float(evaluation.map_range[i]),
+            nll=float(evaluation.terms["nll"][i]),
+            map_range=float(evaluation.terms["map_range"][i]),
             threshold=calibration.threshold,
             decision=bool(evaluation.decision[i]),
         )

@@ -18,20 +18,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from invad_jax import prior
-from invad_jax.assembly import abstract_params, make_detector, uses_prior
+from invad_jax import reference
+from invad_jax.assembly import abstract_params, make_detector
 from invad_jax.checkpoint import Checkpoints, abstract_like
 from invad_jax.config import Config
 from invad_jax.data.pipeline import image_batches
 from invad_jax.detector import DetectorVariables, LatentScores, LatentStats
 from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.errors import UserError
-from invad_jax.prior import FittedPrior
-from invad_jax.scoring import Prior, Scores
+from invad_jax.scoring import Scores
 from invad_jax.sharding import batch_sharding, global_batch, make_mesh, replicated
 from invad_jax.workdir import Workdir
 
@@ -57,6 +55,8 @@ class Model:
         self.latent_shape = latent_shape
         self.mesh = mesh
         self.step = step
+        self.component_names: tuple[str, ...] = ("",)
+        """Of `Scores.component`."""
         self._make_encoder = make_encoder
         self.detector = make_detector(
             config, latent_shape, lambda variables, image: self.encoder.apply(variables, image)
@@ -69,6 +69,9 @@ class Model:
         self._predict = compile_on_mesh(self.detector.predict, in_shardings=(arrays, batch))
         self._score_latents = compile_on_mesh(
             self.detector.score_latents, in_shardings=(arrays, batch)
+        )
+        self._scored_states = compile_on_mesh(
+            self.detector.scored_states, in_shardings=(arrays, batch)
         )
         self._denoise = compile_on_mesh(
             lambda variables, x_t, t: self.detector.denoise(variables.denoiser, x_t, t),
@@ -90,13 +93,12 @@ class Model:
         encoder = jax.device_put(self.encoder.variables, replicated(self.mesh))
         return self._without_encoder._replace(encoder=encoder)
 
-    def with_prior(self, fitted: FittedPrior) -> Model:
-        """The same model, comparing x_T with a fitted prior instead of N(0, I)."""
+    def with_reference(self, learnt: reference.Learnt) -> Model:
+        """The same model, comparing with what was learnt of normal images instead of N(0, I)."""
         model = copy.copy(self)
-        arrays = Prior(*map(jnp.asarray, (fitted.mean, fitted.whitening, fitted.log_det)))
-        model._without_encoder = self._without_encoder._replace(
-            prior=jax.device_put(arrays, replicated(self.mesh))
-        )
+        arrays = jax.device_put(reference.to_device(learnt), replicated(self.mesh))
+        model._without_encoder = self._without_encoder._replace(reference=arrays)
+        model.component_names = reference.component_names(learnt)
         model.__dict__.pop("variables", None)  # made again when asked for
         return model
 
@@ -121,6 +123,10 @@ class Model:
         latent = np.asarray(latent, np.float32)
         self._check_latent(latent.shape)
         return self._in_batches(self._score_latents, self._without_encoder, latent)
+
+    def scored_states(self, latent: np.ndarray) -> np.ndarray:
+        """What of latents is scored, (B, M, h, w, C) float32: what a reference is learnt from."""
+        return self._in_batches(self._scored_states, self._without_encoder, np.asarray(latent))
 
     def denoise(self, x_t: np.ndarray, t: int | np.ndarray) -> np.ndarray:
         """The predicted noise, (B, h, w, C): one evaluation of the network, nothing standardised.
@@ -272,10 +278,11 @@ def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Model:
       overrides: changes as `--set` takes them, such as "inversion.num_steps=5".
 
     Raises:
-      UserError: no checkpoint, or no prior fitted yet for these inversion options.
+      UserError: no checkpoint, or nothing learnt of normal images yet for these options.
     """
     folder = Workdir(workdir)
     model = load_model(folder, folder.resolve(None, overrides))
-    if not uses_prior(model.config):
+    if reference.kind(model.config) == "none":
         return model
-    return model.with_prior(prior.read(folder.normals(model.config, model.step) / "prior.npz"))
+    normals = folder.normals(model.config, model.step)
+    return model.with_reference(reference.read(normals, model.config))

@@ -25,6 +25,7 @@ from invad_jax.figures import Case, write_overlay
 from invad_jax.inference import load_model
 from invad_jax.normals import calibrated
 from invad_jax.runtime import log
+from invad_jax.scoring import TERMS
 from invad_jax.workdir import Workdir
 
 CASES_ON_THE_PAGE = 60
@@ -45,17 +46,16 @@ def main(args: argparse.Namespace) -> None:
         total=len(paths), desc="predict", unit="image", disable=not runtime.is_primary()
     ) as bar:
         for ids, scores in model.predict_paths([str(path) for path in paths]):
-            image_score = calibration_lib.image_score(
-                calibration, np.asarray(scores.nll), np.asarray(scores.map_range)
-            )
+            terms = {name: np.asarray(getattr(scores, name)) for name in TERMS}
+            image_score = calibration_lib.image_score(calibration, terms)
             decision = calibration_lib.decide(calibration, image_score)
             for row, i in enumerate(ids):
                 maps[i] = np.asarray(scores.latent_norm[row])
                 rows[i] = {
                     "path": str(paths[i]),
                     "image_score": float(image_score[row]),
-                    "nll": float(scores.nll[row]),
-                    "map_range": float(scores.map_range[row]),
+                    **{name: float(values[row]) for name, values in terms.items()},
+                    "component": model.component_names[int(scores.component[row])],
                     "threshold": calibration.threshold,
                     "decision": report.decision_word(decision[row]),
                 }

@@ -15,10 +15,10 @@ from invad_jax import files
 METRICS = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro", "mad")
 COUNTS = ("n_normal", "n_anomalous")
 SCORE_COLUMNS = (
-    "path", "category", "defect", "gt_label", "nll", "map_range", "image_score_calibrated",
-    "image_score_test_minmax", "threshold", "decision",
+    "path", "category", "defect", "gt_label", "nll", "map_range", "map_mean", "map_max", "map_top",
+    "component", "image_score_calibrated", "image_score_test_minmax", "threshold", "decision",
 )  # fmt: skip
-PREDICTION_COLUMNS = ("path", "image_score", "threshold", "decision")
+PREDICTION_COLUMNS = ("path", "image_score", "threshold", "decision", "component")
 
 FUSION_TITLES = {
     "calibrated": "calibrated: scaled by normal images alone (inductive: scores any single image)",

@@ -45,6 +45,7 @@ from invad_jax.errors import UserError
 from invad_jax.ground_truth import GroundTruth
 from invad_jax.inference import Model, load_model
 from invad_jax.normals import Normals, calibrated
+from invad_jax.scoring import TERMS
 from invad_jax.sweep_grid import Cell, make_cells, parse_axes, parse_seeds
 from invad_jax.workdir import Workdir
 
@@ -128,7 +129,7 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
         model = _with_options(loaded[use_ema], cell.config)
         result = {
             "key": _key(cell),
-            "nfe": len(model.detector.plan.timesteps),
+            "nfe": model.detector.nfe,
             "fusion": _measure(model, workdir, _data(cell.config.data)),
             "date": datetime.date.today().isoformat(),
             "device": "{count} x {kind} ({platform})".format(**runtime.device_summary()),
@@ -141,14 +142,13 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     """What `eval` measures, and each term of the score alone; nothing is drawn or timed."""
     model, calibration = calibrated(model, workdir, data.normals)
     latents = encode_samples(data.test, model.encoder, model.config, model.mesh)
-    scores = model.score_latents(np.asarray(latents))
-    nll, map_range = (np.asarray(term, np.float64) for term in (scores.nll, scores.map_range))
+    scores = model.score_latents(np.asarray(latents)).scores
+    terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
     categories = [sample.category for sample in data.test]
     image_score = {
-        "calibrated": calibration_lib.image_score(calibration, nll, map_range),
-        "test_minmax": calibration_lib.test_minmax(nll, map_range, categories),
-        "nll": nll,
-        "map_range": map_range,
+        "calibrated": calibration_lib.image_score(calibration, terms),
+        "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
+        **terms,
     }
     truth = _truth(data.test, model.config.data.image_size)
     return ground_truth.metric_tables(truth, np.asarray(scores.anomaly_map), image_score)

@@ -5,6 +5,7 @@ Read next: `sweep.py`, which walks the grid.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -16,11 +17,6 @@ from invad_jax import config as config_lib
 from invad_jax.config import Config
 from invad_jax.errors import UserError
 
-_UNUSED = {
-    "inversion": ("inversion.noise_ratio",),
-    "reconstruction": ("inversion.final_alpha_bar", "scoring.prior"),
-}
-"""Paradigm -> options that it does not look at: points that differ in them alone are one."""
 _OTHER_FILES = ("data.root", "encoder.weights")
 """Free, as a workdir may move with its files; but other values in one sweep are other files."""
 
@@ -112,8 +108,9 @@ def make_cells(base: Config, axes: Sequence[Axis], seeds: Sequence[int]) -> list
 
 def _make_cell(base: Config, axes: Sequence[Axis], values: Sequence[str], seed: int) -> Cell:
     assigned = {axis.name: value for axis, value in zip(axes, values, strict=True)}
-    paradigm = assigned.get("inversion.paradigm", base.inversion.paradigm)
-    used = {name: v for name, v in assigned.items() if name not in _UNUSED[paradigm]}
+    everything = [f"{name}={value}" for name, value in assigned.items()]
+    unused = _unused(config_lib.override(base, everything))
+    used = {name: v for name, v in assigned.items() if name not in unused}
     trained = [
         (axis.name, used[axis.name]) for axis in axes
         if axis.retrains and used[axis.name] != option_text(base, axis.name)
@@ -163,3 +160,16 @@ def option_text(config: Config, name: str) -> str:
     if isinstance(value, tuple):
         return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _unused(config: Config) -> set[str]:
+    """Options that have no effect under a config: points that differ in them alone are one."""
+    paradigm = config.inversion.paradigm
+    of_mixture = {"scoring.states", "scoring.components"}
+    if paradigm == "inversion":
+        plain = config.scoring.prior == "standard_normal"
+        return {"inversion.noise_ratio"} | (of_mixture if plain else set())
+    if paradigm == "reconstruction":
+        return {"inversion.final_alpha_bar", "scoring.prior"} | of_mixture
+    undiffused = {f"inversion.{field.name}" for field in dataclasses.fields(config.inversion)}
+    return (undiffused - {"inversion.paradigm"}) | {"scoring.prior", "scoring.states"}

@@ -2,7 +2,7 @@
 
 <workdir>/config.json      the resolved config
           checkpoints/     see `checkpoint.py`
-          normals/         scores of normal images, one file for each way of scoring
+          normals/         what normal images taught, a folder for each way of scoring
           logs/            TensorBoard
           vae.safetensors  of a first stage: what an encoder reads; with vae.json, examples.png
           eval/            what `eval` writes by default
@@ -23,7 +23,7 @@ from invad_jax import files
 from invad_jax.config import Config
 from invad_jax.errors import UserError
 
-NORMALS_FORMAT = 1
+NORMALS_FORMAT = 2
 """Raised when the files of that folder change: what an older version kept is then made anew."""
 
 
@@ -88,5 +88,5 @@ def scoring_key(config: Config, step: int) -> dict[str, Any]:
         "step": step,
         "dtype": config.denoiser.dtype,
         "inversion": dataclasses.asdict(config.inversion),
-        "scoring": dataclasses.asdict(config.scoring),
+        "scoring": {k: v for k, v in dataclasses.asdict(config.scoring).items() if k != "terms"},
     }

@@ -26,14 +26,12 @@ from invad_jax.diffusion.schedule import Plan, make_plan
 
 
 class ErrorTerms(NamedTuple):
-    """The fields of `scoring.Scores` below the anomaly map, made of a reconstruction error."""
+    """What `scoring.summarise` takes, made of a reconstruction error."""
 
     latent_norm: jax.Array
     """(B, h, w) float32: squared error averaged over channels; takes the place of a length."""
     nll: jax.Array
     """(B,) float32: total squared error, no nats: twice -log N(x0; x0_hat, I) less a constant."""
-    map_range: jax.Array
-    """(B,) float32: largest minus smallest `latent_norm`."""
 
 
 def reconstruction_plan(alpha_bar: np.ndarray, timesteps: np.ndarray, noise_ratio: float) -> Plan:
@@ -95,5 +93,4 @@ def error_terms(squared_error: jax.Array) -> ErrorTerms:
     """
     error_map = jnp.mean(squared_error, axis=-1)  # (B, h, w)
     nll = jnp.sum(squared_error, axis=(1, 2, 3))  # (B,)
-    map_range = jnp.max(error_map, axis=(1, 2)) - jnp.min(error_map, axis=(1, 2))  # (B,)
-    return ErrorTerms(error_map, nll, map_range)
+    return ErrorTerms(error_map, nll)

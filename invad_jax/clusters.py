@@ -1,0 +1,71 @@
+"""Kinds of product among normal images whose labels are not to be used: k-means on mean latents.
+
+Read next: `prior.py`, which fits a component to each.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.cluster.vq import kmeans2, vq
+
+MOST = 32
+"""Clusters that are tried."""
+FEWEST_IMAGES = 10
+"""In a cluster; with fewer its covariance would rest on next to nothing."""
+_RESTARTS = 4  # k-means ends in a local optimum
+
+
+def describe(latents: np.ndarray) -> np.ndarray:
+    """One vector an image: its mean over positions; (N, h, w, C) -> (N, C) float64."""
+    return np.asarray(np.mean(latents, axis=(1, 2), dtype=np.float64))
+
+
+def find(descriptor: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The centres of as many clusters as the Bayesian information criterion asks for.
+
+    Each cluster counts as a Gaussian with a variance of its own for each channel, so one more has
+    to gain C log N nats. Channels are standardised first, or the widest one would decide.
+
+    Args:
+      descriptor: (N, C).
+      seed: of the starts.
+
+    Returns:
+      (K, C), K >= 1.
+    """
+    scale = descriptor.std(axis=0) + 1e-12
+    scaled = descriptor / scale
+    best = scaled.mean(axis=0, keepdims=True)
+    fewest_nats = _criterion(scaled, np.zeros(len(scaled)))
+    rng = np.random.default_rng(seed)
+    for count in range(2, min(MOST, len(scaled) // FEWEST_IMAGES) + 1):
+        for _ in range(_RESTARTS):
+            centres, label = kmeans2(scaled, count, minit="++", rng=rng, missing="raise")
+            nats = _criterion(scaled, label)
+            if nats < fewest_nats and np.bincount(label, minlength=count).min() >= FEWEST_IMAGES:
+                best, fewest_nats = centres, nats
+    return best * scale
+
+
+def assign(descriptor: np.ndarray, centres: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """The nearest centre of each row, (N,) int.
+
+    Args:
+      descriptor: (N, C).
+      centres: (K, C) from `find`.
+      like: (N', C) that `find` was given: its spread is the unit of each channel.
+    """
+    scale = like.std(axis=0) + 1e-12
+    return vq(descriptor / scale, centres / scale)[0]
+
+
+def _criterion(x: np.ndarray, label: np.ndarray) -> float:
+    """Half of the Bayesian information criterion, nats: lower is better."""
+    count, channels = x.shape
+    nats = 0.0
+    for name in np.unique(label):
+        members = x[label == name]
+        variance = members.var(axis=0) + 1e-6  # of standardised channels: a floor for constant ones
+        nats += 0.5 * len(members) * np.sum(np.log(variance) + 1)
+        nats -= len(members) * np.log(len(members) / count)
+    return nats + len(np.unique(label)) * channels * np.log(count)
