@@ -14,6 +14,7 @@ from invad_jax.config import (
     EncoderConfig,
     EvalConfig,
     InversionConfig,
+    MeshConfig,
     ScoringConfig,
     TrainConfig,
 )
@@ -35,8 +36,10 @@ def published_config(data: DataConfig, num_images: int, num_devices: int) -> Con
     Args:
       data: where the images are.
       num_images: to train on. The publication counts epochs; steps = epochs * images / batch.
-      num_devices: that it trained on, 8 images each. On fewer, keep the batch, with
-        `denoiser.remat=true` if memory is short.
+      num_devices: that it trained on, 8 images each. On fewer or more, keep the batch: parameters,
+        average and optimiser, 19.6 GB, are split over all devices. If memory is short,
+        `train.grad_accumulation` or `denoiser.remat=true`; for more devices than images,
+        `mesh.tensor`.
 
     >>> published_config(DataConfig(), num_images=800, num_devices=1).train.num_steps
     30000
@@ -60,6 +63,7 @@ def published_config(data: DataConfig, num_images: int, num_devices: int) -> Con
             ema_decay=0.999,  # kept, and not evaluated
             latent_stats="none",
         ),
+        mesh=MeshConfig(data=1, fsdp=-1),
         inversion=InversionConfig(
             num_steps=3, spacing="linspace", final_alpha_bar=0.0, use_ema=False
         ),

@@ -35,6 +35,7 @@ MAINS = {
     "benchmark",
     "sweep",
     "compare",
+    "plan",
 }
 LAYER_3 = MAINS | {"training", "inference", "encoding"}
 

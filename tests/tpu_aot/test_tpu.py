@@ -1,0 +1,64 @@
+"""Compiled for TPUs, with libtpu and no TPU: what devices send each other."""
+
+import importlib.util
+
+import jax
+import pytest
+
+from invad_jax import plan
+from invad_jax.config import load, override
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
+)
+SMALL = (
+    "data.image_size=64", "encoder.stages=0,2", "encoder.pool=4", "denoiser.width=128",
+    "denoiser.depth=2", "denoiser.num_heads=2", "train.batch_size=16", "eval.batch_size=16",
+)  # fmt: skip
+
+
+def compiled(trace, topology, *options):
+    config = override(load("configs/hazelnut.py"), (*SMALL, *options))
+    _, encoder = plan.describe_encoder(config.encoder, config.data.image_size)
+    devices, chip = plan.topology_devices(topology)
+    mesh = plan.make_mesh(config.mesh, devices)
+    row = plan.measure(trace(config, encoder, mesh))
+    params = jax.eval_shape(
+        lambda rng: plan.init_params(config, encoder.latent_shape, rng), jax.random.key(0)
+    )
+    size = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
+    positions = params["positions"].size * 4
+    return row | {"chip": chip, "devices": len(devices)}, size, positions
+
+
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x2"])
+def test_data_parallel_training_reduces_the_gradient_and_nothing_else(topology):
+    row, size, positions = compiled(plan.trace_train_step, topology)
+    assert set(row["collectives"]) == {"all-reduce"}
+    reduce, n = row["collectives"]["all-reduce"], row["devices"]
+    assert reduce["dtypes"] == ("f32",)
+    # A ring sends 2 (n - 1) / n of every gradient; positions have none. The loss is 4 bytes.
+    expected = (size - positions) * 2 * (n - 1) / n
+    assert expected <= reduce["bytes"] <= expected + 1024
+
+
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x2"])
+def test_scoring_sends_nothing_but_its_results(topology):
+    """Encoding, inversion and scoring are each device's own; the scores are gathered."""
+    row, _, _ = compiled(plan.trace_detector, topology)
+    assert set(row["collectives"]) <= {"all-gather"}
+    maps, n = 16 * 64 * 64 * 4, row["devices"]
+    scalars = 3 * 16 * 4
+    assert row["collectives"]["all-gather"]["bytes"] <= (maps + scalars) * (n - 1) / n
+
+
+def test_gradients_are_summed_in_float32_under_bfloat16():
+    row, _, _ = compiled(plan.trace_train_step, "v5e:2x2", "denoiser.dtype=bfloat16")
+    assert row["collectives"]["all-reduce"]["dtypes"] == ("f32",)
+
+
+def test_estimates_are_within_the_chip():
+    row, _, _ = compiled(plan.trace_train_step, "v5e:2x2", "mesh.data=1", "mesh.fsdp=-1")
+    estimate = plan.estimate(row | {"chip": row["chip"]._asdict()})
+    assert estimate["fits"]
+    assert 0 < max(estimate["seconds"].values()) < 1e-3  # half a million parameters
