@@ -87,6 +87,17 @@ def main(args: argparse.Namespace) -> None:
         write_text(Path(args.json), json.dumps(rows, indent=2) + "\n")
 
 
+_LIBTPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # its lock guards a TPU; compiling opens none
+    "TPU_SKIP_MDS_QUERY": "1",  # no questions to a cloud's metadata server
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_LOG_DIR": "disabled",
+}
+"""Environment of the compiler, where the user has not set it."""
+
+
 def topology_devices(name: str) -> tuple[list[jax.Device], Chip | None]:
     """The devices of `v5e:4x4`, which cannot run but be compiled for, or of `cpu:8`.
 
@@ -103,10 +114,7 @@ def topology_devices(name: str) -> tuple[list[jax.Device], Chip | None]:
         raise UserError(f"--topology {name}: expected {', '.join(CHIPS)} and a shape: v5e:4x4")
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(f"--topology {name}: needs the TPU compiler: pip install libtpu")
-    # No questions to a cloud's metadata server, no log of its own.
-    for variable, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_STDERR_LOG_LEVEL", "3"),
-                            ("TPU_WORKER_HOSTNAMES", "localhost"),
-                            ("TPU_LOG_DIR", "disabled"), ("TPU_MIN_LOG_LEVEL", "3")):  # fmt: skip
+    for variable, value in _LIBTPU.items():
         os.environ.setdefault(variable, value)
     chip = CHIPS[kind]
     try:
