@@ -10,6 +10,7 @@ Read next: `reference.py`, which keeps what they learn.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax import gaussian, prior
-from invad_jax.gaussian import Gaussian
+from invad_jax.gaussian import Gaussian, Moments
 from invad_jax.prior import Component, FittedPrior
 from invad_jax.scoring import Scores, summarise
 
@@ -38,26 +39,21 @@ class Memory(NamedTuple):
 def fit_padim(components: Iterable[Component]) -> FittedPrior:
     """The sample covariance of each position, regularised as published."""
 
-    def estimate(x: np.ndarray, validation: np.ndarray | None) -> Gaussian:
-        del validation  # nothing is chosen
-        mean = gaussian.mean_of(x)
-        count, _, channels = x.shape
-        added = PADIM_REGULARISATION * np.eye(channels)
-        unbiased = count / (count - 1)
-        matrices = (
-            gaussian.covariance(x[:, p], mean[p]) * unbiased + added for p in range(x.shape[1])
-        )
-        return Gaussian(mean, gaussian.precision(matrices), tie=0.0, shrinkage=0.0)
+    def estimate(of: Moments) -> Gaussian:
+        unbiased = of.count / (of.count - 1)
+        added = PADIM_REGULARISATION * np.eye(of.mean.shape[-1])
+        return Gaussian(of.mean, gaussian.precision(unbiased * S + added for S in of.covariance), 0)
 
     return prior.fit(components, estimate)
 
 
 def fit_memory(components: Iterable[Component], size: int = MEMORY_SIZE, seed: int = 0) -> Memory:
-    """Vectors of all kinds and positions; held-out images take no part.
+    """Vectors of all kinds and positions.
 
     Memory: the vectors of all images that were trained on.
     """
-    vector = np.concatenate([c.states.reshape(-1, c.states.shape[-1]) for c in components])
+    batches = itertools.chain.from_iterable(component.states for component in components)
+    vector = np.concatenate([batch.reshape(-1, batch.shape[-1]) for batch in batches])
     if len(vector) > size:
         chosen = np.random.default_rng(seed).choice(len(vector), size, replace=False)
         vector = vector[np.sort(chosen)]

@@ -6,7 +6,7 @@ Read next: `prior.py`, which fits a component to each.
 from __future__ import annotations
 
 import numpy as np
-from scipy.cluster.vq import kmeans2, vq
+from scipy.cluster.vq import kmeans2
 
 MOST = 32
 """Clusters that are tried."""
@@ -21,7 +21,7 @@ def describe(latents: np.ndarray) -> np.ndarray:
 
 
 def find(descriptor: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The centres of as many clusters as the Bayesian information criterion asks for.
+    """The cluster of each image, of as many as the Bayesian information criterion asks for.
 
     Each cluster counts as a Gaussian with a variance of its own for each channel, so one more has
     to gain C log N nats. Channels are standardised first, or the widest one would decide.
@@ -31,32 +31,19 @@ def find(descriptor: np.ndarray, seed: int = 0) -> np.ndarray:
       seed: of the starts.
 
     Returns:
-      (K, C), K >= 1.
+      (N,) int, from 0.
     """
-    scale = descriptor.std(axis=0) + 1e-12
-    scaled = descriptor / scale
-    best = scaled.mean(axis=0, keepdims=True)
-    fewest_nats = _criterion(scaled, np.zeros(len(scaled)))
+    scaled = descriptor / (descriptor.std(axis=0) + 1e-12)
+    best = np.zeros(len(scaled), int)
+    fewest_nats = _criterion(scaled, best)
     rng = np.random.default_rng(seed)
     for count in range(2, min(MOST, len(scaled) // FEWEST_IMAGES) + 1):
         for _ in range(_RESTARTS):
-            centres, label = kmeans2(scaled, count, minit="++", rng=rng, missing="raise")
+            _, label = kmeans2(scaled, count, minit="++", rng=rng)
             nats = _criterion(scaled, label)
             if nats < fewest_nats and np.bincount(label, minlength=count).min() >= FEWEST_IMAGES:
-                best, fewest_nats = centres, nats
-    return best * scale
-
-
-def assign(descriptor: np.ndarray, centres: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """The nearest centre of each row, (N,) int.
-
-    Args:
-      descriptor: (N, C).
-      centres: (K, C) from `find`.
-      like: (N', C) that `find` was given: its spread is the unit of each channel.
-    """
-    scale = like.std(axis=0) + 1e-12
-    return vq(descriptor / scale, centres / scale)[0]
+                best, fewest_nats = label, nats
+    return best
 
 
 def _criterion(x: np.ndarray, label: np.ndarray) -> float:

@@ -261,7 +261,7 @@ class ScoringConfig:
     in the latents without their labels, or one for all. A test image needs no label."""
     terms: tuple[str, ...] = _free(())
     """Terms of the image score, of `scoring.TERMS`, each on the scale of normal images, added up;
-    empty takes nll and map_max under a fitted prior, and the paper's nll and map_range else."""
+    empty takes map_top under a fitted prior, the paper's nll and map_range under N(0, I)."""
 
 
 @dataclass(frozen=True)

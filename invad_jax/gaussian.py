@@ -1,16 +1,16 @@
 """One Gaussian for each position of a latent, from few images in many channels.
 
-The covariance of a position is estimated from fewer images than it has channels, and is shrunk
-twice: towards the covariance that all positions share (`tie`), then towards its own diagonal
-(`shrinkage`; Friedman 1989 shrinks by two such numbers). How far is decided by the likelihood of
-normal images that the estimate has not seen. Everything in float64.
+A position has fewer images than channels, so its covariance is shrunk towards a multiple of the
+identity, by as much as the oracle approximating shrinkage of Chen et al. 2010 ("Shrinkage
+algorithms for MMSE covariance estimation", eq. 23) says. That multiple, and how far, are shared by
+all positions: where nothing ever varies, such as a plain background, a position's own would call
+the smallest deviation an anomaly. Everything in float64.
 
 Read next: `prior.py`, which makes a mixture of them.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,16 +18,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-TIES = (0.0, 0.1, 0.3, 0.6, 0.9)
-SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Candidates; all pairs are compared."""
 MAX_DENSE_CHANNELS = 512
 """Above, a covariance is kept as low rank plus diagonal: 512^2 numbers a position are 1 MB."""
 RANK = 64
 """Of the low-rank part."""
-_COMPARED_POSITIONS = 16  # decide on tie and shrinkage
-_COMPARED_POSITIONS_WIDE = 4  # where a comparison is an eigendecomposition
-_VALIDATION_EVERY = 5
 
 
 class Factor(NamedTuple):
@@ -43,93 +37,73 @@ class Factor(NamedTuple):
 
 @dataclass(frozen=True)
 class Gaussian:
-    """What was fitted to one state of one component."""
+    """P Gaussians."""
 
     mean: np.ndarray
     """(P, C)."""
     factor: Factor
-    tie: float
     shrinkage: float
+    """0: the sample covariance; 1: a multiple of the identity."""
 
 
-def fit(x: np.ndarray, validation: np.ndarray | None) -> Gaussian:
-    """Fits P Gaussians, tie and shrinkage by the likelihood of images not estimated from.
+@dataclass(frozen=True)
+class Moments:
+    """What P Gaussians are estimated from: sums over N images."""
 
-    Memory: 16 P C^2 bytes beside the inputs; with low rank 16 P C RANK.
+    count: int
+    """N."""
+    mean: np.ndarray
+    """(P, C)."""
+    covariance: np.ndarray
+    """(P, C, C), of maximum likelihood."""
 
-    Args:
-      x: (N, P, C), N >= 2, any float type.
-      validation: (V, P, C); None, or empty: every fifth of `x` decides, after which all are used.
+
+def moments(batches: Iterable[np.ndarray]) -> Moments:
+    """One pass over (b, P, C) arrays of any float type, in any order.
+
+    Memory: 16 P C^2 bytes beside a batch.
     """
-    deciding = x
-    if validation is None or not len(validation):
-        held = np.arange(len(x)) % _VALIDATION_EVERY == _VALIDATION_EVERY - 1
-        held[-1] |= not held.any()
-        deciding, validation = x[~held], x[held]
-    return estimate(x, *_choose(deciding, validation))
+    count, total, outer = 0, np.zeros(()), np.zeros(())
+    for batch in batches:
+        x = np.swapaxes(batch, 0, 1).astype(np.float64)  # (P, b, C)
+        count += x.shape[1]
+        total = total + x.sum(axis=1)
+        outer = outer + np.swapaxes(x, 1, 2) @ x  # (P, C, C)
+    mean = total / max(count, 1)
+    covariance = outer / max(count, 1)
+    covariance -= mean[..., :, None] * mean[..., None, :]
+    return Moments(count, mean, covariance)
 
 
-def _choose(x: np.ndarray, validation: np.ndarray) -> tuple[float, float]:
-    """The likeliest tie and shrinkage, compared at a few positions spread over the grid."""
-    count = _COMPARED_POSITIONS_WIDE if x.shape[-1] > MAX_DENSE_CHANNELS else _COMPARED_POSITIONS
-    compared = np.unique(np.linspace(0, x.shape[1] - 1, count).round().astype(int))
-    mean = mean_of(x)
-    shared = _shared(x, mean)
-    own = [covariance(x[:, p], mean[p]) for p in compared]
-    centred = np.asarray(validation[:, compared], np.float64) - mean[compared]
-
-    def nats(pair: tuple[float, float]) -> float:
-        factor = precision(shrink(matrix, shared, *pair) for matrix in own)
-        square = mahalanobis(centred, factor)  # (V, P)
-        return float(np.mean(square) + np.mean(factor.log_det))
-
-    return min(itertools.product(TIES, SHRINKAGES), key=nats)
+def fit(of: Moments) -> Gaussian:
+    """P Gaussians, shrunk (see the head of this file)."""
+    shrinkage = oas(of)
+    variance = _mean_variance(of)
+    shrunk = (regularised(S, shrinkage, variance) for S in of.covariance)
+    return Gaussian(of.mean, precision(shrunk), shrinkage)
 
 
-def estimate(x: np.ndarray, tie: float, shrinkage: float) -> Gaussian:
-    """P Gaussians with a given tie and shrinkage; (N, P, C) as in `fit`."""
-    mean = mean_of(x)
-    shared = _shared(x, mean)
-    matrices = (
-        shrink(covariance(x[:, p], mean[p]), shared, tie, shrinkage) for p in range(x.shape[1])
-    )
-    return Gaussian(mean, precision(matrices), tie, shrinkage)
+def oas(of: Moments) -> float:
+    """The oracle approximating shrinkage, in 0..1, its mean over positions that vary at all."""
+    C = of.mean.shape[-1]
+    trace = np.trace(of.covariance, axis1=-2, axis2=-1)  # (P,)
+    square = np.sum(np.square(of.covariance), axis=(-2, -1))  # (P,) trace of S^2
+    over = (1 - 2 / C) * square + trace**2
+    under = (of.count + 1 - 2 / C) * (square - trace**2 / C)
+    varies = under > 1e-12 * over
+    if not varies.any():
+        return 1.0
+    return float(np.mean(np.minimum(over[varies] / under[varies], 1.0)))
 
 
-def _shared(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """The mean over positions of their covariances, (C, C)."""
-    total = np.zeros((x.shape[-1], x.shape[-1]))
-    for p in range(x.shape[1]):
-        total += covariance(x[:, p], mean[p])
-    return total / x.shape[1]
+def regularised(S: np.ndarray, shrinkage: float, variance: float) -> np.ndarray:
+    """(1 - a) S + a v I, (C, C), with a floor of a millionth of v so that it has an inverse."""
+    added = shrinkage * variance + 1e-6 * variance + np.finfo(np.float32).tiny
+    return (1 - shrinkage) * S + added * np.eye(len(S))
 
 
-def mean_of(x: np.ndarray) -> np.ndarray:
-    """(N, P, C) -> (P, C) float64."""
-    return np.asarray(np.mean(x, axis=0, dtype=np.float64))
-
-
-def covariance(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Maximum-likelihood covariance (C, C) float64 of (N, C) around a mean (C,)."""
-    centred = np.asarray(x, np.float64) - mean
-    return centred.T @ centred / len(x)
-
-
-def shrink(own: np.ndarray, shared: np.ndarray, tie: float, shrinkage: float) -> np.ndarray:
-    """S = (1 - t) own + t shared, then (1 - a) S + a diag(S).
-
-    With a floor of a millionth of the mean variance: a channel that never varies at some position
-    would otherwise have no inverse.
-
-    Args:
-      own: (C, C).
-      shared: (C, C).
-      tie: t in [0, 1].
-      shrinkage: a in (0, 1].
-    """
-    mixed = (1 - tie) * own + tie * shared
-    floor = 1e-6 * np.trace(shared) / len(shared) + np.finfo(np.float32).tiny
-    return (1 - shrinkage) * mixed + np.diag(shrinkage * np.diagonal(mixed) + floor)
+def _mean_variance(of: Moments) -> float:
+    return float(np.mean(np.diagonal(of.covariance, axis1=-2, axis2=-1)))
 
 
 def precision(covariances: Iterable[np.ndarray]) -> Factor:
@@ -143,24 +117,12 @@ def precision(covariances: Iterable[np.ndarray]) -> Factor:
     )
 
 
-def mahalanobis(centred: np.ndarray, factor: Factor) -> np.ndarray:
-    """Squared distances: (N, P, C) less their mean -> (N, P)."""
-    by_position = np.swapaxes(centred, 0, 1)  # (P, N, C)
-    projected = by_position @ np.swapaxes(factor.projection, -1, -2)  # (P, N, r)
-    square = np.sum(np.square(projected), axis=-1).T  # (N, P)
-    if factor.inv_std is None:
-        return square
-    return np.sum(np.square(centred * factor.inv_std), axis=-1) - square
-
-
 def _dense(S: np.ndarray) -> Factor:
     """W with W S W^T = I, lower triangular."""
     cholesky = np.linalg.cholesky(S)
     log_det = 2 * np.sum(np.log(np.diagonal(cholesky)))
-    identity = np.eye(len(S))
-    return Factor(
-        scipy.linalg.solve_triangular(cholesky, identity, lower=True), None, np.asarray(log_det)
-    )
+    whitening = scipy.linalg.solve_triangular(cholesky, np.eye(len(S)), lower=True)
+    return Factor(whitening, None, np.asarray(log_det))
 
 
 def _low_rank(S: np.ndarray) -> Factor:

@@ -15,6 +15,7 @@ import numpy as np
 from invad_jax import calibration as calibration_lib
 from invad_jax import clusters, files, reference, runtime
 from invad_jax.calibration import Calibration
+from invad_jax.config import Config
 from invad_jax.data.layouts import Sample
 from invad_jax.encoding import encode_samples
 from invad_jax.errors import UserError
@@ -66,8 +67,8 @@ def _learn(model: Model, folder: Path, normals: Normals) -> None:
     if held_out:
         scored = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
     if reference.kind(model.config) != "none":
-        labels = _labels(model, (trained_on, latents), (held_out, scored))
-        learnt = reference.learn(model.config, _components(model, latents, scored, labels))
+        labels = _labels(model.config, trained_on, latents)
+        learnt = reference.learn(model.config, _components(model, latents, labels))
         if isinstance(learnt, FittedPrior):
             _report(learnt)
         model = model.with_reference(learnt)
@@ -88,44 +89,25 @@ def _learn(model: Model, folder: Path, normals: Normals) -> None:
     runtime.barrier("normals")
 
 
-Labelled = tuple[Sequence[Sample], np.ndarray]
-"""Images and their latents."""
-
-
-def _labels(model: Model, trained_on: Labelled, held_out: Labelled) -> tuple[list[str], list[str]]:
+def _labels(config: Config, samples: Sequence[Sample], latents: np.ndarray) -> list[str]:
     """The component that each normal image belongs to."""
-    how = model.config.scoring.components
+    how = config.scoring.components
     if how == "category":
-        ours, theirs = ([s.category for s in samples] for samples, _ in (trained_on, held_out))
-    elif how == "one":
-        ours, theirs = (["all"] * len(samples) for samples, _ in (trained_on, held_out))
-    else:
-        descriptor = clusters.describe(trained_on[1])
-        centres = clusters.find(descriptor)
-        ours, theirs = (
-            [f"cluster {k}" for k in clusters.assign(rows, centres, descriptor)]
-            for rows in (descriptor, clusters.describe(held_out[1][: len(held_out[0])]))
-        )
-    return ours, theirs
+        return [sample.category for sample in samples]
+    if how == "one":
+        return ["all"] * len(samples)
+    return [f"cluster {k}" for k in clusters.find(clusters.describe(latents))]
 
 
-def _components(
-    model: Model, latents: np.ndarray, held_out: np.ndarray, labels: tuple[list[str], list[str]]
-) -> Iterator[Component]:
-    """The scored states of one kind of product after the other."""
-    for name in sorted(set(labels[0])):
-        rows, held_rows = (np.flatnonzero(np.array(of) == name) for of in labels)
-        yield Component(
-            name,
-            model.scored_states(latents[rows]),
-            model.scored_states(held_out[held_rows]) if len(held_rows) else None,
-        )
+def _components(model: Model, latents: np.ndarray, labels: Sequence[str]) -> Iterator[Component]:
+    """One kind of product after the other, inverted batch by batch."""
+    for name in sorted(set(labels)):
+        rows = np.flatnonzero(np.array(labels) == name)
+        starts = range(0, len(rows), model.batch_size)
+        batches = (latents[rows[start : start + model.batch_size]] for start in starts)
+        yield Component(name, map(model.scored_states, batches))
 
 
 def _report(learnt: FittedPrior) -> None:
-    for name, tie, shrinkage in zip(learnt.name, learnt.tie, learnt.shrinkage, strict=True):
-        log.info("normals of %s: tie %s, shrinkage %s", name, _list(tie), _list(shrinkage))
-
-
-def _list(values: np.ndarray) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+    for name, shrinkage in zip(learnt.name, learnt.shrinkage, strict=True):
+        log.info("normals of %s: shrinkage %s", name, ", ".join(f"{a:.2f}" for a in shrinkage))

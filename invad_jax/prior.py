@@ -10,6 +10,7 @@ Read next: `gaussian.py`, one component; `scoring.py`, which scores with it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,18 +19,15 @@ import numpy as np
 
 from invad_jax import gaussian
 from invad_jax.errors import UserError
-from invad_jax.gaussian import Gaussian
+from invad_jax.gaussian import Gaussian, Moments
 
 
 class Component(NamedTuple):
     """Normal images of one kind."""
 
     name: str
-    states: np.ndarray
-    """(N, M, h, w, C) float32, of images that were trained on."""
-    validation: np.ndarray | None
-    """(V, M, h, w, C), of images that were not; None: every fifth of `states` decides what there is
-    to decide, after which all of them are used."""
+    states: Iterable[np.ndarray]
+    """Batches (b, M, h, w, C) float32 of what is scored, N >= 2 images in all; read once."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +46,17 @@ class FittedPrior:
     """(K,) float32."""
     name: np.ndarray
     """(K,) text: the kinds of product."""
-    tie: np.ndarray
-    """(K, M) of `gaussian.TIES`."""
     shrinkage: np.ndarray
-    """(K, M) of `gaussian.SHRINKAGES`."""
+    """(K, M) of `gaussian.Gaussian`."""
 
 
-Estimator = Callable[[np.ndarray, np.ndarray | None], Gaussian]
-"""((N, P, C), (V, P, C) of held-out images or None) -> P Gaussians."""
+Estimator = Callable[[Moments], Gaussian]
 
 
 def fit(components: Iterable[Component], estimate: Estimator = gaussian.fit) -> FittedPrior:
-    """Fits a Gaussian to each state and position of each component.
+    """Fits a Gaussian to each state and position of each component, in one pass over the images.
 
-    Memory: the images of one component at a time, what `gaussian.fit` says, and the result:
-    4 K M h w C r bytes.
+    Memory: 16 M h w C^2 bytes for the component at hand, and the result, 4 K M h w C r.
 
     Raises:
       UserError: a component of fewer than two images.
@@ -78,17 +72,21 @@ def fit(components: Iterable[Component], estimate: Estimator = gaussian.fit) -> 
 
 
 def _fit_component(component: Component, estimate: Estimator) -> dict[str, np.ndarray]:
-    states, validation = component.states, component.validation
-    if len(states) < 2:
+    batches = iter(component.states)
+    first = next(batches)
+    _, M, h, w, C = first.shape
+    flat = (batch.reshape(-1, M * h * w, C) for batch in itertools.chain([first], batches))
+    of_all = gaussian.moments(flat)
+    if of_all.count < 2:
         raise UserError(
-            f"scoring.prior: {component.name!r} has {len(states)} normal images to fit, and needs "
+            f"scoring.prior: {component.name!r} has {of_all.count} normal image to fit, and needs "
             "two; scoring.components=one fits all kinds together"
         )
-    N, M, h, w, C = states.shape
-    fitted = []
-    for m in range(M):
-        held_out = None if validation is None else validation[:, m].reshape(-1, h * w, C)
-        fitted.append(estimate(states[:, m].reshape(N, h * w, C), held_out))
+    grids = [
+        Moments(of_all.count, of_all.mean[rows], of_all.covariance[rows])
+        for rows in np.split(np.arange(M * h * w), M)
+    ]
+    fitted = [estimate(of_state) for of_state in grids]
     inv_std = [f.factor.inv_std for f in fitted if f.factor.inv_std is not None]
 
     def grid(arrays: list[np.ndarray]) -> np.ndarray:
@@ -101,7 +99,6 @@ def _fit_component(component: Component, estimate: Estimator) -> dict[str, np.nd
         "inv_std": grid(inv_std) if inv_std else np.empty(0, np.float32),
         "log_det": np.array(sum(f.factor.log_det.sum() for f in fitted), np.float32),
         "name": np.array(component.name),
-        "tie": np.array([f.tie for f in fitted]),
         "shrinkage": np.array([f.shrinkage for f in fitted]),
-        "count": np.array(N),
+        "count": np.array(of_all.count),
     }

@@ -58,7 +58,7 @@ def terms(config: Config) -> tuple[str, ...]:
     if config.scoring.terms:
         return config.scoring.terms
     return {
-        "fitted": ("nll", "map_max"),
+        "fitted": ("map_top",),
         "none": ("nll", "map_range"),
         "padim": ("map_max",),
         "memory": ("map_max",),

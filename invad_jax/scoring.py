@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 TERMS = ("nll", "map_range", "map_mean", "map_max", "map_top")
 """Fields of `Scores` of which an image score can be made, one number an image each."""
-_TOP_SHARE = 20  # `map_top` averages one position in so many
+_TOP_SHARE = 10  # `map_top` averages one position in so many
 
 
 class Prior(NamedTuple):
@@ -56,7 +56,7 @@ class Scores(NamedTuple):
     map_max: jax.Array
     """(B,) float32: largest `latent_norm`."""
     map_top: jax.Array
-    """(B,) float32: mean of the highest twentieth of `latent_norm`, at least one position."""
+    """(B,) float32: mean of the highest tenth of `latent_norm`, at least one position."""
     component: jax.Array
     """(B,) int32: the likeliest component of the prior; 0 where there is one, or none."""
 

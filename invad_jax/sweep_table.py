@@ -30,14 +30,16 @@ COLUMNS = (
     ("I-AUROC, test_minmax", "test_minmax", "i_auroc"),
     ("I-AUROC, NLL alone", "nll", "i_auroc"),
     ("I-AUROC, Diff alone", "map_range", "i_auroc"),
+    ("I-AUROC, mean alone", "map_mean", "i_auroc"),
     ("I-AUROC, max alone", "map_max", "i_auroc"),
+    ("I-AUROC, top alone", "map_top", "i_auroc"),
     ("P-AUROC", "calibrated", "p_auroc"),
     ("AUPRO", "calibrated", "aupro"),
     ("mAD", "calibrated", "mad"),
     ("mAD, test_minmax", "test_minmax", "mad"),
 )
 """(title, fusion, metric) of the table."""
-_FUSIONS = ("calibrated", "test_minmax", "nll", "map_range", "map_max")
+_FUSIONS = ("calibrated", "test_minmax", "nll", "map_range", "map_mean", "map_max", "map_top")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Of Okabe and Ito, told apart by colour-blind eyes."""
 _MARKERS = "osD^vPX"

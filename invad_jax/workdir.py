@@ -23,7 +23,7 @@ from invad_jax import files
 from invad_jax.config import Config
 from invad_jax.errors import UserError
 
-NORMALS_FORMAT = 2
+NORMALS_FORMAT = 3
 """Raised when the files of that folder change: what an older version kept is then made anew."""
 
 
