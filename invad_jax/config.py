@@ -199,6 +199,11 @@ class TrainConfig:
     """Global norm."""
     ema_decay: float = 0.999
     """Reached gradually: at step s the decay is min(ema_decay, (1 + s) / (10 + s))."""
+    min_snr_gamma: float = 0.0
+    """Gamma of the min-SNR weight of the loss (`diffusion/loss.py`); 0, as published, weighs all
+    timesteps alike."""
+    latent_noise: float = 0.0
+    """Standard deviation of noise added to the standardised latents that are trained on."""
     latent_stats: Literal["channel", "none"] = "channel"
     """`channel` standardises the latents with statistics of the training set; `none` feeds them
     raw, as the published code does."""
@@ -246,6 +251,11 @@ class InversionConfig:
     """Evaluate the averaged parameters; false takes the raw ones, as the published code does."""
 
 
+Term = Literal["nll", "map_range", "map_mean", "map_max", "map_top"]
+TERMS: tuple[Term, ...] = typing.get_args(Term)
+"""Fields of `scoring.Scores` of which an image score can be made, one number an image each."""
+
+
 @dataclass(frozen=True)
 class ScoringConfig:
     """What inverted latents are compared with, and what an image's score is made of."""
@@ -259,9 +269,9 @@ class ScoringConfig:
     components: Literal["category", "cluster", "one"] = _free("category")
     """Of the mixture: one for each category that was trained on, one for each cluster that is found
     in the latents without their labels, or one for all. A test image needs no label."""
-    terms: tuple[str, ...] = _free(())
-    """Terms of the image score, of `scoring.TERMS`, each on the scale of normal images, added up;
-    empty takes map_top under a fitted prior, the paper's nll and map_range under N(0, I)."""
+    terms: tuple[Term, ...] = _free(())
+    """Terms of the image score, each on the scale of normal images, added up; empty takes map_top
+    under a fitted prior, the paper's nll and map_range under N(0, I)."""
 
 
 @dataclass(frozen=True)
@@ -432,7 +442,7 @@ def validate(config: Config) -> None:
         "vae_loss.perceptual_weight": 0,
         "train.num_steps": 1, "train.batch_size": 1, "train.warmup_steps": 0,
         "train.checkpoint_every": 1, "train.keep_checkpoints": 1, "train.log_every": 1,
-        "train.grad_accumulation": 1, "mesh.tensor": 1, "inversion.num_steps": 1,
+        "train.grad_accumulation": 1, "train.min_snr_gamma": 0, "train.latent_noise": 0, "mesh.tensor": 1, "inversion.num_steps": 1,
         "eval.batch_size": 1, "eval.num_examples": 0,
     }  # fmt: skip
     for name, low in at_least.items():

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from invad_jax import calibration as calibration_lib
 from invad_jax import figures, files, ground_truth, page, report, runtime
 from invad_jax.calibration import Calibration
-from invad_jax.config import Config, config_hash, to_dict
+from invad_jax.config import TERMS, Config, config_hash, to_dict
 from invad_jax.data import layouts, preprocess
 from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
@@ -32,7 +32,6 @@ from invad_jax.ground_truth import GroundTruth
 from invad_jax.inference import Model, load_model
 from invad_jax.normals import calibrated
 from invad_jax.runtime import log
-from invad_jax.scoring import TERMS
 from invad_jax.sharding import batch_sharding
 from invad_jax.workdir import Workdir
 
@@ -46,7 +45,7 @@ class Evaluation(NamedTuple):
     anomaly_map: np.ndarray
     """(N, H, W) float32."""
     terms: dict[str, np.ndarray]
-    """Each of `scoring.TERMS` -> (N,) float64."""
+    """Each of `config.TERMS` -> (N,) float64."""
     component: np.ndarray
     """(N,) int: the likeliest component of the prior."""
     image_score: dict[str, np.ndarray]

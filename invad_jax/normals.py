@@ -15,14 +15,13 @@ import numpy as np
 from invad_jax import calibration as calibration_lib
 from invad_jax import clusters, files, reference, runtime
 from invad_jax.calibration import Calibration
-from invad_jax.config import Config
+from invad_jax.config import TERMS, Config
 from invad_jax.data.layouts import Sample
 from invad_jax.encoding import encode_samples
 from invad_jax.errors import UserError
 from invad_jax.inference import Model
 from invad_jax.prior import Component, FittedPrior
 from invad_jax.runtime import log
-from invad_jax.scoring import TERMS
 from invad_jax.workdir import Workdir, scoring_key
 
 Normals = tuple[Sequence[Sample], Sequence[Sample]]

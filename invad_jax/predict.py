@@ -18,14 +18,13 @@ from tqdm import tqdm
 
 from invad_jax import calibration as calibration_lib
 from invad_jax import page, report, runtime
-from invad_jax.config import to_dict
+from invad_jax.config import TERMS, to_dict
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
 from invad_jax.figures import Case, write_overlay
 from invad_jax.inference import load_model
 from invad_jax.normals import calibrated
 from invad_jax.runtime import log
-from invad_jax.scoring import TERMS
 from invad_jax.workdir import Workdir
 
 CASES_ON_THE_PAGE = 60

@@ -13,8 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-TERMS = ("nll", "map_range", "map_mean", "map_max", "map_top")
-"""Fields of `Scores` of which an image score can be made, one number an image each."""
 _TOP_SHARE = 10  # `map_top` averages one position in so many
 
 

@@ -37,7 +37,7 @@ from invad_jax import calibration as calibration_lib
 from invad_jax import cli as cli_lib
 from invad_jax import config as config_lib
 from invad_jax import files, ground_truth, runtime, sweep_table
-from invad_jax.config import Config, DataConfig
+from invad_jax.config import TERMS, Config, DataConfig
 from invad_jax.data import layouts
 from invad_jax.data.layouts import Sample
 from invad_jax.encoding import encode_samples
@@ -45,7 +45,6 @@ from invad_jax.errors import UserError
 from invad_jax.ground_truth import GroundTruth
 from invad_jax.inference import Model, load_model
 from invad_jax.normals import Normals, calibrated
-from invad_jax.scoring import TERMS
 from invad_jax.sweep_grid import Cell, make_cells, parse_axes, parse_seeds
 from invad_jax.workdir import Workdir
 
