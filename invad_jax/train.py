@@ -94,7 +94,10 @@ def train_denoiser(
         init_params=partial(init_params, config, encoder.latent_shape),
         frozen=latent_stats(latents, cfg.latent_stats),
         loss_fn=make_denoiser_loss(
-            build_detector(config, encoder).denoise, jnp.asarray(alpha_bar_of(config), jnp.float32)
+            build_detector(config, encoder).denoise,
+            jnp.asarray(alpha_bar_of(config), jnp.float32),
+            cfg.min_snr_gamma,
+            cfg.latent_noise,
         ),
         iterator=pipeline.latent_batches(
             latents, cfg.seed, cfg.batch_size, jax.process_index(), jax.process_count()

@@ -16,7 +16,7 @@ import optax
 
 from invad_jax.config import TrainConfig
 from invad_jax.detector import LatentStats, standardise
-from invad_jax.diffusion.loss import eps_loss
+from invad_jax.diffusion.loss import eps_loss, min_snr_weight
 
 Params = Any
 Batch = dict[str, jax.Array]
@@ -166,13 +166,18 @@ def ema_decay_at(step: jax.Array, ema_decay: float) -> jax.Array:
 
 
 def make_denoiser_loss(
-    denoise: Callable[[Params, jax.Array, jax.Array], jax.Array], alpha_bar: jax.Array
+    denoise: Callable[[Params, jax.Array, jax.Array], jax.Array],
+    alpha_bar: jax.Array,
+    min_snr_gamma: float = 0.0,
+    latent_noise: float = 0.0,
 ) -> LossFn:
     """The diffusion loss on encoder latents, t uniform on 0..T-1.
 
     Args:
       denoise: (params, x_t, t) -> eps.
       alpha_bar: (T,) float32.
+      min_snr_gamma: see `diffusion.loss.min_snr_weight`; 0 weighs all t alike.
+      latent_noise: standard deviation of what is added to the standardised latents.
 
     Returns:
       A `LossFn` whose `frozen` is a `LatentStats` and whose batch has `latent` (B, h, w, C).
@@ -182,13 +187,20 @@ def make_denoiser_loss(
         t_rng, noise_rng = jax.random.split(rng)
         shape = batch["latent"].shape  # (B, h, w, C)
         t = jax.random.randint(t_rng, (shape[0],), 0, len(alpha_bar))
-        return {**batch, "t": t, "noise": jax.random.normal(noise_rng, shape)}
+        drawn = {**batch, "t": t, "noise": jax.random.normal(noise_rng, shape)}
+        if latent_noise:
+            drawn["latent_noise"] = latent_noise * jax.random.normal(
+                jax.random.fold_in(rng, 2), shape
+            )
+        return drawn
 
     def given(params: Params, frozen: LatentStats, batch: Batch) -> Loss:
-        x0 = standardise(batch["latent"], frozen)
+        x0 = standardise(batch["latent"], frozen) + batch.get("latent_noise", 0.0)
         losses = eps_loss(
             lambda x, t: denoise(params, x, t), x0, batch["t"], batch["noise"], alpha_bar
         )
+        if min_snr_gamma:
+            losses *= min_snr_weight(alpha_bar[batch["t"]], min_snr_gamma)
         return jnp.mean(losses), {}
 
     return LossFn(draw, given)
