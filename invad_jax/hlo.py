@@ -43,7 +43,7 @@ class Instruction:
 class Traffic(NamedTuple):
     """Of one kind of collective, on one device, in one run of the program."""
 
-    count: int
+    times: int
     bytes: int
     """That leave the device, each collective as a ring."""
     dtypes: tuple[str, ...]
@@ -121,7 +121,7 @@ class Program:
         for (kind, _), (times, sent, dtypes) in sorted(found.items()):
             old = result.get(kind, Traffic(0, 0, ()))
             names = tuple(sorted({*old.dtypes, *dtypes}))
-            result[kind] = Traffic(old.count + times, old.bytes + sent, names)
+            result[kind] = Traffic(old.times + times, old.bytes + sent, names)
         return result
 
     def _dtypes(self, instruction: Instruction) -> tuple[str, ...]:

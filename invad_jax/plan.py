@@ -249,7 +249,7 @@ def markdown(config: Config, encoder: Encoder, rows: list[Row]) -> str:
     for row in rows:
         for kind, traffic in row.get("collectives", {}).items():
             lines.append(
-                f"| {row['topology']} | {row['program']} | {kind} | {traffic['count']} | "
+                f"| {row['topology']} | {row['program']} | {kind} | {traffic['times']} | "
                 f"{traffic['bytes'] / 1e9:.3g} | {', '.join(traffic['dtypes'])} |"
             )
         if not row.get("collectives"):

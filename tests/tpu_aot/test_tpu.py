@@ -44,12 +44,12 @@ def test_data_parallel_training_reduces_the_gradient_and_nothing_else(topology):
 
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x2"])
 def test_scoring_sends_nothing_but_its_results(topology):
-    """Encoding, inversion and scoring are each device's own; the scores are gathered."""
+    """Encoding, inversion and scoring are each device's own; the scores end on all of them."""
     row, _, _ = compiled(plan.trace_detector, topology)
-    assert set(row["collectives"]) <= {"all-gather"}
-    maps, n = 16 * 64 * 64 * 4, row["devices"]
-    scalars = 3 * 16 * 4
-    assert row["collectives"]["all-gather"]["bytes"] <= (maps + scalars) * (n - 1) / n
+    sent = sum(traffic["bytes"] for traffic in row["collectives"].values())
+    maps, scalars, n = 16 * 64 * 64 * 4, 3 * 16 * 4, row["devices"]
+    # Gathered, or (a few numbers) summed with zeros, which sends twice as much.
+    assert maps * (n - 1) / n <= sent <= (maps + 2 * scalars) * (n - 1) / n + 1024
 
 
 def test_gradients_are_summed_in_float32_under_bfloat16():

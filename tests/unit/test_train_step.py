@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from invad_jax.config import TrainConfig
+from invad_jax.config import DenoiserConfig, TrainConfig
+from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import LatentStats
 from invad_jax.train_step import (
     create_state,
@@ -30,7 +32,13 @@ def make():
     frozen = LatentStats(jnp.full(3, 2.0), jnp.full(3, 5.0))
     state = create_state({"gain": jnp.zeros(10)}, frozen, jax.random.key(1), tx)
     loss_fn = make_denoiser_loss(denoise, ALPHA_BAR)
-    return state, lambda s, b: train_step(s, b, loss_fn=loss_fn, tx=tx, ema_decay=CFG.ema_decay)
+
+    def step(state, batch, parts=1):
+        return train_step(
+            state, batch, loss_fn=loss_fn, tx=tx, ema_decay=CFG.ema_decay, grad_accumulation=parts
+        )
+
+    return state, step
 
 
 def run(steps):
@@ -93,3 +101,77 @@ def test_learning_rate_warms_up_and_decays():
     np.testing.assert_allclose(sizes[10], 0.1, rtol=1e-4)
     assert np.all(np.diff(sizes[:11]) > 0)
     assert np.all(np.diff(sizes[10:]) < 0)
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_a_batch_in_parts_is_the_same_step(parts):
+    state, step_fn = make()
+    whole, whole_scalars = step_fn(state, BATCH)
+    taken, scalars = step_fn(state, BATCH, parts)
+    # The same float32 sums in another order; Adam's first step is scale-free, so compare both.
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(scalars[name], whole_scalars[name], rtol=1e-6)
+    np.testing.assert_allclose(taken.params["gain"], whole.params["gain"], atol=1e-6)
+
+
+def test_parts_draw_what_the_whole_batch_would():
+    """Rows that are all alike still meet different noise in different parts."""
+    state, step_fn = make()
+    alike = {"latent": jnp.broadcast_to(BATCH["latent"][:1], BATCH["latent"].shape)}
+    losses = [float(step_fn(state, alike, parts)[1]["loss"]) for parts in (1, 2, 8)]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-6)  # order of sums
+
+
+def dit_state(dtype="float32", weight_decay=0.0):
+    cfg = DenoiserConfig(width=16, depth=2, num_heads=2, dtype=dtype)
+    denoiser, tx = build_denoiser(cfg, (2, 2, 3)), make_optimizer(
+        TrainConfig(num_steps=10, warmup_steps=0, learning_rate=0.1, weight_decay=weight_decay)
+    )  # fmt: skip
+    params = denoiser.init(jax.random.key(0), BATCH["latent"], jnp.zeros(8, jnp.int32))["params"]
+    state = create_state(params, LatentStats(jnp.zeros(3), jnp.ones(3)), jax.random.key(1), tx)
+    loss_fn = make_denoiser_loss(lambda p, x, t: denoiser.apply({"params": p}, x, t), ALPHA_BAR)
+    return state, lambda s: train_step(s, BATCH, loss_fn=loss_fn, tx=tx, ema_decay=0.9)
+
+
+def test_fixed_positions_are_never_trained_or_decayed():
+    state, step_fn = dit_state(weight_decay=0.5)
+    after, _ = jax.jit(step_fn)(state)
+    for tree in (after.params, after.ema_params):
+        np.testing.assert_array_equal(tree["positions"], state.params["positions"])
+    kernel = "patch_embedding"  # its gradient is zero at first, so this is the decay alone
+    before, now = (s.params[kernel]["kernel"] for s in (state, after))
+    np.testing.assert_allclose(now, before * (1 - 0.1 * 0.5), rtol=1e-6)  # float32 rounding
+
+
+def test_bfloat16_activations_leave_gradients_and_state_float32():
+    """No gradient is rounded on its way: every product that makes one gives float32."""
+    state, step_fn = dit_state("bfloat16")
+    after, scalars = jax.eval_shape(step_fn, state)
+    floats = [leaf.dtype for leaf in jax.tree.leaves((after.params, after.opt_state, scalars))]
+    assert {d for d in floats if jnp.issubdtype(d, jnp.floating)} == {jnp.dtype("float32")}
+    kernels = {
+        tuple(leaf.shape[-2:]) for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1
+    }  # fmt: skip
+    products = [
+        equation for equation in equations(jax.make_jaxpr(step_fn)(state).jaxpr)
+        if equation.primitive.name == "dot_general"
+    ]  # fmt: skip
+    inputs = {str(e.invars[0].aval.dtype) for e in products}
+    assert "bfloat16" in inputs  # and yet:
+    gradients = [e for e in products if contracts_rows(e, len(BATCH["latent"]))]
+    assert len(gradients) >= len(kernels)
+    assert {str(e.outvars[0].aval.dtype) for e in gradients} == {"float32"}
+
+
+def contracts_rows(equation, batch):
+    (left, _), (batched, _) = equation.params["dimension_numbers"]
+    return 0 in left and not batched and equation.invars[0].aval.shape[0] == batch
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
