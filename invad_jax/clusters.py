@@ -5,6 +5,8 @@ Read next: `prior.py`, which fits a component to each.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
@@ -37,9 +39,12 @@ def find(descriptor: np.ndarray, seed: int = 0) -> np.ndarray:
     best = np.zeros(len(scaled), int)
     fewest_nats = _criterion(scaled, best)
     rng = np.random.default_rng(seed)
-    for count in range(2, min(MOST, len(scaled) // FEWEST_IMAGES) + 1):
+    distinct = len(np.unique(scaled, axis=0))  # more centres than that have nowhere to start
+    for count in range(2, min(MOST, len(scaled) // FEWEST_IMAGES, distinct) + 1):
         for _ in range(_RESTARTS):
-            _, label = kmeans2(scaled, count, minit="++", rng=rng)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of an empty cluster: refused below
+                _, label = kmeans2(scaled, count, minit="++", rng=rng)
             nats = _criterion(scaled, label)
             if nats < fewest_nats and np.bincount(label, minlength=count).min() >= FEWEST_IMAGES:
                 best, fewest_nats = label, nats

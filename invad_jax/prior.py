@@ -56,7 +56,8 @@ Estimator = Callable[[Moments], Gaussian]
 def fit(components: Iterable[Component], estimate: Estimator = gaussian.fit) -> FittedPrior:
     """Fits a Gaussian to each state and position of each component, in one pass over the images.
 
-    Memory: 16 M h w C^2 bytes for the component at hand, and the result, 4 K M h w C r.
+    Memory: 24 M h w C^2 bytes beside a batch for the component at hand, and twice the result, which
+    is 4 K M h w C r.
 
     Raises:
       UserError: a component of fewer than two images.
@@ -83,14 +84,16 @@ def _fit_component(component: Component, estimate: Estimator) -> dict[str, np.nd
             "two; scoring.components=one fits all kinds together"
         )
     grids = [
-        Moments(of_all.count, of_all.mean[rows], of_all.covariance[rows])
-        for rows in np.split(np.arange(M * h * w), M)
+        Moments(of_all.count, mean, covariance)
+        for mean, covariance in zip(
+            np.split(of_all.mean, M), np.split(of_all.covariance, M), strict=True
+        )
     ]
     fitted = [estimate(of_state) for of_state in grids]
     inv_std = [f.factor.inv_std for f in fitted if f.factor.inv_std is not None]
 
     def grid(arrays: list[np.ndarray]) -> np.ndarray:
-        stacked = np.stack(arrays).astype(np.float32)  # (M, P, ...)
+        stacked = np.stack(arrays, dtype=np.float32, casting="same_kind")  # (M, P, ...)
         return stacked.reshape(M, h, w, *stacked.shape[2:])
 
     return {

@@ -31,7 +31,7 @@ from invad_jax.prior import Component, FittedPrior
 from invad_jax.scoring import Prior
 
 Learnt = FittedPrior | Memory
-"""On the host.""" """On the devices."""
+"""On the host."""
 
 
 def kind(config: Config) -> Literal["none", "fitted", "padim", "memory"]:
@@ -47,7 +47,7 @@ def kind(config: Config) -> Literal["none", "fitted", "padim", "memory"]:
 
 
 def states(config: Config) -> Literal["x_0", "x_T", "ends", "all"]:
-    """Which latents are scored together; see `diffusion.inversion.states`."""
+    """Which latents are scored together; see `diffusion.inversion.scored_states`."""
     if config.inversion.paradigm in ("padim", "nearest_neighbour"):
         return "x_0"
     return config.scoring.states if kind(config) == "fitted" else "x_T"

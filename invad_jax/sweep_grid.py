@@ -172,4 +172,5 @@ def _unused(config: Config) -> set[str]:
     if paradigm == "reconstruction":
         return {"inversion.final_alpha_bar", "scoring.prior"} | of_mixture
     undiffused = {f"inversion.{field.name}" for field in dataclasses.fields(config.inversion)}
-    return (undiffused - {"inversion.paradigm"}) | {"scoring.prior", "scoring.states"}
+    unused = (undiffused - {"inversion.paradigm"}) | {"scoring.prior", "scoring.states"}
+    return unused | ({"scoring.components"} if paradigm == "nearest_neighbour" else set())

@@ -11,52 +11,75 @@ from invad_jax import calibration
 from invad_jax.errors import UserError
 
 HEAT = (1.0, 2.0)
+TERMS = ("nll", "map_range")
 
 
 def normals(count, seed=0):
-    """Skewed terms of very different size, as the scorer gives them: (nll, map_range)."""
+    """Skewed terms of very different size, as the scorer gives them."""
     rng = np.random.default_rng(seed)
-    return 1500 + 10 * rng.gamma(4, size=count), 1 + 0.2 * rng.gamma(4, size=count)
+    return {
+        "nll": 1500 + 10 * rng.gamma(4, size=count),
+        "map_range": 1 + 0.2 * rng.gamma(4, size=count),
+    }
+
+
+def pair(nll, map_range):
+    return {"nll": np.asarray(nll), "map_range": np.asarray(map_range)}
+
+
+def fit_on(values, rate, terms=TERMS, held_out=True):
+    return calibration.fit(values, terms, HEAT, rate, held_out)
 
 
 def fit(count, rate, seed=0):
-    return calibration.fit(*normals(count, seed), HEAT, rate, held_out=True)
+    return fit_on(normals(count, seed), rate)
 
 
 def test_constants_are_median_and_mad():
-    nll, map_range = normals(51)
-    fitted = calibration.fit(nll, map_range, HEAT, 0.1, held_out=False)
-    assert fitted.nll_location == np.median(nll)
-    # scale="normal" divides by the Gaussian quantile itself, 1.4826 is it to four digits
-    assert fitted.nll_scale == pytest.approx(
-        stats.median_abs_deviation(nll, scale="normal"), rel=1e-4
-    )
-    assert fitted.map_range_location == np.median(map_range)
-    assert fitted.map_range_scale == pytest.approx(
-        stats.median_abs_deviation(map_range, scale="normal"), rel=1e-4
-    )
+    values = normals(51)
+    fitted = fit_on(values, 0.1, held_out=False)
+    assert [term.name for term in fitted.terms] == ["nll", "map_range"]
+    for term in fitted.terms:
+        assert term.location == np.median(values[term.name])
+        # scale="normal" divides by the Gaussian quantile itself, 1.4826 is it to four digits
+        expected = stats.median_abs_deviation(values[term.name], scale="normal")
+        assert term.scale == pytest.approx(expected, rel=1e-4)
     assert (fitted.num_normals, fitted.held_out, fitted.false_positive_rate) == (51, False, 0.1)
 
 
 def test_score_rises_with_both_terms():
     fitted = fit(30, 0.1)
     nll, map_range = np.array([1400.0, 1500, 1501, 3000]), np.array([0.1, 1, 1.1, 9])
-    base = calibration.image_score(fitted, nll, map_range)
-    assert np.all(np.diff(calibration.image_score(fitted, nll, np.ones(4))) > 0)
-    assert np.all(np.diff(calibration.image_score(fitted, np.full(4, 1500.0), map_range)) > 0)
+    base = calibration.image_score(fitted, pair(nll, map_range))
+    assert np.all(np.diff(calibration.image_score(fitted, pair(nll, np.ones(4)))) > 0)
+    assert np.all(np.diff(calibration.image_score(fitted, pair(np.full(4, 1e3), map_range))) > 0)
     assert base.dtype == np.float64
     assert base.shape == (4,)
 
 
+@pytest.mark.parametrize("terms", [("nll",), ("map_range",), ("map_range", "nll")])
+def test_the_score_is_the_sum_of_the_terms_that_were_chosen(terms):
+    fresh = normals(20, seed=1) | {"map_max": np.full(20, np.nan)}  # not asked for, not looked at
+    fitted = fit_on(normals(40), 0.1, terms)
+    expected = 0
+    for name in terms:
+        of = normals(40)[name]
+        spread = 1.4826 * stats.median_abs_deviation(of)
+        expected = expected + (fresh[name] - np.median(of)) / spread
+    # rounding of 1500 in float64 over a spread of 0.2
+    np.testing.assert_allclose(calibration.image_score(fitted, fresh), expected, atol=1e-9)
+
+
 @pytest.mark.parametrize("rate", [0, 0.001, 0.1, 1])
 def test_units_of_the_terms_do_not_matter(rate):
-    nll, map_range = normals(40)
+    def changed(values):
+        return pair(0.01 * values["nll"] - 7, 50 * values["map_range"] + 3)
+
     fresh = normals(20, seed=1)
-    ours = calibration.fit(nll, map_range, HEAT, rate, held_out=True)
-    theirs = calibration.fit(0.01 * nll - 7, 50 * map_range + 3, HEAT, rate, held_out=True)
+    ours, theirs = fit_on(normals(40), rate), fit_on(changed(normals(40)), rate)
     np.testing.assert_allclose(
-        calibration.image_score(theirs, 0.01 * fresh[0] - 7, 50 * fresh[1] + 3),
-        calibration.image_score(ours, *fresh),
+        calibration.image_score(theirs, changed(fresh)),
+        calibration.image_score(ours, fresh),
         atol=1e-9,  # 1500 in float64 over a spread of 0.2: 1e-12, and room
     )
     assert theirs.threshold == pytest.approx(ours.threshold, abs=1e-9)
@@ -68,9 +91,9 @@ def test_units_of_the_terms_do_not_matter(rate):
 )
 def test_degenerate_spread(values, scale):
     """More than half equal: root-mean-square deviation from the median; all equal: 1."""
-    fitted = calibration.fit(np.array(values), np.arange(len(values)), HEAT, 0.1, held_out=True)
-    assert fitted.nll_scale == pytest.approx(scale, rel=1e-12)  # rounding
-    assert fitted.nll_location == values[0]
+    nll, _ = fit_on(pair(values, np.arange(len(values))), 0.1).terms
+    assert nll.scale == pytest.approx(scale, rel=1e-12)  # rounding
+    assert nll.location == values[0]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +103,7 @@ def test_degenerate_spread(values, scale):
 def test_conformal_threshold_is_an_order_statistic(count, rate, exceeding):
     """(n + 1) a normals of n + 1 may exceed; 0.29 * 100 in binary is below 29."""
     fitted = fit(count, rate)
-    score = calibration.image_score(fitted, *normals(count))
+    score = calibration.image_score(fitted, normals(count))
     assert fitted.threshold == np.sort(score)[::-1][exceeding - 1]
     assert calibration.decide(fitted, score).sum() == exceeding - 1
     assert fitted.guaranteed_false_positive_rate == exceeding / (count + 1)
@@ -92,7 +115,7 @@ def test_false_positive_rate_on_fresh_normals(count, rate):
     """False alarms among m fresh normals are beta-binomial, whatever the distribution."""
     fitted, fresh = fit(count, rate), 20_000
     alarms = calibration.decide(
-        fitted, calibration.image_score(fitted, *normals(fresh, seed=1))
+        fitted, calibration.image_score(fitted, normals(fresh, seed=1))
     ).sum()
     exceeding = round(rate * (count + 1))
     law = stats.betabinom(fresh, exceeding, count + 1 - exceeding)
@@ -105,7 +128,7 @@ def test_mean_false_positive_rate_keeps_the_promise():
     rates = []
     for seed in range(400):
         fitted = fit(39, 0.1, seed)
-        score = calibration.image_score(fitted, *normals(200, seed=10_000 + seed))
+        score = calibration.image_score(fitted, normals(200, seed=10_000 + seed))
         rates.append(calibration.decide(fitted, score).mean())
     error = np.std(rates) / math.sqrt(len(rates))
     # four standard errors, and 1/4 of a normal for the constants fitted on the same images
@@ -115,7 +138,7 @@ def test_mean_false_positive_rate_keeps_the_promise():
 @pytest.mark.parametrize("count", [2, 3, 10, 50, 98])
 def test_too_few_normals_extrapolate_above_the_largest(count):
     fitted = fit(count, 0.01)
-    score = calibration.image_score(fitted, *normals(count))
+    score = calibration.image_score(fitted, normals(count))
     assert fitted.threshold >= score.max()
     assert not calibration.decide(fitted, score).any()
     assert fitted.false_positive_rate == 0.01
@@ -132,28 +155,26 @@ def test_extrapolation_is_exact_for_gaussian_scores(count):
     rng, rate, rates = np.random.default_rng(0), 0.2 / (count + 1), []
     for _ in range(2000):
         nll = rng.standard_normal(count)
-        fitted = calibration.fit(nll, np.zeros(count), HEAT, rate, held_out=True)
-        raw_threshold = fitted.nll_location + fitted.threshold * fitted.nll_scale
+        fitted = fit_on(pair(nll, np.zeros(count)), rate)
+        raw_threshold = fitted.terms[0].location + fitted.threshold * fitted.terms[0].scale
         rates.append(stats.norm.sf(raw_threshold))
     error = np.std(rates) / math.sqrt(len(rates))
     assert 0.8 * rate < np.mean(rates) < rate + 4 * error  # 0.8: what the largest score costs
 
 
 def test_one_normal_and_equal_normals():
-    single = calibration.fit(np.array([7.0]), np.array([1.0]), HEAT, 0.01, held_out=True)
+    single = fit_on(pair([7.0], [1.0]), 0.01)
     assert (single.threshold, single.guaranteed_false_positive_rate) == (0.0, 0.5)
-    equal = calibration.fit(np.full(5, 7.0), np.full(5, 1.0), HEAT, 0.01, held_out=True)
+    equal = fit_on(pair(np.full(5, 7.0), np.full(5, 1.0)), 0.01)
     assert equal.threshold == 0.0
-    assert calibration.decide(equal, calibration.image_score(equal, [7.0, 8], [1, 1])).tolist() == [
-        False,
-        True,
-    ]
+    score = calibration.image_score(equal, pair([7.0, 8], [1, 1]))
+    assert calibration.decide(equal, score).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("count", [1, 5, 200])
 def test_rates_of_zero_and_one(count):
     none, every = fit(count, 0), fit(count, 1)
-    score = calibration.image_score(none, *normals(count))
+    score = calibration.image_score(none, normals(count))
     assert not calibration.decide(none, score).any()
     assert math.isfinite(none.threshold)
     assert none.guaranteed_false_positive_rate == 1 / (count + 1)
@@ -175,18 +196,18 @@ def test_a_strict_threshold():
 
 
 def test_misuse_is_refused():
-    nll, map_range = normals(5)
+    values = normals(5)
     with pytest.raises(UserError, match="no normal images"):
-        calibration.fit(nll[:0], map_range[:0], HEAT, 0.1, held_out=True)
+        fit_on({name: x[:0] for name, x in values.items()}, 0.1)
     for rate in (-0.1, 1.1, math.nan):
         with pytest.raises(UserError, match=r"calibration\.false_positive_rate"):
-            calibration.fit(nll, map_range, HEAT, rate, held_out=True)
-    with pytest.raises(ValueError, match="must both be"):
-        calibration.fit(nll, map_range[1:], HEAT, 0.1, held_out=True)
+            fit_on(values, rate)
+    with pytest.raises(ValueError, match=r"nll \(5,\), map_range \(4,\)"):
+        fit_on(pair(values["nll"], values["map_range"][1:]), 0.1)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        calibration.image_score(fit(5, 0.1), np.array([np.nan]), np.ones(1))
+        calibration.image_score(fit(5, 0.1), pair([np.nan], np.ones(1)))
     with pytest.raises(ValueError, match="categories"):
-        calibration.test_minmax(nll, map_range, ["a"])
+        calibration.test_minmax(**values, category=["a"])
 
 
 def test_minmax_within_each_category():

@@ -17,7 +17,8 @@ def test_values_are_typed_by_the_annotations():
     config = override(
         Config(),
         ["train.num_steps=1_000", "train.learning_rate=1e-3", "data.categories=a, b",
-         "denoiser.remat=true", "inversion.spacing=paper", "data.root=x=y"],
+         "denoiser.remat=true", "inversion.spacing=paper", "data.root=x=y",
+         "scoring.terms=nll,map_max"],
     )  # fmt: skip
     assert config.train.num_steps == 1000
     assert config.train.learning_rate == 1e-3
@@ -25,6 +26,7 @@ def test_values_are_typed_by_the_annotations():
     assert config.denoiser.remat is True
     assert config.inversion.spacing == "paper"
     assert config.data.root == "x=y"
+    assert config.scoring.terms == ("nll", "map_max")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,7 @@ def test_values_are_typed_by_the_annotations():
         ("inversion.num_steps=1001", "at most"),
         ("calibration.false_positive_rate=2", "between 0 and 1"),
         ("data.categories=", "empty"),
+        ("scoring.terms=nll,map_rnage", "nll, map_range, map_mean, map_max, map_top"),
     ],
 )
 def test_a_wrong_option_is_one_line_that_helps(assignment, message):

@@ -1,115 +1,193 @@
-"""The fitted prior against SciPy, and what makes it worth having."""
+"""The fitted mixture against SciPy, and what makes it worth having."""
+
+import dataclasses
+import tracemalloc
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
-from invad_jax import prior
+from invad_jax import gaussian, prior, reference
+from invad_jax.config import Config
 from invad_jax.errors import UserError
-from invad_jax.scoring import Prior, score, whiten
+from invad_jax.prior import Component
+from invad_jax.scoring import score, score_under
 
-GRID, CHANNELS = (2, 3), 4
-
-
-def correlated(rng, count):
-    """Images whose positions each have a mean and a covariance of their own."""
-    mixing = np.random.default_rng(7).standard_normal((*GRID, CHANNELS, CHANNELS))
-    mixing = np.eye(CHANNELS) + 0.3 * mixing  # well conditioned: shrinking changes little
-    mean = np.random.default_rng(8).standard_normal((*GRID, CHANNELS)) * 3
-    z = rng.standard_normal((count, *GRID, CHANNELS))
-    return mean + np.einsum("hwij,nhwj->nhwi", mixing, z)
+STATES, GRID, CHANNELS = 2, (2, 3), 4
 
 
-def arrays(fitted):
-    return Prior(*map(jnp.asarray, (fitted.mean, fitted.whitening, fitted.log_det)))
+def images(rng, count, kind=0):
+    """(N, M, h, w, C) whose states and positions each have a mean and a covariance of their own."""
+    shape = (STATES, *GRID, CHANNELS)
+    fixed = np.random.default_rng(7 + kind)
+    mixing = np.eye(CHANNELS) + 0.3 * fixed.standard_normal((*shape, CHANNELS))
+    mean = fixed.standard_normal(shape) * 3
+    z = rng.standard_normal((count, *shape))
+    return mean + np.einsum("mhwij,nmhwj->nmhwi", mixing, z)
+
+
+def component(name, x, batches=3):
+    return Component(name, iter(np.array_split(x.astype(np.float32), batches)))
+
+
+def scores_of(fitted, x):
+    return score_under(reference.to_device(fitted), jnp.asarray(x, jnp.float32), 6)
 
 
 @pytest.fixture(scope="module")
-def fitted():
+def normal():
     rng = np.random.default_rng(0)
-    return prior.fit(correlated(rng, 2000), correlated(rng, 500))
+    return images(rng, 900, kind=0), images(rng, 300, kind=1)
 
 
-def test_nll_is_scipys_under_the_shrunk_covariance(fitted):
-    rng = np.random.default_rng(0)
-    mean, covariance = prior.moments(correlated(rng, 2000))
-    x = correlated(rng, 3)
-    expected = np.zeros(3)
-    for i, j in np.ndindex(GRID):
-        diagonal = np.diag(np.diag(covariance[i, j]))
-        shrunk = (1 - fitted.shrinkage) * covariance[i, j] + fitted.shrinkage * diagonal
-        expected -= stats.multivariate_normal.logpdf(x[:, i, j], mean[i, j], shrunk)
-    nll = score(jnp.asarray(x, jnp.float32), 6, arrays(fitted)).nll
+@pytest.fixture(scope="module")
+def fitted(normal):
+    return prior.fit([component("nut", normal[0]), component("pin", normal[1])])
+
+
+def test_nll_is_scipys_under_the_shrunk_covariances(fitted, normal):
+    x = np.concatenate([images(np.random.default_rng(1), 4, kind) for kind in (0, 1)])
+    joint = np.log(np.array([[0.75], [0.25]])) + np.zeros((2, 8))
+    for k, m in np.ndindex(2, STATES):
+        cells = list(np.ndindex(GRID))
+        moments = [normal[k][:, m, i, j] for i, j in cells]
+        covariances = [np.cov(of, rowvar=False, bias=True) for of in moments]
+        variance = np.mean([np.trace(S) / CHANNELS for S in covariances])
+        a = fitted.shrinkage[k, m]
+        for (i, j), of, S in zip(cells, moments, covariances, strict=True):
+            shrunk = (1 - a) * S + a * variance * np.eye(CHANNELS)
+            law = stats.multivariate_normal(of.mean(axis=0), shrunk)
+            joint[k] += law.logpdf(x[:, m, i, j])
+    scores = scores_of(fitted, x)
     # float32 products of well-conditioned matrices; a floor of 1e-6 of the variance.
-    np.testing.assert_allclose(nll, expected, rtol=1e-4)
+    np.testing.assert_allclose(scores.nll, -special.logsumexp(joint, axis=0), rtol=1e-4)
+    np.testing.assert_array_equal(scores.component, joint.argmax(axis=0))
 
 
-def test_whitened_normals_are_close_to_standard_normal(fitted):
-    x = correlated(np.random.default_rng(5), 4000).astype(np.float32)
-    z = np.asarray(whiten(jnp.asarray(x), arrays(fitted)), np.float64)
-    before, after = (np.einsum("nhwi,nhwj->hwij", v, v) / len(v) for v in (x - x.mean(0), z))
-    # What is left comes from the shrinkage and from 2000 + 4000 samples.
-    assert np.abs(after - np.eye(CHANNELS)).max() < 0.3 < np.abs(before - np.eye(CHANNELS)).max()
-    np.testing.assert_allclose(z.mean(0), 0, atol=5 / np.sqrt(2000))  # five standard errors
+def test_images_are_recognised_and_components_weigh_what_they_stand_for(fitted):
+    np.testing.assert_allclose(np.exp(fitted.log_weight), [0.75, 0.25], rtol=1e-6)  # float32
+    assert reference.component_names(fitted) == ("nut", "pin")
+    for kind in (0, 1):
+        found = scores_of(fitted, images(np.random.default_rng(2), 50, kind)).component
+        assert found.tolist() == [kind] * 50
 
 
-def test_plenty_of_images_need_no_shrinkage_and_few_need_it(fitted):
-    rng = np.random.default_rng(1)
-    few = prior.fit(correlated(rng, 6), correlated(rng, 500))
-    assert fitted.shrinkage < few.shrinkage
-    assert fitted.bits_per_dimension < few.bits_per_dimension
-    assert fitted.bits_per_dimension < fitted.bits_per_dimension_standard
+def test_normals_are_as_far_as_a_chi_square_says(fitted):
+    """Over both states and fresh images: 8 degrees of freedom at each position."""
+    scores = scores_of(fitted, images(np.random.default_rng(3), 2000, kind=0))
+    square = np.asarray(scores.latent_norm, np.float64) ** 2
+    # Shrunk a little, and fitted on 900 images: C / 900 each for mean and covariance; 3 % in all.
+    np.testing.assert_allclose(square.mean(), STATES * CHANNELS, rtol=0.03)
 
 
-def test_without_validation_images_the_fit_uses_them_all():
-    x = correlated(np.random.default_rng(2), 50)
-    np.testing.assert_allclose(prior.fit(x, None).mean, x.mean(0), rtol=1e-6)  # stored as float32
-    assert prior.fit(x[:2], None).shrinkage in prior.SHRINKAGES
+def test_how_images_are_batched_does_not_matter(normal):
+    x = normal[0][:20]
+    together, apart = (prior.fit([component("nut", x, batches)]) for batches in (1, 20))
+    for field in dataclasses.fields(together):
+        if field.name != "name":  # sums in another order, in float64, stored as float32
+            np.testing.assert_allclose(
+                getattr(together, field.name), getattr(apart, field.name), rtol=1e-5, atol=1e-5
+            )
 
 
-def test_a_constant_channel_and_fewer_images_than_channels_are_no_obstacle():
-    x = correlated(np.random.default_rng(3), 3)
+def test_a_constant_channel_and_fewer_images_than_channels_are_no_obstacle(normal):
+    x = normal[0][:3].copy()
     x[..., 0] = 1.5
-    fitted = prior.fit(x, None)
-    assert np.isfinite(fitted.whitening).all()
-    assert np.isfinite(score(jnp.asarray(x, jnp.float32), 6, arrays(fitted)).nll).all()
+    fitted = prior.fit([component("nut", x)])
+    assert np.isfinite(fitted.projection).all()
+    assert np.isfinite(scores_of(fitted, x).nll).all()
 
 
-def test_an_anomaly_along_a_narrow_direction_is_found_only_by_the_fitted_prior(fitted):
+def test_an_anomaly_along_a_narrow_direction_is_found_only_by_the_fitted_prior(fitted, normal):
     """A step that N(0, I) cannot see: small in length, large in standard deviations."""
-    rng = np.random.default_rng(4)
-    normal = correlated(rng, 200)
-    _, vectors = np.linalg.eigh(prior.moments(correlated(rng, 2000))[1])
-    anomalous = normal.copy()
-    anomalous[:, 0, 0] += 0.8 * vectors[0, 0, :, 0]  # the direction of least variance
+    x = images(np.random.default_rng(4), 200)
+    _, vectors = np.linalg.eigh(np.cov(normal[0][:, -1, 0, 0], rowvar=False))
+    anomalous = x.copy()
+    anomalous[:, -1, 0, 0] += 1.2 * vectors[:, 0]  # the direction of least variance
 
-    def auroc(prior_arrays):
-        a, b = (
-            np.asarray(score(jnp.asarray(x, jnp.float32), 6, prior_arrays).latent_norm[:, 0, 0])
-            for x in (normal, anomalous)
-        )
+    def auroc(norm):
+        a, b = (np.asarray(norm(jnp.asarray(v, jnp.float32)))[:, 0, 0] for v in (x, anomalous))
         return np.mean(b[:, None] > a[None, :])
 
-    assert auroc(arrays(fitted)) > auroc(None) + 0.1
+    ours = auroc(lambda v: scores_of(fitted, v).latent_norm)
+    assert ours > auroc(lambda v: score(v[:, -1], 6).latent_norm) + 0.1
+
+
+def test_above_so_many_channels_it_is_low_rank(monkeypatch, normal, tmp_path):
+    monkeypatch.setattr(gaussian, "MAX_DENSE_CHANNELS", 3)
+    monkeypatch.setattr(gaussian, "RANK", 2)
+    low = prior.fit([component("nut", normal[0]), component("pin", normal[1])])
+    assert low.projection.shape == (2, STATES, *GRID, 2, CHANNELS)
+    assert low.inv_std.shape == (2, STATES, *GRID, CHANNELS)
+    x = images(np.random.default_rng(5), 20, kind=1)
+    assert scores_of(low, x).component.tolist() == [1] * 20
+    precision = np.einsum("...c,cd->...cd", low.inv_std.astype(np.float64) ** 2, np.eye(CHANNELS))
+    precision -= np.einsum("...rc,...rd->...cd", low.projection, low.projection, dtype=np.float64)
+    expected = np.zeros((20, *GRID))
+    for n, m, i, j in np.ndindex(20, STATES, *GRID):
+        d = x[n, m, i, j] - low.mean[1, m, i, j]
+        expected[n, i, j] += d @ precision[1, m, i, j] @ d
+    norm = scores_of(low, x).latent_norm
+    np.testing.assert_allclose(norm, np.sqrt(expected), rtol=1e-3)  # a difference in float32
+    assert np.asarray(low.log_det) == pytest.approx(
+        -np.linalg.slogdet(precision)[1].reshape(2, -1).sum(axis=1), rel=1e-4
+    )  # factors stored as float32
+    reference.write(tmp_path, low)
+    again = reference.to_device(reference.read(tmp_path, Config()))
+    np.testing.assert_array_equal(again.inv_std, low.inv_std)
 
 
 def test_round_trip(fitted, tmp_path):
-    prior.write(tmp_path / "prior.npz", fitted)
-    again = prior.read(tmp_path / "prior.npz")
-    np.testing.assert_array_equal(again.whitening, fitted.whitening)
-    assert (again.log_det, again.shrinkage) == (fitted.log_det, fitted.shrinkage)
+    reference.write(tmp_path, fitted)
+    again = reference.read(tmp_path, Config())
+    for field in dataclasses.fields(fitted):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(fitted, field.name))
+    assert reference.to_device(again).inv_std is None
+    assert [path.name for path in tmp_path.iterdir()] == ["reference.npz"]
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip"])
-def test_a_damaged_file_is_one_line(tmp_path, content):
-    (tmp_path / "prior.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"prior\.npz"):
-        prior.read(tmp_path / "prior.npz")
-    with pytest.raises(UserError, match="absent"):
-        prior.read(tmp_path / "absent.npz")
+@pytest.mark.parametrize("kind", ["empty", "not a zip", "cut"])
+def test_a_damaged_file_is_one_line(fitted, tmp_path, kind):
+    reference.write(tmp_path, fitted)
+    path = tmp_path / "reference.npz"
+    whole = path.read_bytes()
+    content = {"empty": b"", "not a zip": b"PK\x03\x04 not", "cut": whole[: len(whole) // 2]}
+    path.write_bytes(content[kind])
+    with pytest.raises(UserError, match=r"reference\.npz: cannot be read") as caught:
+        reference.read(tmp_path, Config())
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_or_foreign_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"reference\.npz: cannot be read"):
+        reference.read(tmp_path, Config())
+    for arrays in ({"vector": np.ones((2, 3))}, {"mean": np.array([object()])}):
+        np.savez(tmp_path / "reference.npz", **arrays)  # of another kind; a pickle
+        with pytest.raises(UserError, match=r"reference\.npz: cannot be read"):
+            reference.read(tmp_path, Config())
 
 
 def test_one_image_is_not_enough():
-    with pytest.raises(UserError, match="two normal images"):
-        prior.fit(np.zeros((1, 1, 1, 1)), None)
+    with pytest.raises(UserError, match=r"'nut' has 1 normal image .* needs two"):
+        prior.fit([Component("nut", [np.zeros((1, 1, 1, 1, 2), np.float32)])])
+
+
+@pytest.mark.parametrize(("kinds", "states"), [(1, 1), (3, 2)])
+def test_memory_is_what_the_docstring_says(kinds, states):
+    """24 M h w C^2 bytes for the component at hand, and twice the result."""
+    h, w, C = 4, 4, 64
+    rng = np.random.default_rng(0)
+    batch = rng.standard_normal((2, states, h, w, C)).astype(np.float32)
+    components = [Component(str(k), [batch, batch]) for k in range(kinds)]
+    tracemalloc.start()
+    try:
+        fitted = prior.fit(components)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    at_hand, result = 24 * states * h * w * C**2, fitted.projection.nbytes
+    assert result == 4 * kinds * states * h * w * C**2
+    # Three copies of a batch in float64, and 50 kB of names and small arrays.
+    assert peak < at_hand + 2 * result + 3 * 2 * batch.nbytes + 50_000
+    assert peak > result

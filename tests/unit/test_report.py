@@ -26,13 +26,15 @@ METRICS = {
         "latency_ms_batch1": {"p50": 41.0, "p95": 50.0},
     },
 }  # fmt: skip
-CALIBRATION = calibration.fit(np.arange(20.0), np.arange(20.0), (12.0, 20.0), 0.1, held_out=True)
+TERM = {"nll": np.arange(20.0), "map_range": np.arange(20.0)}
+CALIBRATION = calibration.fit(TERM, ("nll", "map_range"), (12.0, 20.0), 0.1, held_out=True)
 
 
 def score_row(**changes):
     return {
         "path": "a,b.png", "category": "nut", "defect": "crack", "gt_label": 1, "nll": 1 / 3,
-        "map_range": 2.0, "image_score_calibrated": 4.0, "image_score_test_minmax": 1e-300,
+        "map_range": 2.0, "map_mean": 1.0, "map_max": 3.0, "map_top": 2.5, "component": "nut",
+        "image_score_calibrated": 4.0, "image_score_test_minmax": 1e-300,
         "threshold": CALIBRATION.threshold, "decision": "anomalous", **changes,
     }  # fmt: skip
 
@@ -72,8 +74,9 @@ def test_scores_csv_has_the_columns_of_the_contract_and_every_digit(tmp_path):
     report.write_scores_csv(tmp_path / "s.csv", [score_row(nll=np.float64(1 / 3), extra=1)])
     header, [row] = read_csv(tmp_path / "s.csv")
     assert header == [
-        "path", "category", "defect", "gt_label", "nll", "map_range", "image_score_calibrated",
-        "image_score_test_minmax", "threshold", "decision",
+        "path", "category", "defect", "gt_label", "nll", "map_range", "map_mean", "map_max",
+        "map_top", "component", "image_score_calibrated", "image_score_test_minmax", "threshold",
+        "decision",
     ]  # fmt: skip
     assert float(row["nll"]) == 1 / 3
     assert float(row["image_score_test_minmax"]) == 1e-300
@@ -84,11 +87,12 @@ def test_scores_csv_has_the_columns_of_the_contract_and_every_digit(tmp_path):
 def test_predictions_csv_keeps_a_name_that_is_not_unicode(tmp_path):
     path = b"part-\xff.png".decode(errors="surrogateescape")
     row = {"path": path, "image_score": 0.1, "threshold": 2.0, "decision": "normal"}
+    row["component"] = "nut"
     report.write_predictions_csv(tmp_path / "p.csv", [row])
     assert b"part-\xff.png" in (tmp_path / "p.csv").read_bytes()
     header, rows = read_csv(tmp_path / "p.csv")
-    assert header == ["path", "image_score", "threshold", "decision"]
-    assert rows == [{"path": path, "image_score": "0.1", "threshold": "2.0", "decision": "normal"}]
+    assert header == ["path", "image_score", "threshold", "decision", "component"]
+    assert rows == [{name: str(value) for name, value in row.items()}]
 
 
 def test_a_row_without_a_column_leaves_the_old_file_as_it_was(tmp_path):
