@@ -36,8 +36,9 @@ def test_eval_writes_the_contract(evaluated, trained):
     assert payload["device"]["platform"] == "cpu"
     rows = read_csv(trained / "eval" / "scores.csv")
     assert list(rows[0]) == [
-        "path", "category", "defect", "gt_label", "nll", "map_range", "image_score_calibrated",
-        "image_score_test_minmax", "threshold", "decision",
+        "path", "category", "defect", "gt_label", "nll", "map_range", "map_mean", "map_max",
+        "map_top", "component", "image_score_calibrated", "image_score_test_minmax", "threshold",
+        "decision",
     ]  # fmt: skip
     counts = payload["fusion"]["calibrated"]["mean"]
     assert len(rows) == counts["n_normal"] + counts["n_anomalous"]
@@ -67,7 +68,9 @@ def test_predict_scores_a_file_as_eval_does(commands, evaluated, trained):
         shutil.copy(row["path"], some / ("deeper" if i % 2 else ".") / f"{i}.png")
     commands.run("predict", "--workdir", "run", "--input", "new parts", "--out", "decided")
     predictions = read_csv(commands.folder / "decided" / "predictions.csv")
-    assert list(predictions[0]) == ["path", "image_score", "threshold", "decision"]
+    assert list(predictions[0]) == [
+        "path", "image_score", "threshold", "decision", "component",
+    ]  # fmt: skip
     assert len(predictions) == 5
     for prediction in predictions:
         row = rows[int(prediction["path"].rsplit("/", 1)[-1].removesuffix(".png"))]

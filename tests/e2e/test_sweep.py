@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from invad_jax.config import TERMS
 from tests.e2e.conftest import PROJECT, TINY
 
 POINTS = ("inversion.num_steps=1,3",)
@@ -75,7 +76,7 @@ def test_a_point_is_what_eval_says_of_it(commands, swept):
         row for row in read_csv(out / "sweep.csv")
         if row["seed"] == "1" and row["inversion.num_steps"] == "1"
     ]  # fmt: skip
-    assert {row["fusion"] for row in rows} == {"calibrated", "test_minmax", "nll", "map_range"}
+    assert {row["fusion"] for row in rows} == {"calibrated", "test_minmax", *TERMS}
     for fusion, table in payload["fusion"].items():
         for category, values in (*table["categories"].items(), ("mean", table["mean"])):
             (row,) = [r for r in rows if r["fusion"] == fusion and r["category"] == category]
@@ -90,7 +91,7 @@ def test_the_terms_alone_follow_from_the_scores(commands, swept):
     out, _, _ = swept
     scores = read_csv(out / "runs" / "seed=1" / "eval" / "scores.csv")
     rows = read_csv(out / "sweep.csv")
-    for term in ("nll", "map_range"):
+    for term in TERMS:
         (row,) = [
             r for r in rows
             if (r["seed"], r["inversion.num_steps"], r["fusion"], r["category"])

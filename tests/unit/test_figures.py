@@ -9,9 +9,9 @@ from PIL import Image
 from invad_jax import calibration, figures
 
 CALIBRATION = calibration.Calibration(
-    nll_location=0.0, nll_scale=1.0, map_range_location=8.0, map_range_scale=1.0, threshold=3.0,
-    false_positive_rate=0.01, guaranteed_false_positive_rate=0.1, num_normals=9, held_out=True,
-    heat=(15.0, 23.0),
+    terms=(calibration.Term("nll", 0.0, 1.0), calibration.Term("map_range", 8.0, 1.0)),
+    threshold=3.0, false_positive_rate=0.01, guaranteed_false_positive_rate=0.1, num_normals=9,
+    held_out=True, heat=(15.0, 23.0),
 )  # fmt: skip
 
 

@@ -8,12 +8,16 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
 STDLIB_ONLY = {"config", "errors", "files", "downloads", "cli", "__init__"}
 MATHS = {"diffusion", "scoring"}
+LEARNT = {"baselines", "reference"}
+"""What is learnt on the host and compared with on the devices."""
 NETWORKS = {"denoisers", "encoders"}
 HOST = {
     "data",
     "calibration",
     "metrics",
+    "gaussian",
     "prior",
+    "clusters",
     "report",
     "figures",
     "page",
@@ -42,6 +46,7 @@ LAYER_3 = MAINS | {"training", "inference", "encoding"}
 ALLOWED_OUTSIDE = {
     "maths": {"jax", "numpy"},
     "networks": {"jax", "flax", "numpy"},
+    "learnt": {"jax", "numpy"},
     "host": {"numpy", "scipy", "matplotlib", "PIL", "grain", "tensorflow_datasets", "absl",
              "ml_dtypes"},
 }  # fmt: skip
@@ -50,6 +55,7 @@ ALLOWED_INSIDE = {
     "maths": {"diffusion"},
     "networks": STDLIB_ONLY | NETWORKS | {"tensor_files"},
     "host": STDLIB_ONLY | HOST,
+    "learnt": STDLIB_ONLY | {"gaussian", "prior", "scoring", "baselines", "detector"},
 }
 
 
@@ -88,7 +94,7 @@ def test_layers(path):
     inside -= {unit(path)}
     for layer, members in [
         ("stdlib", STDLIB_ONLY - {"__init__"}), ("maths", MATHS), ("networks", NETWORKS),
-        ("host", HOST),
+        ("host", HOST), ("learnt", LEARNT),
     ]:  # fmt: skip
         if unit(path) in members:
             assert outside <= ALLOWED_OUTSIDE.get(layer, set())

@@ -44,6 +44,31 @@ def test_options_that_a_paradigm_does_not_use_make_no_points_of_it():
     assert unused == {Config().inversion.noise_ratio}
 
 
+def test_baselines_that_ask_no_denoiser_are_one_point_each():
+    base = override(Config(), ["scoring.prior=fitted"])
+    cells = cells_of(
+        STEPS, "inversion.paradigm=padim,nearest_neighbour", "scoring.components=category,one",
+        "scoring.states=x_T,all", "scoring.terms=[map_max],[nll]", base=base,
+    )  # fmt: skip
+    assert [cell.values for cell in cells] == [
+        (None, "padim", components, None, terms)
+        for components in ("category", "one") for terms in ("[map_max]", "[nll]")
+    ] + [
+        (None, "nearest_neighbour", None, None, terms) for terms in ("[map_max]", "[nll]")
+    ]  # fmt: skip
+
+
+def test_the_papers_prior_has_neither_states_nor_components():
+    cells = cells_of(
+        "scoring.prior=standard_normal,fitted", "scoring.components=one,cluster",
+        "scoring.states=x_T,ends",
+    )  # fmt: skip
+    assert [cell.values for cell in cells if cell.values[0] == "standard_normal"] == [
+        ("standard_normal", None, None)
+    ]
+    assert len(cells) == 1 + 4
+
+
 def test_the_paradigm_of_the_base_counts_where_it_is_not_swept():
     assert len(cells_of("inversion.noise_ratio=0.25,0.75")) == 1
     base = override(Config(), ["inversion.paradigm=reconstruction"])

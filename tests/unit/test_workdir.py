@@ -40,10 +40,13 @@ def test_what_decided_the_parameters_is_never_another(workdir, assignment):
 
 def test_scores_of_normals_are_kept_apart_by_all_that_decides_them(workdir):
     configs = [Config(), HALF, override(Config(), ["inversion.num_steps=7"]),
-               override(Config(), ["scoring.prior=standard_normal"])]  # fmt: skip
+               override(Config(), ["scoring.prior=standard_normal"]),
+               override(Config(), ["scoring.states=all"]),
+               override(Config(), ["scoring.components=one"]),
+               override(Config(), ["inversion.paradigm=padim"])]  # fmt: skip
     folders = {workdir.normals(config, step) for config in configs for step in (1, 2)}
-    assert len(folders) == 8
-    unrelated = override(HALF, ["eval.batch_size=1", "data.root=elsewhere"])
+    assert len(folders) == 2 * len(configs)
+    unrelated = override(HALF, ["eval.batch_size=1", "data.root=elsewhere", "scoring.terms=nll"])
     assert workdir.normals(unrelated, 1) == workdir.normals(HALF, 1)
     assert json.loads(json.dumps(scoring_key(HALF, 1)))["dtype"] == "bfloat16"
 
