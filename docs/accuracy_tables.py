@@ -58,30 +58,46 @@ def methods(rows: list[dict[str, str]], category: str, head: str) -> list[list[s
     return lines
 
 
-def grid(path: Path, fusions: tuple[str, ...], metrics: tuple[str, ...]) -> str:
-    """A line for each point: metrics of the mean over categories, then what each fusion ranks."""
-    rows = read(path)
+def grid(path: Path) -> str:
+    """A line for each point: metrics of the mean over categories, image AUROC of each category."""
+    rows = [row for row in read(path) if row["fusion"] == "calibrated"]
     names = list(rows[0])[: list(rows[0]).index("seed")]
     categories = sorted({row["category"] for row in rows} - {"mean"})
-    header = [*names, "NFE", *(f"{m}, mean" for m in metrics)]
-    header += [f"{fusion}, i_auroc" for fusion in fusions]
+    header = [*names, "NFE", *(f"{m}, mean" for m in METRICS)]
     header += [f"{name}, i_auroc" for name in categories]
-    points = list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
     body = []
-    for point in points:
+    for point in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
         ours = [row for row in rows if tuple(row[name] for name in names) == point]
-
-        def of(fusion: str, category: str, metric: str, ours: list = ours) -> str:
-            chosen = [r for r in ours if (r["fusion"], r["category"]) == (fusion, category)]
-            return cell(row[metric] for row in chosen)
-
+        mean = [row for row in ours if row["category"] == "mean"]
         body.append(
             [*(value or "-" for value in point), ours[0]["nfe"]]
-            + [of("calibrated", "mean", metric) for metric in metrics]
-            + [of(fusion, "mean", "i_auroc") for fusion in fusions]
-            + [of("calibrated", name, "i_auroc") for name in categories]
+            + [cell(row[metric] for row in mean) for metric in METRICS]
+            + [cell(r["i_auroc"] for r in ours if r["category"] == name) for name in categories]
         )
     return table(header, body, len(names))
+
+
+def candidates(path: Path) -> str:
+    """Image AUROC of each state and term, and which the other sets would choose for each set."""
+    rows = [row for row in read(path) if row["fusion"] in TERMS]
+    categories = sorted({row["category"] for row in rows} - {"mean"})
+    values: dict[tuple[str, str], list[str]] = {}
+    means: dict[tuple[str, str], np.ndarray] = {}
+    for key in dict.fromkeys((row["scoring.states"], row["fusion"]) for row in rows):
+        ours = [row for row in rows if (row["scoring.states"], row["fusion"]) == key]
+        of = {c: [r["i_auroc"] for r in ours if r["category"] == c] for c in (*categories, "mean")}
+        values[key] = [cell(numbers) for numbers in of.values()]
+        means[key] = np.array([np.mean([100 * float(v) for v in of[c]]) for c in categories])
+    body = [[*key, *cells] for key, cells in values.items()]
+    chosen = []
+    for i, name in enumerate(categories):
+        best = max(means, key=lambda key: np.mean(np.delete(means[key], i)))
+        chosen.append([name, *best, f"{means[best][i]:.1f}"])
+    return (
+        table(["states", "term", *categories, "mean"], body, 2)
+        + "\n"
+        + table(["left out", "states chosen", "term chosen", "i_auroc of the left out"], chosen, 3)
+    )
 
 
 def main(folder: Path) -> None:
@@ -96,12 +112,11 @@ def main(folder: Path) -> None:
     alone = {name: read(folder / name / "paradigms.csv") for name in categories}
     lines = [line for name, rows in alone.items() for line in methods(rows, name, name)]
     print(table(header, lines, 2))
-    print("States and components\n")
-    print(grid(folder / "unified" / "states.csv", (), ("i_auroc", "p_auroc", "aupro", "mad")))
+    for name in ("states", "components", "steps", "ema"):
+        print(f"{name.capitalize()}\n")
+        print(grid(folder / "unified" / f"{name}.csv"))
     print("Candidates of the image score\n")
-    print(grid(folder / "unified" / "states.csv", TERMS, ()))
-    print("Steps\n")
-    print(grid(folder / "unified" / "steps.csv", (), ("i_auroc", "p_auroc", "aupro", "mad")))
+    print(candidates(folder / "unified" / "states.csv"))
 
 
 if __name__ == "__main__":
