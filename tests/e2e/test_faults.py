@@ -1,9 +1,7 @@
 """Disks, data and clocks that fail: one clear line, status 2 where it is the user's to mend, and
 nothing lost. Processes that are killed: `test_kill_and_resume.py`, `tests/multiprocess`."""
 
-import ctypes
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -15,18 +13,30 @@ import pytest
 from PIL import Image
 
 from invad_jax.inference import load
-from tests.e2e.conftest import PROJECT, TINY
+from tests.multiprocess.jobs import PROJECT, Jobs
 
-BEFORE, LAST = 8, 12  # the two newest checkpoints of TINY's training
+STEPS = ("train.num_steps=12", "train.checkpoint_every=4")
+BEFORE, LAST = 8, 12  # the two newest checkpoints
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # of linux/prctl.h and linux/capability.h
 RAW = ["scoring.prior=standard_normal", "inversion.use_ema=false"]
 
 
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory) -> Jobs:
+    return Jobs(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture(scope="module")
+def trained(jobs) -> Path:
+    """A workdir that nothing disturbed."""
+    train(jobs, jobs.folder / "run")
+    return jobs.folder / "run"
+
+
 @pytest.fixture
-def workdir(commands, trained, request) -> Path:
-    """A copy of a trained workdir."""
-    name = request.node.name.replace("[", "_").replace("]", "")
-    return shutil.copytree(trained, commands.folder / name)
+def workdir(trained, tmp_path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 @pytest.fixture
@@ -37,23 +47,24 @@ def unfinished(workdir) -> Path:
     return workdir
 
 
-def run(commands, main, *arguments, status=0, environment=None, limit=None):
-    """A command to its end, as `commands.run`, under other circumstances."""
+def run(jobs, *arguments, status=0, environment=None, limit=None):
+    """A command to its end; `limit`: Python that its process runs before it becomes the command."""
+    command = [sys.executable, "-m", *arguments]
+    if limit:
+        become = "; import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+        command = [sys.executable, "-c", limit + become, *command]
     done = subprocess.run(
-        [sys.executable, "-m", f"invad_jax.{main}", *arguments], cwd=commands.folder,
-        env=commands.environment | (environment or {}), preexec_fn=limit, timeout=300,
+        command, cwd=jobs.folder, timeout=900,
+        env=jobs.environment | {"JAX_NUM_CPU_DEVICES": "1"} | (environment or {}),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
-def train(commands, workdir, **circumstances):
-    config = str(PROJECT / "configs" / "procedural.py")
-    return run(
-        commands, "train", "--config", config, "--workdir", str(workdir), "--set", *TINY,
-        **circumstances,
-    )  # fmt: skip
+def train(jobs, workdir, **circumstances):
+    main, *arguments = jobs.training(str(workdir), *STEPS)
+    return run(jobs, f"invad_jax.{main}", *arguments, **circumstances)
 
 
 def parameters(workdir):
@@ -81,9 +92,9 @@ def flip_a_bit(workdir, step):
     path.write_bytes(content)
 
 
-def test_training_goes_back_to_the_last_sound_checkpoint_and_says_so(commands, trained, workdir):
+def test_training_goes_back_to_the_last_sound_checkpoint_and_says_so(jobs, trained, workdir):
     flip_a_bit(workdir, LAST)
-    done = train(commands, workdir)
+    done = train(jobs, workdir)
     assert f"checkpoints/{LAST}: damaged" in done.stderr
     assert f"resumed at step {BEFORE}" in done.stderr
     assert_same_end(workdir, trained)
@@ -96,14 +107,14 @@ def test_evaluation_takes_the_last_sound_checkpoint_and_says_so(workdir, caplog)
 
 
 @pytest.mark.parametrize("main", ["predict", "train"])
-def test_where_all_checkpoints_are_damaged_one_line_says_so(commands, workdir, main):
+def test_where_all_checkpoints_are_damaged_one_line_says_so(jobs, workdir, main):
     for step in (BEFORE, LAST):
         flip_a_bit(workdir, step)
     if main == "train":
-        done = train(commands, workdir, status=2)
+        done = train(jobs, workdir, status=2)
     else:
         done = run(
-            commands, "predict", "--workdir", str(workdir), "--input",
+            jobs, "invad_jax.predict", "--workdir", str(workdir), "--input",
             str(PROJECT / "docs" / "vae_unet.png"), "--out", "no", status=2,
         )  # fmt: skip
     assert len(error_lines(done)) == 1
@@ -111,49 +122,48 @@ def test_where_all_checkpoints_are_damaged_one_line_says_so(commands, workdir, m
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_cannot_grow_loses_nothing(commands, trained, unfinished):
+def test_a_file_that_cannot_grow_loses_nothing(jobs, trained, unfinished):
     """As with a quota: checkpoints do not reach the disk, smaller files do."""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))  # bytes; a checkpoint is larger
-
-    done = train(commands, unfinished, status=2, limit=limit)
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8000, 8000))"  # bytes
+    done = train(jobs, unfinished, status=2, limit=limit)
     (line,) = error_lines(done)
     assert f"{unfinished.name}/checkpoints: cannot be written: File too large" in line
     assert parameters(unfinished)[0] == BEFORE
-    train(commands, unfinished)
+    train(jobs, unfinished)
     assert_same_end(unfinished, trained)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_said_in_one_line_and_loses_nothing(commands, unfinished, tmp_path):
+def test_a_full_disk_is_said_in_one_line_and_loses_nothing(jobs, unfinished, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
     size = sum(p.stat().st_size for p in unfinished.rglob("*") if p.is_file())
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * size + 500_000}", "tmpfs", str(tmp_path)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * size + 500_000}", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        workdir = shutil.copytree(unfinished, tmp_path / "run")
-        free = shutil.disk_usage(tmp_path).free
-        (tmp_path / "other").write_bytes(bytes(free - 100_000))  # for logs and a config, no more
-        done = train(commands, workdir, status=2)
+        workdir = shutil.copytree(unfinished, disk / "run")
+        free = shutil.disk_usage(disk).free
+        (disk / "other").write_bytes(bytes(free - 100_000))  # for logs and a config, no more
+        done = train(jobs, workdir, status=2)
         assert "Traceback" not in done.stderr
         (line,) = error_lines(done)
         assert "no space left for a checkpoint: needs" in line
         assert line == done.stderr.splitlines()[-1]
         assert parameters(workdir)[0] == BEFORE
     finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+        subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_workdir_that_may_not_be_written_is_one_line(commands, trained, unfinished):
-    def limit():  # root may write anywhere unless it gives that up
-        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
-
+def test_a_workdir_that_may_not_be_written_is_one_line(jobs, trained, unfinished):
+    # root may write anywhere unless it gives that up
+    drop = f"prctl({PR_CAPBSET_DROP}, {CAP_DAC_OVERRIDE}, 0, 0, 0)"
+    limit = f"import ctypes; ctypes.CDLL(None).{drop}"
     folders = [unfinished, *(p for p in unfinished.rglob("*") if p.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
     try:
-        done = train(commands, unfinished, status=2, limit=limit)
+        done = train(jobs, unfinished, status=2, limit=limit)
     finally:
         for folder in folders:
             folder.chmod(0o755)
@@ -163,20 +173,20 @@ def test_a_workdir_that_may_not_be_written_is_one_line(commands, trained, unfini
     assert parameters(unfinished)[0] == BEFORE
 
 
-def test_other_images_under_a_resumed_run_are_refused(commands, unfinished, tmp_path):
+def test_other_images_under_a_resumed_run_are_refused(jobs, unfinished, tmp_path):
     """One pixel of one training image is another."""
-    cache = shutil.copytree(commands.folder / "cache" / "samples", tmp_path / "samples").parent
+    cache = shutil.copytree(jobs.folder / "cache" / "samples", tmp_path / "samples").parent
     path = sorted(cache.rglob("disc/train/good/*.png"))[3]
     image = np.array(Image.open(path))
     image[0, 0] ^= 1
     Image.fromarray(image).save(path)
-    done = train(commands, unfinished, status=2, environment={"INVAD_CACHE": str(cache)})
+    done = train(jobs, unfinished, status=2, environment={"INVAD_CACHE": str(cache)})
     (line,) = error_lines(done)
     assert "its checkpoint was made with another dataset" in line
     assert parameters(unfinished)[0] == BEFORE
 
 
-def test_nothing_depends_on_the_clock(commands, trained, unfinished, tmp_path):
+def test_nothing_depends_on_the_clock(jobs, trained, unfinished, tmp_path):
     """Resumed with a clock that is years behind its own files and runs backwards."""
     (tmp_path / "sitecustomize.py").write_text(
         "import time\n"
@@ -186,7 +196,7 @@ def test_nothing_depends_on_the_clock(commands, trained, unfinished, tmp_path):
     )
     for number, path in enumerate(sorted(unfinished.rglob("*"))):
         os.utime(path, (1e9 - number, 1e9 - number))  # older by name, not by age
-    paths = f"{tmp_path}{os.pathsep}{commands.environment['PYTHONPATH']}"
-    done = train(commands, unfinished, environment={"PYTHONPATH": paths})
+    paths = f"{tmp_path}{os.pathsep}{jobs.environment['PYTHONPATH']}"
+    done = train(jobs, unfinished, environment={"PYTHONPATH": paths})
     assert f"resumed at step {BEFORE}" in done.stderr
     assert_same_end(unfinished, trained)

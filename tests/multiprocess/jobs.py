@@ -17,7 +17,7 @@ LAUNCHER = str(PROJECT / "launch" / "cpu_processes.sh")
 CONFIG = str(PROJECT / "configs" / "procedural.py")
 TINY = (
     "data.image_size=32", "encoder.stages=0", "encoder.pool=4", "denoiser.name=mlp",
-    "denoiser.width=16", "denoiser.depth=1", "train.batch_size=8", "train.warmup_steps=2",
+    "denoiser.width=64", "denoiser.depth=1", "train.batch_size=8", "train.warmup_steps=2",
     "train.log_every=20", "eval.batch_size=8", "eval.num_examples=1",
 )  # fmt: skip
 
@@ -47,7 +47,7 @@ class Jobs:
     def run(self, processes: int, *arguments: str, devices: int = 2, status: int = 0) -> str:
         """The same to its end; what it printed."""
         job = self.start(processes, *arguments, devices=devices)
-        output, _ = job.communicate(timeout=300)
+        output, _ = job.communicate(timeout=900)
         assert job.returncode == status, f"status {job.returncode}\n{output}"
         return output
 
