@@ -1,0 +1,69 @@
+"""Every way of scoring from the same workdir: what eval writes of it, and that predict agrees.
+
+In this process, as ten more would take longer to start than to work.
+"""
+
+import csv
+import functools
+import json
+import shutil
+
+import pytest
+
+from invad_jax import eval as eval_main
+from invad_jax import predict
+
+CATEGORY = "category"
+WAYS = {
+    "padim": (["inversion.paradigm=padim"], 0, ["map_max"], CATEGORY),
+    "nearest_neighbour": (["inversion.paradigm=nearest_neighbour"], 0, ["map_max"], ""),
+    "cluster": (["scoring.components=cluster"], 3, ["map_top"], "cluster "),
+    "all_states": (["scoring.states=all"], 3, ["map_top"], CATEGORY),
+    "chosen_terms": (["scoring.states=x_T", "scoring.terms=nll,map_max"], 3, ["nll", "map_max"],
+                     CATEGORY),
+    "published": (["scoring.prior=standard_normal"], 3, ["nll", "map_range"], ""),
+}  # fmt: skip
+
+
+def read_csv(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_eval_and_predict(commands, trained, tmp_path, monkeypatch, way):
+    options, nfe, terms, component = WAYS[way]
+    monkeypatch.chdir(commands.folder)
+    monkeypatch.setenv("INVAD_CACHE", commands.environment["INVAD_CACHE"])
+    brief = functools.partial(eval_main.measure_speed, seconds=0.0)
+    monkeypatch.setattr(eval_main, "measure_speed", brief)
+    common = ["--workdir", str(trained), "--set", *options]
+    assert eval_main.cli([*common, "--out", str(tmp_path / "eval")]) == 0
+
+    payload = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert (payload["nfe"], payload["terms"]) == (nfe, terms)
+    assert all(0 <= t["mean"]["i_auroc"] <= 1 for t in payload["fusion"].values())
+    rows = read_csv(tmp_path / "eval" / "scores.csv")
+    named = {row["component"] for row in rows}
+    if component == CATEGORY:
+        assert named <= {row["category"] for row in rows}
+        right = [row["component"] == row["category"] for row in rows if row["defect"] == "good"]
+        assert sum(right) > 0.9 * len(right)  # shapes that any encoder tells apart
+    else:
+        assert named
+        assert all(name.rstrip("0123456789") == component for name in named)
+
+    some = [rows[i] for i in (0, len(rows) // 2, len(rows) - 1)]
+    (tmp_path / "new").mkdir()
+    for i, row in enumerate(some):
+        shutil.copy(row["path"], tmp_path / "new" / f"{i}.png")
+    arguments = ["--input", str(tmp_path / "new"), "--out", str(tmp_path / "decided")]
+    assert predict.cli([*common, *arguments]) == 0
+    predictions = read_csv(tmp_path / "decided" / "predictions.csv")
+    assert len(predictions) == 3
+    for prediction, row in zip(predictions, some, strict=True):
+        # One compiled function and the same batch size; the neighbours in the batch differ.
+        expected = pytest.approx(float(row["image_score_calibrated"]), rel=1e-4, abs=1e-4)
+        assert float(prediction["image_score"]) == expected
+        assert prediction["component"] == row["component"]
+        assert prediction["threshold"] == row["threshold"]
