@@ -6,6 +6,9 @@ Two likelihoods of `invad_jax/diffusion/likelihood.py`, by rows of their terms. 
 to x_T, the latent that the paper scores, volume by `mean_stretch`. `ODE`: the steps that end at a
 noise level above alpha_bar 0, one less as published, volume by `first_order`. A row is the mean
 over workdirs, and the standard deviation. Nothing is written to the workdirs.
+
+`--evaluation NAME` adds the NLL that an evaluation in the workdirs has kept, by the same number of
+steps and any prior, alone and less the volume of `map`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +37,7 @@ from invad_jax.diffusion.likelihood import (
 )
 from invad_jax.encoding import encode_samples
 from invad_jax.errors import UserError
+from invad_jax.evaluations import read_run
 from invad_jax.inference import Model
 from invad_jax.metrics import image_metrics
 
@@ -53,6 +58,11 @@ def main(args: argparse.Namespace) -> None:
             )
             samples, latents = test_latents(model, args.limit)
             scores, noise = likelihoods(model, latents, args.probes)
+            if args.evaluation:
+                kept = kept_nll(Path(workdir) / args.evaluation, samples) / latents[0].size
+                scores[f"{args.evaluation}: NLL"] = kept
+                volume_name = f"map: -volume, P = {args.probes}"
+                scores[f"{args.evaluation}: NLL - volume of map"] = kept + scores[volume_name]
             aurocs.append({name: by_category(samples, score) for name, score in scores.items()})
             sizes.append(summary(samples, scores, noise))
         print(f"\nS = {num_steps}, {len(samples)} test images; image AUROC, percent\n")
@@ -123,6 +133,16 @@ def likelihoods(model: Model, latents: np.ndarray, num_probes: int) -> tuple[Tab
     return scores, alone
 
 
+def kept_nll(folder: Path, samples: Sequence[layouts.Sample]) -> np.ndarray:
+    """The NLL of the samples in an evaluation's folder, (N,) nats."""
+    run = read_run(folder)
+    nll = dict(zip(run.paths, run.terms["nll"], strict=True))
+    missing = [sample.path for sample in samples if sample.path not in nll]
+    if missing:
+        raise UserError(f"{folder}: no score of {missing[0]}; evaluate these test images first")
+    return np.array([nll[sample.path] for sample in samples])
+
+
 def groups(samples: Sequence[layouts.Sample]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The categories in order, the category of each sample, and its label."""
     category = np.array([sample.category for sample in samples])
@@ -181,5 +201,8 @@ if __name__ == "__main__":
     parser.add_argument("--probes", type=int, default=4, metavar="P")
     parser.add_argument(
         "--limit", type=int, default=1000, help="test images of a category and label"
+    )
+    parser.add_argument(
+        "--evaluation", metavar="NAME", help="a folder of each workdir, such as eval"
     )
     sys.exit(cli.run(main, parser, None))
