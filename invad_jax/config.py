@@ -442,8 +442,8 @@ def validate(config: Config) -> None:
         "vae_loss.perceptual_weight": 0,
         "train.num_steps": 1, "train.batch_size": 1, "train.warmup_steps": 0,
         "train.checkpoint_every": 1, "train.keep_checkpoints": 1, "train.log_every": 1,
-        "train.grad_accumulation": 1, "train.min_snr_gamma": 0, "train.latent_noise": 0, "mesh.tensor": 1, "inversion.num_steps": 1,
-        "eval.batch_size": 1, "eval.num_examples": 0,
+        "train.grad_accumulation": 1, "train.min_snr_gamma": 0, "train.latent_noise": 0,
+        "mesh.tensor": 1, "inversion.num_steps": 1, "eval.batch_size": 1, "eval.num_examples": 0,
     }  # fmt: skip
     for name, low in at_least.items():
         value = _get(config, name)
