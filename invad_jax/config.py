@@ -252,7 +252,7 @@ class InversionConfig:
 
 
 Term = Literal["nll", "map_range", "map_mean", "map_max", "map_top"]
-TERMS: tuple[Term, ...] = typing.get_args(Term)
+TERMS: tuple[str, ...] = typing.get_args(Term)
 """Fields of `scoring.Scores` of which an image score can be made, one number an image each."""
 
 
