@@ -276,7 +276,7 @@ class ScoringConfig:
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """From the two score terms to one image score and a decision (`calibration.py`)."""
+    """From the terms of a score to one image score and a decision (`calibration.py`)."""
 
     false_positive_rate: float = _free(0.01)
     """Share of normal images that may be called anomalous; sets the threshold."""

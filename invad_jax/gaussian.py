@@ -61,18 +61,18 @@ class Moments:
 def moments(batches: Iterable[np.ndarray]) -> Moments:
     """One pass over (b, P, C) arrays of any float type, in any order.
 
-    Memory: 16 P C^2 bytes beside a batch.
+    Memory: 24 P C^2 bytes beside a batch.
     """
-    count, total, outer = 0, np.zeros(()), np.zeros(())
+    count, total, outer = 0, np.zeros(1), np.zeros((1, 1, 1))
     for batch in batches:
         x = np.swapaxes(batch, 0, 1).astype(np.float64)  # (P, b, C)
         count += x.shape[1]
         total = total + x.sum(axis=1)
         outer = outer + np.swapaxes(x, 1, 2) @ x  # (P, C, C)
     mean = total / max(count, 1)
-    covariance = outer / max(count, 1)
-    covariance -= mean[..., :, None] * mean[..., None, :]
-    return Moments(count, mean, covariance)
+    outer /= max(count, 1)
+    outer -= mean[..., :, None] * mean[..., None, :]
+    return Moments(count, mean, outer)
 
 
 def fit(of: Moments) -> Gaussian:
@@ -97,8 +97,12 @@ def oas(of: Moments) -> float:
 
 
 def regularised(S: np.ndarray, shrinkage: float, variance: float) -> np.ndarray:
-    """(1 - a) S + a v I, (C, C), with a floor of a millionth of v so that it has an inverse."""
-    added = shrinkage * variance + 1e-6 * variance + np.finfo(np.float32).tiny
+    """(1 - a) S + a v I, (C, C), with a floor that gives it an inverse.
+
+    The floor is a millionth of v; where nothing varies at all, of a millionth of the unit that
+    latents are standardised to: any other image is then far out, and still a float32.
+    """
+    added = shrinkage * variance + 1e-6 * max(variance, 1e-6)
     return (1 - shrinkage) * S + added * np.eye(len(S))
 
 
@@ -126,22 +130,23 @@ def _dense(S: np.ndarray) -> Factor:
 
 
 def _low_rank(S: np.ndarray) -> Factor:
-    """S ~ D + A A^T: the leading eigenvectors of the correlations, all variances kept exactly.
+    """S ~ D + A A^T by probabilistic principal components (Tipping and Bishop 1999).
 
-    By Woodbury's identity c^T S^-1 c = |u|^2 - |B^T u|^2 with u = c / sqrt(D), and
+    The leading eigenvectors less the mean of the other eigenvalues; D keeps all variances exactly.
+    Exact where S is a low rank plus a multiple of the identity. By Woodbury's identity
+    c^T S^-1 c = |u|^2 - |B^T u|^2 with u = c / sqrt(D), and
     log det S = log det D + log det(I + A^T D^-1 A).
     """
     channels = len(S)
     rank = min(RANK, channels - 1)
-    std = np.sqrt(np.diagonal(S))
-    values, vectors = scipy.linalg.eigh(
-        S / np.outer(std, std), subset_by_index=(channels - rank, channels - 1)
-    )
-    loading = vectors * np.sqrt(np.maximum(values, 0.0))  # (C, r)
-    rest = np.maximum(1 - np.sum(np.square(loading), axis=1), 1e-4)  # (C,) of each variance
-    scaled = loading / np.sqrt(rest)[:, None]  # (C, r)
+    values, vectors = scipy.linalg.eigh(S, subset_by_index=(channels - rank, channels - 1))
+    noise = max((np.trace(S) - values.sum()) / (channels - rank), 0.0)
+    loading = vectors * np.sqrt(np.maximum(values - noise, 0.0))  # (C, r)
+    variance = np.diagonal(S)
+    rest = np.maximum(variance - np.sum(np.square(loading), axis=1), 1e-4 * variance)  # (C,) of D
+    inv_std = 1 / np.sqrt(rest)
+    scaled = loading * inv_std[:, None]  # (C, r)
     cholesky = np.linalg.cholesky(np.eye(rank) + scaled.T @ scaled)  # (r, r)
-    inv_std = 1 / (std * np.sqrt(rest))  # (C,)
     basis = scipy.linalg.solve_triangular(cholesky, scaled.T, lower=True)  # (r, C)
     log_det = 2 * (np.sum(np.log(np.diagonal(cholesky))) - np.sum(np.log(inv_std)))
     return Factor(basis * inv_std, inv_std, np.asarray(log_det))

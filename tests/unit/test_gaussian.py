@@ -75,17 +75,24 @@ def test_low_rank_keeps_all_variances_and_is_its_own_inverse(small):
         np.testing.assert_allclose(square, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_low_rank_finds_directions_of_large_variance(small):
-    """Two strong directions over little noise: nearly the exact covariance, and far from diagonal.
-
-    What is off is the noise within the two directions, which counts twice: d of d + |a|^2.
-    """
+def test_low_rank_is_exact_where_the_covariance_is_low_rank_plus_noise(small):
+    """As it is after shrinking towards a multiple of the identity, from few images."""
     rng = np.random.default_rng(4)
-    A, _ = np.linalg.qr(rng.standard_normal((9, 2)))
+    A = rng.standard_normal((9, 2))
     S = 0.01 * np.eye(9) + A @ A.T
-    (C,) = implied(gaussian.precision([S]))
-    assert np.abs(C - S).max() <= 0.01
-    assert np.abs(np.diag(np.diag(S)) - S).max() > 0.2
+    factor = gaussian.precision([S])
+    # float64 of a matrix whose condition is about a thousand
+    np.testing.assert_allclose(implied(factor)[0], S, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(factor.log_det[0], np.linalg.slogdet(S)[1], rtol=1e-9)
+    assert np.abs(np.diag(np.diag(S)) - S).max() > 0.2  # far from diagonal
+
+
+def test_identical_images_leave_a_finite_factor(small):
+    del small
+    fitted = gaussian.fit(gaussian.moments([np.ones((5, 2, 3))]))
+    distance = np.sum((fitted.factor.projection @ np.full(3, 10.0)) ** 2, axis=-1)
+    assert np.all(distance < np.finfo(np.float32).max)  # of an image ten standard units away
+    assert np.all(distance > 1e6)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
