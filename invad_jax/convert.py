@@ -85,13 +85,13 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
     hints = {name: getattr(args, name) for name in ("num_heads", "head_channels")}
     hints = {name: value for name, value in hints.items() if value is not None}
     path = Path(args.input)
-    if args.class_label is not None and args.source != "diffusers":
-        raise UserError("--class-label: only models of diffusers take one")
+    if args.class_label is not None and args.source == "invad-pytorch":
+        raise UserError("--class-label: models of invad-pytorch have no classes")
     converted: Converted | ConvertedVAE
     if args.source == "invad-pytorch":
         converted = invad_pytorch.read_folder(path, args.which, hints, args.latent_size)
     elif args.source == "guided-diffusion":
-        converted = guided_diffusion.read_file(path, hints, args.latent_size)
+        converted = guided_diffusion.read_file(path, hints, args.latent_size, args.class_label)
     else:
         converted = diffusers_folder.read_folder(path, args.latent_size, args.class_label)
     assignments = [assignment for group in args.set for assignment in group]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from invad_jax.config import Config
+from invad_jax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,28 @@ class ConvertedVAE:
     """Parameters under the names of latent diffusion, and `scale`."""
     summary: dict[str, Any]
     """Sizes and scale, as plain values."""
+
+
+def chosen_class(table: str, classes: int, class_label: int | None) -> int:
+    """The class whose embedding becomes part of a class-conditional network.
+
+    Args:
+      table: where the model tells its classes, for messages.
+      classes: how many there are.
+      class_label: what the user gave.
+
+    Raises:
+      UserError: nothing, or none of the classes.
+    """
+    if class_label is None or not 0 <= class_label < classes:
+        raise UserError(
+            f"{table}: give --class-label 0..{classes - 1}, the class that it shall take every "
+            "image for"
+        )
+    return class_label
+
+
+def with_class(bias: np.ndarray, table: np.ndarray, class_label: int) -> np.ndarray:
+    """A timestep embedding's last bias (E,), to which a class's row of the table (classes, E) is
+    added, as the network would add it to the embedding."""
+    return bias.astype(np.float32) + table[class_label].astype(np.float32)

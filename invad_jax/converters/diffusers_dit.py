@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from invad_jax.config import DenoiserConfig
+from invad_jax.converters import with_class
 from invad_jax.converters.diffusers_options import Options, Renaming
 from invad_jax.denoisers.dit import NUM_SINUSOIDS
 from invad_jax.errors import UserError
@@ -98,7 +99,7 @@ def renamed(
             weight = names.take(f"{layer}.weight", shape=(width, inputs))
             bias = names.take(f"{layer}.bias", shape=(width,))
             if place == 2 and bias is not None and table is not None:
-                bias = bias.astype(np.float32) + table[label].astype(np.float32)
+                bias = with_class(bias, table, label)
             for embedding in embeddings:
                 names.put(f"{embedding}.{place}.weight", weight)
                 names.put(f"{embedding}.{place}.bias", bias)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from invad_jax.config import DenoiserConfig
+from invad_jax.converters import chosen_class, with_class
 from invad_jax.converters.diffusers_dit import KINDS, output_channels
 from invad_jax.converters.diffusers_options import Options, Renaming
 from invad_jax.denoisers import unet
@@ -173,22 +174,15 @@ def _time_embedding(
         if place == 0 and weight is not None and not cosines_first:
             weight = np.roll(weight, width // 2, axis=1)
         if place == 2 and classes is not None:
-            label = _class_label(options, class_label)
+            classes = options.number("num_class_embeds")
+            label = chosen_class(
+                f"{options.path}: num_class_embeds={classes}", classes, class_label
+            )
             table = names.take("class_embedding.weight", shape=(classes, 4 * width))
             if table is not None and bias is not None:
-                bias = bias.astype(np.float32) + table[label].astype(np.float32)
+                bias = with_class(bias, table, label)
         names.put(f"net.time_embed.{place}.weight", weight)
         names.put(f"net.time_embed.{place}.bias", bias)
-
-
-def _class_label(options: Options, class_label: int | None) -> int:
-    classes = options.number("num_class_embeds")
-    if class_label is None or not 0 <= class_label < classes:
-        raise UserError(
-            f"{options.path}: num_class_embeds={classes}: give --class-label 0..{classes - 1}, the "
-            "class that it shall take every image for"
-        )
-    return class_label
 
 
 def _join_attention(

@@ -1,9 +1,9 @@
 """Exchanges denoiser parameters with the state dicts of the published PyTorch code.
 
-`published_table.py` pairs the names; this file applies and checks it. The published code is
-github.com/SkyShunsuke/InversionAD, whose `Denoiser` keeps the network under `net.`. Its
-checkpoints also hold layers that the method never runs (`UNUSED`): they are kept aside, so that a
-checkpoint survives the way here and back bit by bit.
+`published_table.py` pairs the names, `published_sizes.py` reads the sizes; this file applies and
+checks them. The published code is github.com/SkyShunsuke/InversionAD, whose `Denoiser` keeps the
+network under `net.`. Its checkpoints also hold layers that the method never runs (`UNUSED`): they
+are kept aside, so that a checkpoint survives the way here and back bit by bit.
 """
 
 from __future__ import annotations
@@ -21,18 +21,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from invad_jax.config import DenoiserConfig
 from invad_jax.denoisers import build_denoiser
+from invad_jax.denoisers.published_sizes import READERS, Tensors
 from invad_jax.denoisers.published_table import UNUSED, Link, links, to_ours, to_published
 from invad_jax.errors import UserError
-
-Tensors = Mapping[str, np.ndarray]
-"""A state dict: published name -> array."""
 
 HINTS = ("num_heads", "head_channels")
 """Options that no tensor shape tells."""
 
 # Defaults of the published code, for what a checkpoint does not tell.
-PUBLISHED_HEADS = 8
-PUBLISHED_HEAD_CHANNELS = {512: 64}
 PUBLISHED_CLASSES = 15
 PUBLISHED_Z_CHANNELS = 768
 
@@ -55,17 +51,12 @@ def denoiser_config_from_published(
     if unknown:
         raise UserError(f"hint {unknown[0]!r}: expected {' or '.join(HINTS)}")
     tensors = _without_module_prefix(state_dict)
-    readers = {
-        "net.x_embedder.proj.weight": _dit_config,
-        "net.input_blocks.0.0.weight": _unet_config,
-        "net.input_proj.weight": _mlp_config,
-    }
-    for key, reader in readers.items():
+    for key, reader in READERS.items():
         if key in tensors:
             with _whole(source):
                 return reader(tensors, hints)
     raise UserError(
-        f"{source}: no denoiser of the published code (expected one of {', '.join(readers)})"
+        f"{source}: no denoiser of the published code (expected one of {', '.join(READERS)})"
     )
 
 
@@ -237,57 +228,3 @@ def _blank_unused(cfg: DenoiserConfig, ours: Mapping[str, Any]) -> dict[str, np.
         shapes["net.cond_embed.weight"] = (width, PUBLISHED_Z_CHANNELS)
         shapes["net.cond_embed.bias"] = (width,)
     return {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
-
-
-def _depth(tensors: Tensors, blocks: str) -> int:
-    """Number of distinct i in `net.<blocks>.<i>.`."""
-    return len({key.split(".")[2] for key in tensors if key.startswith(f"net.{blocks}.")})
-
-
-def _dit_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
-    width, _, patch_size, _ = tensors["net.x_embedder.proj.weight"].shape
-    return DenoiserConfig(
-        name="dit",
-        width=width,
-        depth=_depth(tensors, "blocks"),
-        num_heads=hints.get("num_heads", PUBLISHED_HEADS),
-        mlp_ratio=len(tensors["net.blocks.0.mlp.fc1.weight"]) / width,
-        patch_size=patch_size,
-    )
-
-
-def _mlp_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
-    width, _ = tensors["net.input_proj.weight"].shape
-    return DenoiserConfig(name="mlp", width=width, depth=_depth(tensors, "res_blocks"))
-
-
-def _unet_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
-    """Walks down the input blocks; a `0.op` closes a level."""
-    width, *_ = tensors["net.input_blocks.0.0.weight"].shape
-    head_channels = hints.get("head_channels", PUBLISHED_HEAD_CHANNELS.get(width))
-    if head_channels is None:
-        raise UserError(
-            f"head_channels: no tensor tells it for a U-Net of width {width}; give --head-channels"
-        )
-    mults: list[int] = []
-    attended: list[int] = []
-    level = 0
-    for i in range(1, _depth(tensors, "input_blocks")):
-        if f"net.input_blocks.{i}.0.op.weight" in tensors:
-            level += 1
-            continue
-        channels = len(tensors[f"net.input_blocks.{i}.0.in_layers.2.weight"])
-        if channels < width or channels % width:
-            raise ValueError(f"input block {i} has {channels} channels, the first one {width}")
-        mults.append(channels // width)
-        if f"net.input_blocks.{i}.1.qkv.weight" in tensors:
-            attended.append(2**level)
-    num_res_blocks = max(1, len(mults) // (level + 1))
-    return DenoiserConfig(
-        name="unet",
-        width=width,
-        num_res_blocks=num_res_blocks,
-        channel_mult=tuple(mults[::num_res_blocks]),
-        attention_downsamplings=tuple(sorted(set(attended))),
-        head_channels=head_channels,
-    )
