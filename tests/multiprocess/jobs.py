@@ -18,7 +18,7 @@ CONFIG = str(PROJECT / "configs" / "procedural.py")
 TINY = (
     "data.image_size=32", "encoder.stages=0", "encoder.pool=4", "denoiser.name=mlp",
     "denoiser.width=64", "denoiser.depth=1", "train.batch_size=8", "train.warmup_steps=2",
-    "train.log_every=20", "eval.batch_size=8", "eval.num_examples=1",
+    "train.log_every=20", "eval.batch_size=32", "eval.num_examples=1",
 )  # fmt: skip
 
 
