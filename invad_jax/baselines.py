@@ -24,7 +24,8 @@ from invad_jax.prior import Component, FittedPrior
 from invad_jax.scoring import Scores, summarise
 
 PADIM_REGULARISATION = 0.01
-"""Times the identity, added to each covariance; published. Latents have unit variance here too."""
+"""Times the identity, added to each covariance; published. It is meant for latents of about unit
+variance, as `train.latent_stats=channel` makes them."""
 MEMORY_SIZE = 20_000
 """Vectors that the memory keeps, drawn at random. PatchCore keeps a tenth, chosen greedily."""
 
@@ -80,8 +81,7 @@ def score_against(memory: Memory, x0: jax.Array, image_size: int) -> Scores:
         return square + jnp.min(length[None, :] - 2 * products, axis=-1)
 
     B, h, w, C = x0.shape
-    square = jax.lax.map(
-        nearest, jnp.reshape(x0, (B, h * w, C))
-    )  # an image at a time: hw R numbers
+    # One image after the other, as the distances of one are hw R numbers.
+    square = jax.lax.map(nearest, jnp.reshape(x0, (B, h * w, C)))  # (B, hw)
     square = jnp.maximum(jnp.reshape(square, (B, h, w)), 0.0)
     return summarise(jnp.sqrt(square), 0.5 * jnp.sum(square, axis=(1, 2)), image_size)

@@ -7,13 +7,14 @@ folder without the latter is not used. Read next: `reference.py`, `calibration.p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from invad_jax import calibration as calibration_lib
-from invad_jax import clusters, files, reference, runtime
+from invad_jax import clusters, files, prior, reference, runtime
 from invad_jax.calibration import Calibration
 from invad_jax.config import TERMS, Config
 from invad_jax.data.layouts import Sample
@@ -56,6 +57,13 @@ def calibrated(
         {term: np.array(scores[term]) for term in TERMS}, reference.terms(model.config),
         tuple(scores["heat"]), model.config.calibration.false_positive_rate, scores["held_out"],
     )  # fmt: skip
+
+
+def check_enough(config: Config, trained_on: Sequence[Sample]) -> None:
+    """Raises UserError where a category has too few images; better said before training."""
+    if reference.kind(config) in ("fitted", "padim") and config.scoring.components == "category":
+        count = Counter(sample.category for sample in trained_on)
+        prior.check_count(*min(count.items(), key=lambda item: item[1]))
 
 
 def _learn(model: Model, folder: Path, normals: Normals) -> None:

@@ -72,17 +72,22 @@ def fit(components: Iterable[Component], estimate: Estimator = gaussian.fit) -> 
     return FittedPrior(log_weight=np.log(count / count.sum()).astype(np.float32), **columns)
 
 
+def check_count(name: str, count: int) -> None:
+    """Raises UserError unless a component of so many images can be fitted."""
+    if count < 2:
+        raise UserError(
+            f"scoring.prior: {name!r} has {count} normal image to fit, and needs two; "
+            "give more, or scoring.components=one, which fits all kinds together"
+        )
+
+
 def _fit_component(component: Component, estimate: Estimator) -> dict[str, np.ndarray]:
     batches = iter(component.states)
     first = next(batches)
     _, M, h, w, C = first.shape
     flat = (batch.reshape(-1, M * h * w, C) for batch in itertools.chain([first], batches))
     of_all = gaussian.moments(flat)
-    if of_all.count < 2:
-        raise UserError(
-            f"scoring.prior: {component.name!r} has {of_all.count} normal image to fit, and needs "
-            "two; scoring.components=one fits all kinds together"
-        )
+    check_count(component.name, of_all.count)
     grids = [
         Moments(of_all.count, mean, covariance)
         for mean, covariance in zip(

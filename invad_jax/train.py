@@ -26,7 +26,7 @@ from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.encoding import encode_samples
 from invad_jax.inference import load_model
 from invad_jax.latent_cache import Latents
-from invad_jax.normals import calibrated
+from invad_jax.normals import calibrated, check_enough
 from invad_jax.runtime import log
 from invad_jax.sharding import check_batch, make_mesh
 from invad_jax.train_step import make_denoiser_loss
@@ -40,6 +40,7 @@ def main(args: argparse.Namespace) -> None:
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     dataset = layouts.load_dataset(config.data)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
+    check_enough(config, fit)
     encoder = build_encoder(config.encoder, config.data.image_size)
     build_detector(config, encoder)  # sizes that do not fit are said before anything is written
     workdir.claim(config, write=runtime.is_primary())

@@ -9,8 +9,10 @@ import pytest
 from scipy import special, stats
 
 from invad_jax import gaussian, prior, reference
-from invad_jax.config import Config
+from invad_jax.config import Config, override
+from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
+from invad_jax.normals import check_enough
 from invad_jax.prior import Component
 from invad_jax.scoring import score, score_under
 
@@ -191,3 +193,12 @@ def test_memory_is_what_the_docstring_says(kinds, states):
     # Three copies of a batch in float64, and 50 kB of names and small arrays.
     assert peak < at_hand + 2 * result + 3 * 2 * batch.nbytes + 50_000
     assert peak > result
+
+
+def test_a_kind_with_one_image_is_refused_before_training():
+    samples = [Sample(f"{i}.png", "nut" if i else "bolt", "good", 0) for i in range(5)]
+    with pytest.raises(UserError, match="'bolt' has 1 normal image"):
+        check_enough(Config(), samples)
+    for change in ("scoring.components=one", "scoring.prior=standard_normal"):
+        check_enough(override(Config(), [change]), samples)
+    check_enough(Config(), samples[1:])
