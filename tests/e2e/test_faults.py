@@ -126,6 +126,7 @@ def test_a_file_that_cannot_grow_loses_nothing(jobs, trained, unfinished):
     """As with a quota: checkpoints do not reach the disk, smaller files do."""
     limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8000, 8000))"  # bytes
     done = train(jobs, unfinished, status=2, limit=limit)
+    assert "Traceback" not in done.stderr
     (line,) = error_lines(done)
     assert f"{unfinished.name}/checkpoints: cannot be written: File too large" in line
     assert parameters(unfinished)[0] == BEFORE
