@@ -256,8 +256,8 @@ class Checkpoints:
 def _leave_late_writes_unsaid() -> None:
     """Keeps the threads of tensorstore from printing a traceback for each write of a failed save.
 
-    The first write that fails ends the save and its event loop, and is raised; those that fail later
-    find the loop closed and print that, in the middle of other lines.
+    The first write that fails ends the save and its event loop, and is raised; those that fail
+    later find the loop closed and print that, in the middle of other lines.
     """
     if getattr(sys.unraisablehook, "leaves_late_writes_unsaid", False):
         return
