@@ -4,24 +4,15 @@ A config file (`configs/*.py`) defines `get_config() -> Config` and nothing else
 changes single options: `--set inversion.num_steps=5 --set data.categories=bottle,cable`. The
 resolved config is plain JSON, written to the workdir and into every checkpoint.
 
-Read next: `configs/hazelnut.py` for an example, `train.py` for where it goes.
+Read next: `configs/hazelnut.py` for an example, `config_io.py` for where configs come from.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import hashlib
-import importlib.util
-import json
-import math
-import types
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
-
-from invad_jax.errors import UserError
 
 
 def _free(default: Any) -> Any:
@@ -309,240 +300,11 @@ class Config:
     eval: EvalConfig = EvalConfig()
 
 
-def load(path: str | Path) -> Config:
-    """Runs a config file and returns what its `get_config()` returns.
-
-    Raises:
-      UserError: the file is missing, fails, or returns something else than a `Config`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"--config {path}: no such file{_nearest(path.name, _siblings(path))}")
-    spec = importlib.util.spec_from_file_location(f"_invad_config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--config {path}: not a Python file (expected configs/NAME.py)")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
-    except Exception as error:  # a config is the user's code: anything can come out of it
-        raise UserError(f"--config {path}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, Config):
-        raise UserError(
-            f"--config {path}: get_config() returned {type(config).__name__}, not Config"
-        )
-    validate(config)
-    return config
-
-
-def override(config: Config, assignments: list[str] | tuple[str, ...]) -> Config:
-    """Applies `section.option=value` strings in order; values are typed by the annotations.
-
-    Raises:
-      UserError: unknown section or option (with the nearest names), or a value of another type.
-
-    >>> override(Config(), ["inversion.num_steps=5"]).inversion.num_steps
-    5
-    """
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        section_name, dot, option = name.strip().partition(".")
-        if not equals or not dot:
-            raise UserError(f"--set {assignment}: expected section.option=value")
-        section: Any = getattr(config, section_name, None)
-        known = section_name in _types(Config)
-        if not known or option not in _types(type(section)):
-            raise UserError(f"--set {name}: unknown option{_nearest(name, option_names())}")
-        value = _parse(text.strip(), _types(type(section))[option], name)
-        changed: dict[str, Any] = {section_name: dataclasses.replace(section, **{option: value})}
-        config = dataclasses.replace(config, **changed)
-    validate(config)
-    return config
-
-
-def to_dict(config: Config) -> dict[str, dict[str, Any]]:
-    """As nested plain values (tuples become lists), ready for JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_dict(values: dict[str, dict[str, Any]], source: str = "config") -> Config:
-    """The inverse of `to_dict`; options that `values` lacks take their defaults.
-
-    Raises:
-      UserError: an unknown section or option, or a value of another type; `source` names the file.
-    """
-    sections = {}
-    for section_name, options in values.items():
-        section_type = _types(Config).get(section_name)
-        if section_type is None or not isinstance(options, dict):
-            raise UserError(f"{source}: unknown section {section_name!r}")
-        unknown = sorted(set(options) - set(_types(section_type)))
-        if unknown:
-            name = f"{section_name}.{unknown[0]}"
-            raise UserError(f"{source}: unknown option {name}{_nearest(name, option_names())}")
-        typed = {
-            option: _check(
-                value, _types(section_type)[option], f"{source}: {section_name}.{option}"
-            )
-            for option, value in options.items()
-        }
-        sections[section_name] = section_type(**typed)
-    config = Config(**sections)
-    validate(config)
-    return config
-
-
-def config_hash(config: Config) -> str:
-    """First 12 hex digits of the SHA-256 of the canonical JSON."""
-    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def frozen_differences(ours: Config, theirs: Config, training: bool = False) -> list[str]:
-    """Options that differ and that a trained workdir does not allow to differ, as readable text.
-
-    Everything that decided the trained parameters is frozen; evaluation settings, paths and
-    settings of speed and logging are free. To go on with a training bit by bit (`training`), the
-    type of the activations is frozen too.
-    """
-    differences = []
-    for section_name in _types(Config):
-        our_section, their_section = getattr(ours, section_name), getattr(theirs, section_name)
-        for option in dataclasses.fields(our_section):
-            a, b = getattr(our_section, option.name), getattr(their_section, option.name)
-            continued = training and option.metadata.get("training")
-            if a != b and (continued or not option.metadata.get("free")):
-                name = f"{section_name}.{option.name}"
-                differences.append(f"{name} is {_short(a)}, was {_short(b)}")
-    return differences
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
 def option_names() -> list[str]:
     """All options as `section.option`."""
-    return [f"{s}.{o}" for s, section in _types(Config).items() for o in _types(section)]
-
-
-def validate(config: Config) -> None:
-    """Checks ranges.
-
-    Raises:
-      UserError: the first option that is out of its range.
-    """
-    at_least = {
-        "data.image_size": 16, "data.num_workers": 0, "encoder.pool": 1, "denoiser.width": 1,
-        "denoiser.depth": 1, "denoiser.num_heads": 1, "denoiser.patch_size": 1,
-        "denoiser.num_res_blocks": 1, "denoiser.head_channels": 0, "denoiser.norm_groups": 1,
-        "denoiser.norm_eps": 0, "denoiser.time_frequency_shift": 0, "diffusion.num_timesteps": 2,
-        "vae.width": 1, "vae.num_res_blocks": 1, "vae.latent_channels": 1, "vae_loss.kl_weight": 0,
-        "vae_loss.perceptual_weight": 0,
-        "train.num_steps": 1, "train.batch_size": 1, "train.warmup_steps": 0,
-        "train.checkpoint_every": 1, "train.keep_checkpoints": 1, "train.log_every": 1,
-        "train.grad_accumulation": 1, "train.min_snr_gamma": 0, "train.latent_noise": 0,
-        "mesh.tensor": 1, "inversion.num_steps": 1, "eval.batch_size": 1, "eval.num_examples": 0,
-    }  # fmt: skip
-    for name, low in at_least.items():
-        value = _get(config, name)
-        if value < low:
-            raise UserError(f"{name}={value}: must be at least {low}")
-    for name in option_names():
-        if isinstance(_get(config, name), float) and not math.isfinite(_get(config, name)):
-            raise UserError(f"{name}={_get(config, name)}: must be finite")
-    within = {
-        "data.holdout_fraction": (0.0, 0.9), "inversion.final_alpha_bar": (0.0, 1.0),
-        "inversion.noise_ratio": (0.0, 1.0), "calibration.false_positive_rate": (0.0, 1.0),
-        "train.ema_decay": (0.0, 1.0), "diffusion.beta_start": (0.0, 1.0),
-        "diffusion.beta_end": (0.0, 1.0),
-    }  # fmt: skip
-    for name, (lower, upper) in within.items():
-        if not lower <= _get(config, name) <= upper:
-            raise UserError(
-                f"{name}={_get(config, name)}: must lie between {lower:g} and {upper:g}"
-            )
-    if config.inversion.num_steps > config.diffusion.num_timesteps:
-        raise UserError(
-            f"inversion.num_steps={config.inversion.num_steps}: must be at most "
-            f"diffusion.num_timesteps={config.diffusion.num_timesteps}"
-        )
-    _validate_betas(config.diffusion)
-    if config.inversion.noise_ratio == 0:
-        raise UserError("inversion.noise_ratio=0: must be above 0, or nothing is perturbed")
-    if min(config.vae.multipliers, default=0) < 1:
-        raise UserError(f"vae.multipliers={config.vae.multipliers}: needs positive multipliers")
-    if not config.data.categories:
-        raise UserError("data.categories: empty; name some, or `all`")
-
-
-def _validate_betas(diffusion: DiffusionConfig) -> None:
-    betas = diffusion.betas
-    expected = diffusion.num_timesteps if diffusion.schedule == "given" else 0
-    if len(betas) != expected:
-        raise UserError(
-            f"diffusion.betas: {len(betas)} of them, and diffusion.schedule={diffusion.schedule} "
-            f"with diffusion.num_timesteps={diffusion.num_timesteps} takes {expected}"
-        )
-    odd = [beta for beta in betas if not 0 < beta <= 1]
-    if odd:
-        raise UserError(f"diffusion.betas: {odd[0]!r}: must lie between 0 and 1")
-
-
-def _get(config: Config, name: str) -> Any:
-    section, option = name.split(".")
-    return getattr(getattr(config, section), option)
-
-
-def _types(section: type) -> dict[str, Any]:
-    return typing.get_type_hints(section)
-
-
-def _siblings(path: Path) -> list[str]:
-    return [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-
-
-def _nearest(name: str, candidates: list[str]) -> str:
-    near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
-    by_tail = [c for c in candidates if c.split(".")[-1] == name.split(".")[-1]]
-    found = list(dict.fromkeys(by_tail + near))[:3]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
-
-
-def _parse(text: str, annotation: Any, name: str) -> Any:
-    """One command-line value as the annotated type; tuples are comma-separated."""
-    if typing.get_origin(annotation) is tuple:
-        item_type = typing.get_args(annotation)[0]
-        items = [item.strip() for item in text.strip("()[]").split(",")]
-        return tuple(_parse(item, item_type, name) for item in items if item)
-    if annotation is bool:
-        if text.lower() not in ("true", "false", "1", "0"):
-            raise UserError(f"--set {name}={text}: expected true or false")
-        return text.lower() in ("true", "1")
-    if annotation in (int, float):
-        try:
-            return annotation(text.replace("_", ""))
-        except ValueError:
-            kind = "a whole number" if annotation is int else "a number"
-            raise UserError(f"--set {name}={text}: expected {kind}") from None
-    return _check(text, annotation, f"--set {name}={text}")
-
-
-def _check(value: Any, annotation: Any, where: str) -> Any:
-    """A value from JSON or Python as the annotated type."""
-    origin = typing.get_origin(annotation)
-    if origin is Literal:
-        choices = typing.get_args(annotation)
-        if value not in choices:
-            raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}")
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_check(item, typing.get_args(annotation)[0], where) for item in value)
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(annotation, type | types.GenericAlias) and type(value) is annotation:
-        return value
-    raise UserError(
-        f"{where}: {value!r} is not of type {getattr(annotation, '__name__', annotation)}"
-    )
+    defaults = Config()
+    return [
+        f"{section.name}.{option.name}"
+        for section in dataclasses.fields(defaults)
+        for option in dataclasses.fields(getattr(defaults, section.name))
+    ]

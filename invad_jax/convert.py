@@ -23,10 +23,9 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from invad_jax import cli as cli_lib
-from invad_jax import config as config_lib
-from invad_jax import files, runtime
+from invad_jax import config_io, files, runtime
 from invad_jax.checkpoint import Checkpoints
-from invad_jax.config import config_hash, to_dict
+from invad_jax.config_io import config_hash, to_dict
 from invad_jax.converters import (
     Converted,
     ConvertedVAE,
@@ -99,7 +98,7 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
         if assignments:
             raise UserError(f"--set {assignments[0]}: a VAE has no options")
         return converted
-    config = config_lib.override(converted.config, assignments)
+    config = config_io.override(converted.config, assignments)
     if dataclasses.replace(config.denoiser, dtype="float32") != converted.config.denoiser:
         raise UserError("--set denoiser.*: the sizes are those of the tensors")
     return dataclasses.replace(converted, config=config)

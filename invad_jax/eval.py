@@ -23,7 +23,8 @@ from tqdm import tqdm
 from invad_jax import calibration as calibration_lib
 from invad_jax import figures, files, ground_truth, page, report, runtime
 from invad_jax.calibration import Calibration
-from invad_jax.config import TERMS, Config, config_hash, to_dict
+from invad_jax.config import TERMS, Config
+from invad_jax.config_io import config_hash, to_dict
 from invad_jax.data import layouts, preprocess
 from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError

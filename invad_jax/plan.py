@@ -32,8 +32,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from invad_jax import cli
-from invad_jax import config as config_lib
+from invad_jax import cli, config_io
 from invad_jax.assembly import alpha_bar_of, build_detector, init_params
 from invad_jax.chips import CHIPS, GIB, Chip
 from invad_jax.config import Config
@@ -63,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     jax.config.update("jax_platforms", "cpu")  # the TPU, if there is one, is left to others
     if not args.config or not args.topology:
         raise UserError("give --config configs/X.py and --topology, such as v5e:4x4")
-    config = config_lib.override(config_lib.load(args.config), [a for g in args.set for a in g])
+    config = config_io.override(config_io.load(args.config), [a for g in args.set for a in g])
     _, encoder = describe_encoder(config.encoder, config.data.image_size)
     rows: list[Row] = []
     for topology in args.topology:

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from invad_jax import calibration as calibration_lib
 from invad_jax import page, report, runtime
-from invad_jax.config import TERMS, to_dict
+from invad_jax.config import TERMS
+from invad_jax.config_io import to_dict
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
 from invad_jax.figures import Case, write_overlay

@@ -22,8 +22,8 @@ import tensorboardX
 from jax.experimental import multihost_utils
 
 import invad_jax
-from invad_jax import cli
-from invad_jax import config as config_lib
+from invad_jax import cli, config_io
+from invad_jax.config import Config
 from invad_jax.errors import UserError
 
 log = logging.getLogger("invad_jax")
@@ -124,11 +124,11 @@ def default_workdir(args: argparse.Namespace) -> Path:
     raise UserError("give --config configs/X.py or --workdir DIR")
 
 
-def load_config(args: argparse.Namespace) -> config_lib.Config:
+def load_config(args: argparse.Namespace) -> Config:
     """The config file with the `--set` changes."""
     if not args.config:
         raise UserError("give --config configs/X.py")
-    return config_lib.override(config_lib.load(args.config), args.set)
+    return config_io.override(config_io.load(args.config), args.set)
 
 
 def is_primary() -> bool:

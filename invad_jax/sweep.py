@@ -35,8 +35,7 @@ import numpy as np
 
 from invad_jax import calibration as calibration_lib
 from invad_jax import cli as cli_lib
-from invad_jax import config as config_lib
-from invad_jax import files, ground_truth, runtime, sweep_table
+from invad_jax import config_io, files, ground_truth, runtime, sweep_table
 from invad_jax.config import TERMS, Config, DataConfig
 from invad_jax.data import layouts
 from invad_jax.data.layouts import Sample
@@ -63,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
     if not args.config:
         raise UserError("give --config configs/X.py")
     args.set = list(itertools.chain.from_iterable(args.set))
-    base = config_lib.override(config_lib.load(args.config), args.set)
+    base = config_io.override(config_io.load(args.config), args.set)
     axes = parse_axes(args.over, base)
     cells = make_cells(base, axes, parse_seeds(args.seeds, base))
     out = Path(args.out) if args.out else Path("runs") / f"sweep_{Path(args.config).stem}"
@@ -93,7 +92,7 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
       UserError: the folder holds another model, or the training failed.
     """
     if workdir.config.is_file():
-        differences = config_lib.frozen_differences(cell.config, workdir.read_config())
+        differences = config_io.frozen_differences(cell.config, workdir.read_config())
         if differences:
             raise UserError(
                 f"{workdir.path}: was trained with another config: {'; '.join(differences)}; "
@@ -179,7 +178,7 @@ def _truth(samples: tuple[Sample, ...], size: int) -> GroundTruth:
 
 def _key(cell: Cell) -> dict[str, Any]:
     """All that the metrics of a point depend on."""
-    return {"config": config_lib.to_dict(cell.config), "test": _data(cell.config.data).fingerprint}
+    return {"config": config_io.to_dict(cell.config), "test": _data(cell.config.data).fingerprint}
 
 
 def _point_file(out: Path, cell: Cell) -> Path:

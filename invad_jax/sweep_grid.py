@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from invad_jax import config as config_lib
+from invad_jax import config_io
 from invad_jax.config import Config
 from invad_jax.errors import UserError
 
@@ -109,7 +109,7 @@ def make_cells(base: Config, axes: Sequence[Axis], seeds: Sequence[int]) -> list
 def _make_cell(base: Config, axes: Sequence[Axis], values: Sequence[str], seed: int) -> Cell:
     assigned = {axis.name: value for axis, value in zip(axes, values, strict=True)}
     everything = [f"{name}={value}" for name, value in assigned.items()]
-    unused = _unused(config_lib.override(base, everything))
+    unused = _unused(config_io.override(base, everything))
     used = {name: v for name, v in assigned.items() if name not in unused}
     trained = [
         (axis.name, used[axis.name]) for axis in axes
@@ -122,7 +122,7 @@ def _make_cell(base: Config, axes: Sequence[Axis], values: Sequence[str], seed: 
         seed=seed,
         run=_run_name([*trained, ("seed", str(seed))]),
         training=training,
-        config=config_lib.override(base, [*training, *evaluating]),
+        config=config_io.override(base, [*training, *evaluating]),
     )
 
 
@@ -143,7 +143,7 @@ def _value(base: Config, name: str, text: str) -> str:
     if not text:
         raise UserError(f"--over {name}: needs values, such as {name}=A,B")
     try:
-        config = config_lib.override(base, [f"{name}={text}"])
+        config = config_io.override(base, [f"{name}={text}"])
     except UserError as error:
         raise UserError(re.sub("^--set", "--over", str(error))) from None
     return option_text(config, name)

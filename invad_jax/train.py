@@ -19,7 +19,8 @@ from jax.sharding import Mesh
 
 from invad_jax import runtime, training
 from invad_jax.assembly import alpha_bar_of, build_detector, init_params
-from invad_jax.config import Config, config_hash, to_dict
+from invad_jax.config import Config
+from invad_jax.config_io import config_hash, to_dict
 from invad_jax.data import layouts, pipeline
 from invad_jax.detector import LatentStats
 from invad_jax.encoders import Encoder, build_encoder

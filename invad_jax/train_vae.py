@@ -28,7 +28,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from invad_jax import files, runtime, training
-from invad_jax.config import Config, VAEConfig, config_hash, to_dict
+from invad_jax.config import Config, VAEConfig
+from invad_jax.config_io import config_hash, to_dict
 from invad_jax.data import layouts, pipeline
 from invad_jax.data.preprocess import read_image
 from invad_jax.encoders import Encoder, build_encoder

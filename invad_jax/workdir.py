@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from invad_jax import config as config_lib
-from invad_jax import files
+from invad_jax import config_io, files
 from invad_jax.config import Config
 from invad_jax.errors import UserError
 
@@ -46,7 +45,7 @@ class Workdir:
         """The config that the run was trained with."""
         if not self.config.is_file():
             raise UserError(f"{self.path}: not a workdir (no config.json); train first")
-        return config_lib.from_dict(files.read_json(self.config), str(self.config))
+        return config_io.from_dict(files.read_json(self.config), str(self.config))
 
     def claim(self, config: Config, write: bool) -> None:
         """Makes this the workdir of `config`; training calls it first.
@@ -61,12 +60,12 @@ class Workdir:
         if self.config.is_file():
             self.check(config, training=True)
         if write:
-            files.write_json(self.config, config_lib.to_dict(config))
+            files.write_json(self.config, config_io.to_dict(config))
 
     def check(self, config: Config, training: bool = False) -> None:
         """Raises UserError unless `config` agrees in everything that decided the parameters, and,
         to go on `training`, in all that decides the further steps."""
-        differences = config_lib.frozen_differences(config, self.read_config(), training)
+        differences = config_io.frozen_differences(config, self.read_config(), training)
         if differences:
             raise UserError(
                 f"{self.path}: was trained with another config: {'; '.join(differences)}; "
@@ -75,8 +74,8 @@ class Workdir:
 
     def resolve(self, config_path: str | None, assignments: Sequence[str]) -> Config:
         """The config to evaluate with: a file's or the workdir's own, and the changes to it."""
-        base = config_lib.load(config_path) if config_path else self.read_config()
-        config = config_lib.override(base, list(assignments))
+        base = config_io.load(config_path) if config_path else self.read_config()
+        config = config_io.override(base, list(assignments))
         self.check(config)
         return config
 

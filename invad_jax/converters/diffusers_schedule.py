@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from invad_jax import config as config_lib
+from invad_jax import config_ranges
 from invad_jax.config import Config, DiffusionConfig, InversionConfig
 from invad_jax.converters.diffusers_options import Options
 from invad_jax.errors import UserError
@@ -51,7 +51,7 @@ def read_diffusion(folder: Path) -> DiffusionConfig:
         betas = tuple(options.items("trained_betas", float))
         diffusion = dataclasses.replace(diffusion, schedule="given", betas=betas)
     try:
-        config_lib.validate(Config(diffusion=diffusion, inversion=InversionConfig(num_steps=1)))
+        config_ranges.validate(Config(diffusion=diffusion, inversion=InversionConfig(num_steps=1)))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return diffusion

@@ -12,7 +12,7 @@ from PIL import Image
 
 from invad_jax import encoders
 from invad_jax.assembly import abstract_params, make_detector
-from invad_jax.config import load
+from invad_jax.config_io import load
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 IMAGES = {  # normal images to train on, and devices that took 8 each

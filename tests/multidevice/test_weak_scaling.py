@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from invad_jax import plan
-from invad_jax.config import load, override
+from invad_jax.config_io import load, override
 from invad_jax.hlo import Program
 
 SMALL = (

@@ -8,7 +8,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from invad_jax import baselines, reference
 from invad_jax.baselines import fit_memory, fit_padim, score_against
-from invad_jax.config import Config, override
+from invad_jax.config import Config
+from invad_jax.config_io import override
 from invad_jax.prior import Component
 from invad_jax.scoring import score_under
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invad_jax import config as config_lib
-from invad_jax.config import Config, from_dict, frozen_differences, option_names, override, to_dict
+from invad_jax import config_io
+from invad_jax.config import Config, option_names
+from invad_jax.config_io import from_dict, frozen_differences, override, to_dict
 from invad_jax.errors import UserError
 
 
@@ -93,7 +94,7 @@ def test_any_text_is_an_assignment_or_a_user_error(text):
 def test_config_files(tmp_path):
     good = tmp_path / "good.py"
     good.write_text("from invad_jax.config import Config\ndef get_config(): return Config()\n")
-    assert config_lib.load(good) == Config()
+    assert config_io.load(good) == Config()
     for text, message in [
         ("def get_config(): return 1\n", "int, not Config"),
         ("raise RuntimeError('x')\n", "RuntimeError: x"),
@@ -102,6 +103,6 @@ def test_config_files(tmp_path):
         bad = tmp_path / "bad.py"
         bad.write_text(text)
         with pytest.raises(UserError, match=message):
-            config_lib.load(bad)
+            config_io.load(bad)
     with pytest.raises(UserError, match=r"did you mean good\.py"):
-        config_lib.load(tmp_path / "god.py")
+        config_io.load(tmp_path / "god.py")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
-STDLIB_ONLY = {"config", "errors", "files", "downloads", "cli", "__init__"}
+CONFIG = {"config", "config_io", "config_ranges"}
+STDLIB_ONLY = CONFIG | {"errors", "files", "downloads", "cli", "__init__"}
 MATHS = {"diffusion", "scoring"}
 LEARNT = {"baselines", "reference"}
 """What is learnt on the host and compared with on the devices."""
@@ -51,7 +52,7 @@ ALLOWED_OUTSIDE = {
              "ml_dtypes"},
 }  # fmt: skip
 ALLOWED_INSIDE = {
-    "stdlib": {"errors", "files"},
+    "stdlib": CONFIG | {"errors", "files"},
     "maths": {"diffusion"},
     "networks": STDLIB_ONLY | NETWORKS | {"tensor_files"},
     "host": STDLIB_ONLY | HOST,

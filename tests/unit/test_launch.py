@@ -19,9 +19,8 @@ import pytest
 import yaml
 from kubeflow_trainer_api import models
 
-from invad_jax import config as config_lib
+from invad_jax import config_io, train, train_vae
 from invad_jax import eval as eval_main
-from invad_jax import train, train_vae
 from invad_jax.checkpoint import Checkpoints
 from invad_jax.config import Config, TrainConfig
 from invad_jax.workdir import Workdir
@@ -109,7 +108,7 @@ def test_manifest_is_consistent():
     assert rule["action"] == "FailJob"
     assert failure["onJobFailureReasons"] == ["PodFailurePolicy"]
     # The published batch must split over the chips, with the mesh that the command asks for.
-    config = config_lib.override(config_lib.load(PROJECT / "configs/mvtec_dit.py"), assignments())
+    config = config_io.override(config_io.load(PROJECT / "configs/mvtec_dit.py"), assignments())
     assert config.train.batch_size % chips == 0
     assert chips % config.mesh.fsdp == 0
 
@@ -144,7 +143,7 @@ def test_options_exist(capsys: pytest.CaptureFixture):
     for main, options in found:
         assert {option for option in options if option.startswith("--")} <= known[main], options
         changes = [o for o in options if re.fullmatch(r"\w+\.\w+=\S+", o)]
-        config_lib.override(Config(), changes)
+        config_io.override(Config(), changes)
         configs = [o for o in options if re.fullmatch(r"configs/\w+\.py", o)]
         assert all((PROJECT / path).is_file() for path in configs)
 

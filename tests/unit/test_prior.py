@@ -9,7 +9,8 @@ import pytest
 from scipy import special, stats
 
 from invad_jax import gaussian, prior, reference
-from invad_jax.config import Config, override
+from invad_jax.config import Config
+from invad_jax.config_io import override
 from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.normals import check_enough

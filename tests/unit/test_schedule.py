@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invad_jax.assembly import alpha_bar_of
-from invad_jax.config import Config, InversionConfig, from_dict, override, to_dict
+from invad_jax.config import Config, InversionConfig
+from invad_jax.config_io import from_dict, override, to_dict
 from invad_jax.diffusion.inversion import euler_step
 from invad_jax.diffusion.schedule import (
     FLOOR,

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from invad_jax import sweep, sweep_table
-from invad_jax.config import Config, override
+from invad_jax.config import Config
+from invad_jax.config_io import override
 from invad_jax.errors import UserError
 from invad_jax.report import COUNTS, METRICS
 from invad_jax.sweep_grid import make_cells, parse_axes, parse_seeds

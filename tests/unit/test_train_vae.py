@@ -20,8 +20,8 @@ from invad_jax.config import (
     MeshConfig,
     VAEConfig,
     VAELossConfig,
-    override,
 )
+from invad_jax.config_io import override
 from invad_jax.data import pipeline
 from invad_jax.data.dataset import Sample
 from invad_jax.encoders import build_encoder

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from invad_jax.config import Config, override, to_dict
+from invad_jax.config import Config
+from invad_jax.config_io import override, to_dict
 from invad_jax.errors import UserError
 from invad_jax.workdir import Workdir, scoring_key
 
