@@ -252,14 +252,19 @@ class ScoringConfig:
     """What inverted latents are compared with, and what an image's score is made of."""
 
     prior: Literal["fitted", "standard_normal"] = _free("fitted")
-    """`fitted`: Gaussians per position, fitted on training normals (`prior.py`).
-    `standard_normal`: N(0, I), the paper's; `states` and `components` then have no effect."""
+    """`fitted`: learnt of training normals, see `place`. `standard_normal`: N(0, I), the paper's;
+    `place`, `states` and `components` then have no effect."""
+    place: Literal["position", "anywhere", "both"] = _free("anywhere")
+    """Where in normal images a position is looked up. `position`: at the same one, which has
+    Gaussians of its own (`prior.py`). `anywhere`: the nearest of kept vectors, wherever they were
+    (`memory.py`), so that parts need not lie alike. `both`: the squared distances add up."""
     states: Literal["x_T", "ends", "all"] = _free("ends")
     """Which latents a fitted prior scores together: the inverted one; also x0, where the trajectory
     begins; or x0 and the prediction of every step."""
     components: Literal["category", "cluster", "one"] = _free("category")
-    """Of the mixture: one for each category that was trained on, one for each cluster that is found
-    in the latents without their labels, or one for all. A test image needs no label."""
+    """Of the Gaussians: one for each category that was trained on, one for each cluster that is
+    found in the latents without their labels, or one for all. A test image needs no label; what it
+    was taken for is reported."""
     terms: tuple[Term, ...] = _free(())
     """Terms of the image score, each on the scale of normal images, added up; empty takes map_top
     under a fitted prior, the paper's nll and map_range under N(0, I)."""

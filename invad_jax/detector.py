@@ -13,18 +13,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from invad_jax.baselines import Memory, score_against
 from invad_jax.diffusion.inversion import EpsFn, scored_states
 from invad_jax.diffusion.reconstruction import error_terms, reconstruction_error
 from invad_jax.diffusion.schedule import Plan
-from invad_jax.scoring import Prior, Scores, score, score_under, summarise
+from invad_jax.scoring import Reference, Scores, score, score_under, summarise
 
 Params = Any
 """A pytree of arrays."""
-
-
-Reference = Prior | Memory
-"""What was learnt of normal images."""
 
 
 class LatentStats(NamedTuple):
@@ -102,8 +97,6 @@ class Detector:
         reference = variables.reference
         if reference is None:
             return LatentScores(score(states[:, -1], self.image_size), x_T)
-        if isinstance(reference, Memory):
-            return LatentScores(score_against(reference, states[:, -1], self.image_size), x_T)
         return LatentScores(score_under(reference, states, self.image_size), x_T)
 
     def scored_states(self, variables: DetectorVariables, latent: jax.Array) -> jax.Array:

@@ -282,7 +282,7 @@ def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Model:
     """
     folder = Workdir(workdir)
     model = load_model(folder, folder.resolve(None, overrides))
-    if reference.kind(model.config) == "none":
+    if not reference.parts(model.config):
         return model
     normals = folder.normals(model.config, model.step)
     return model.with_reference(reference.read(normals, model.config))

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from invad_jax import calibration as calibration_lib
-from invad_jax import clusters, files, prior, reference, runtime
+from invad_jax import clusters, files, memory, prior, reference, runtime
 from invad_jax.calibration import Calibration
 from invad_jax.config import TERMS, Config
 from invad_jax.data.layouts import Sample
 from invad_jax.encoding import encode_samples
 from invad_jax.errors import UserError
 from invad_jax.inference import Model
-from invad_jax.prior import Component, FittedPrior
+from invad_jax.prior import Component
 from invad_jax.runtime import log
 from invad_jax.workdir import Workdir, scoring_key
 
@@ -50,7 +50,7 @@ def calibrated(
                 "`python -m invad_jax.eval` with them where the training images are"
             )
         _learn(model, folder, normals)
-    if reference.kind(model.config) != "none":
+    if reference.parts(model.config):
         model = model.with_reference(reference.read(folder, model.config))
     scores = files.read_json(folder / "scores.json")
     return model, calibration_lib.fit(
@@ -60,8 +60,11 @@ def calibrated(
 
 
 def check_enough(config: Config, trained_on: Sequence[Sample]) -> None:
-    """Raises UserError where a category has too few images; better said before training."""
-    if reference.kind(config) in ("fitted", "padim") and config.scoring.components == "category":
+    """Raises UserError where there are too few images; better said before training."""
+    what = reference.parts(config)
+    if "memory" in what:
+        memory.check_count(len(trained_on))
+    if what & {"gaussians", "padim"} and config.scoring.components == "category":
         count = Counter(sample.category for sample in trained_on)
         prior.check_count(*min(count.items(), key=lambda item: item[1]))
 
@@ -73,11 +76,10 @@ def _learn(model: Model, folder: Path, normals: Normals) -> None:
     scored = latents
     if held_out:
         scored = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
-    if reference.kind(model.config) != "none":
+    if reference.parts(model.config):
         labels = _labels(model.config, trained_on, latents)
         learnt = reference.learn(model.config, _components(model, latents, labels))
-        if isinstance(learnt, FittedPrior):
-            _report(learnt)
+        _report(learnt)
         model = model.with_reference(learnt)
         if runtime.is_primary():
             reference.write(folder, learnt)
@@ -115,6 +117,9 @@ def _components(model: Model, latents: np.ndarray, labels: Sequence[str]) -> Ite
         yield Component(name, map(model.scored_states, batches))
 
 
-def _report(learnt: FittedPrior) -> None:
-    for name, shrinkage in zip(learnt.name, learnt.shrinkage, strict=True):
-        log.info("normals of %s: shrinkage %s", name, ", ".join(f"{a:.2f}" for a in shrinkage))
+def _report(learnt: reference.Learnt) -> None:
+    if learnt.prior:
+        for name, shrinkage in zip(learnt.prior.name, learnt.prior.shrinkage, strict=True):
+            log.info("normals of %s: shrinkage %s", name, ", ".join(f"{a:.2f}" for a in shrinkage))
+    if learnt.memory:
+        log.info("normals: %d vectors kept", len(learnt.memory.vector))

@@ -41,7 +41,7 @@ class FittedPrior:
     inv_std: np.ndarray
     """(K, M, h, w, C) float32; empty where `projection` whitens."""
     log_det: np.ndarray
-    """(K,) float32, nats."""
+    """(K, h, w) float32, nats."""
     log_weight: np.ndarray
     """(K,) float32."""
     name: np.ndarray
@@ -96,6 +96,7 @@ def _fit_component(component: Component, estimate: Estimator) -> dict[str, np.nd
     ]
     fitted = [estimate(of_state) for of_state in grids]
     inv_std = [f.factor.inv_std for f in fitted if f.factor.inv_std is not None]
+    log_det = np.sum([f.factor.log_det for f in fitted], axis=0)  # (P,)
 
     def grid(arrays: list[np.ndarray]) -> np.ndarray:
         stacked = np.stack(arrays, dtype=np.float32, casting="same_kind")  # (M, P, ...)
@@ -105,7 +106,7 @@ def _fit_component(component: Component, estimate: Estimator) -> dict[str, np.nd
         "mean": grid([f.mean for f in fitted]),
         "projection": grid([f.factor.projection for f in fitted]),
         "inv_std": grid(inv_std) if inv_std else np.empty(0, np.float32),
-        "log_det": np.array(sum(f.factor.log_det.sum() for f in fitted), np.float32),
+        "log_det": log_det.reshape(h, w).astype(np.float32),
         "name": np.array(component.name),
         "shrinkage": np.array([f.shrinkage for f in fitted]),
         "count": np.array(of_all.count),

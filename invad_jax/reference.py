@@ -2,11 +2,13 @@
 
 | `inversion.paradigm` | `scoring.prior` | what is scored | what it is compared with |
 | --- | --- | --- | --- |
-| inversion | fitted | `scoring.states` | a mixture of Gaussians (`prior.py`) |
+| inversion | fitted | `scoring.states` | as `scoring.place` says: the next two, or both |
+| | | | `position`: a mixture of Gaussians for each position (`prior.py`) |
+| | | | `anywhere`: vectors of normal images (`memory.py`) |
 | inversion | standard_normal | x_T | N(0, I), the paper's |
 | reconstruction | - | the error | nothing |
-| padim | - | x0 | a mixture of Gaussians, as published (`baselines.py`) |
-| nearest_neighbour | - | x0 | vectors of normal images (`baselines.py`) |
+| padim | - | x0 | Gaussians for each position, as published (`baselines.py`) |
+| nearest_neighbour | - | x0 | vectors of normal images |
 
 Read next: `normals.py`, which learns it.
 """
@@ -15,76 +17,90 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from invad_jax import baselines, files, prior
-from invad_jax.baselines import Memory
 from invad_jax.config import Config
-from invad_jax.detector import Reference
 from invad_jax.errors import UserError
+from invad_jax.memory import Collector, FittedMemory
 from invad_jax.prior import Component, FittedPrior
-from invad_jax.scoring import Prior
-
-Learnt = FittedPrior | Memory
-"""On the host."""
+from invad_jax.scoring import Memory, Prior, Reference
 
 
-def kind(config: Config) -> Literal["none", "fitted", "padim", "memory"]:
-    """What has to be learnt."""
-    paradigm = config.inversion.paradigm
+class Learnt(NamedTuple):
+    """`scoring.Reference` on the host."""
+
+    prior: FittedPrior | None = None
+    memory: FittedMemory | None = None
+
+
+def parts(config: Config) -> frozenset[Literal["gaussians", "padim", "memory"]]:
+    """What has to be learnt; empty: nothing."""
+    paradigm, place = config.inversion.paradigm, config.scoring.place
     if paradigm == "padim":
-        return "padim"
+        return frozenset({"padim"})
     if paradigm == "nearest_neighbour":
-        return "memory"
-    if paradigm == "inversion" and config.scoring.prior == "fitted":
-        return "fitted"
-    return "none"
+        return frozenset({"memory"})
+    if paradigm == "reconstruction" or config.scoring.prior == "standard_normal":
+        return frozenset()
+    if place == "both":
+        return frozenset({"gaussians", "memory"})
+    return frozenset({"gaussians" if place == "position" else "memory"})
 
 
 def states(config: Config) -> Literal["x_0", "x_T", "ends", "all"]:
     """Which latents are scored together; see `diffusion.inversion.scored_states`."""
     if config.inversion.paradigm in ("padim", "nearest_neighbour"):
         return "x_0"
-    return config.scoring.states if kind(config) == "fitted" else "x_T"
+    return config.scoring.states if parts(config) else "x_T"
 
 
 def terms(config: Config) -> tuple[str, ...]:
     """The terms of the image score: the config's, or those that suit what is compared with."""
     if config.scoring.terms:
         return config.scoring.terms
-    return {
-        "fitted": ("map_top",),
-        "none": ("nll", "map_range"),
-        "padim": ("map_max",),
-        "memory": ("map_max",),
-    }[kind(config)]
+    if config.inversion.paradigm in ("padim", "nearest_neighbour"):
+        return ("map_max",)  # as published
+    return ("map_top",) if parts(config) else ("nll", "map_range")
 
 
 def learn(config: Config, components: Iterable[Component]) -> Learnt:
-    """Learns from normal images.
+    """Learns from normal images, in one pass over them.
 
     Raises:
       UserError: too few of them.
       ValueError: the config compares with nothing learnt.
     """
-    what = kind(config)
-    if what == "fitted":
-        return prior.fit(components)
-    if what == "padim":
-        return baselines.fit_padim(components)
-    if what == "memory":
-        return baselines.fit_memory(components)
-    raise ValueError("nothing to learn")
+    what = parts(config)
+    if not what:
+        raise ValueError("nothing to learn")
+    collector = Collector() if "memory" in what else None
+    if collector:
+        components = (Component(c.name, collector.watch(*c)) for c in components)
+    if "gaussians" in what:
+        fitted = prior.fit(components)
+    elif "padim" in what:
+        fitted = prior.fit(components, baselines.padim)
+    else:
+        fitted = None
+        for component in components:
+            deque(component.states, maxlen=0)  # lets them pass by the collector
+    return Learnt(fitted, collector.fit() if collector else None)
 
 
 def write(folder: Path, learnt: Learnt) -> None:
     """Writes `reference.npz` atomically."""
-    arrays = learnt._asdict() if isinstance(learnt, Memory) else dataclasses.asdict(learnt)
+    arrays: dict[str, Any] = {}
+    if learnt.prior:
+        arrays |= {f"prior.{k}": v for k, v in dataclasses.asdict(learnt.prior).items()}
+    if learnt.memory:
+        arrays |= {f"memory.{k}": v for k, v in learnt.memory._asdict().items()}
     with files.replaced(folder / "reference.npz") as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
 
@@ -93,30 +109,48 @@ def read(folder: Path, config: Config) -> Learnt:
     """Reads what `write` wrote.
 
     Raises:
-      UserError: missing or damaged.
+      UserError: missing, damaged, or not what the config compares with.
     """
     path = folder / "reference.npz"
+    what = parts(config)
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in arrays.files}
-        return Memory(**values) if kind(config) == "memory" else FittedPrior(**values)
+        return Learnt(
+            FittedPrior(**_below("prior", values)) if what & {"gaussians", "padim"} else None,
+            FittedMemory(**_below("memory", values)) if "memory" in what else None,
+        )
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read; delete its folder and run eval") from error
 
 
+def _below(head: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{head}.")}
+
+
 def to_device(learnt: Learnt) -> Reference:
     """As the arrays that the detector takes."""
-    if isinstance(learnt, Memory):
-        return Memory(jnp.asarray(learnt.vector))
-    return Prior(
-        mean=jnp.asarray(learnt.mean),
-        projection=jnp.asarray(learnt.projection),
-        inv_std=jnp.asarray(learnt.inv_std) if learnt.inv_std.size else None,
-        log_det=jnp.asarray(learnt.log_det),
-        log_weight=jnp.asarray(learnt.log_weight),
+    return Reference(
+        _prior_to_device(learnt.prior) if learnt.prior else None,
+        _memory_to_device(learnt.memory) if learnt.memory else None,
     )
+
+
+def _prior_to_device(fitted: FittedPrior) -> Prior:
+    return Prior(
+        mean=jnp.asarray(fitted.mean),
+        projection=jnp.asarray(fitted.projection),
+        inv_std=jnp.asarray(fitted.inv_std) if fitted.inv_std.size else None,
+        log_det=jnp.asarray(fitted.log_det),
+        log_weight=jnp.asarray(fitted.log_weight),
+    )
+
+
+def _memory_to_device(fitted: FittedMemory) -> Memory:
+    return Memory(*(jnp.asarray(getattr(fitted, name)) for name in Memory._fields))
 
 
 def component_names(learnt: Learnt) -> tuple[str, ...]:
     """The kinds of product that `Scores.component` counts."""
-    return tuple(map(str, learnt.name)) if isinstance(learnt, FittedPrior) else ("",)
+    named = learnt.prior or learnt.memory
+    return tuple(map(str, named.name)) if named else ("",)

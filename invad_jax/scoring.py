@@ -1,8 +1,8 @@
 """How untypical an inverted latent is: the vectorised Gaussian log-likelihood scorer.
 
 All scores rise with abnormality. `score` is the paper's, under N(0, I); `score_under` compares with
-Gaussians that were fitted on normal images (`prior.py`). Read next: `calibration.py` (one image
-score), `metrics.py`.
+what was learnt of normal images: a Gaussian of each position (`prior.py`), vectors from anywhere
+(`memory.py`), or both. Read next: `calibration.py` (one image score), `metrics.py`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,33 @@ class Prior(NamedTuple):
     inv_std: jax.Array | None
     """(K, M, h, w, C) float32 of the diagonal; None where `projection` whitens."""
     log_det: jax.Array
-    """(K,) float32, nats: log det of all covariances of a component together."""
+    """(K, h, w) float32, nats: log det of the covariances of a position, all states together."""
     log_weight: jax.Array
     """(K,) float32: log of the share of normal images that a component stands for."""
+
+
+class Memory(NamedTuple):
+    """R vectors of normal images, of M states at one position each, wherever it was.
+
+    A mixture of Gaussians too: one around each vector, all of one variance, of which only the
+    nearest counts. Scaled so that the variance is 1, so that a squared distance is in nats, twice.
+    """
+
+    vector: jax.Array
+    """(R, M C) float32, scaled."""
+    kind: jax.Array
+    """(R,) int32: the kind of product that each comes from."""
+    mean: jax.Array
+    """(M, C) float32: taken from a state before it is scaled."""
+    scale: jax.Array
+    """(M,) float32: what it is multiplied by then."""
+
+
+class Reference(NamedTuple):
+    """What was learnt of normal images: either, or both, whose squared distances add up."""
+
+    prior: Prior | None = None
+    memory: Memory | None = None
 
 
 class Scores(NamedTuple):
@@ -43,10 +67,11 @@ class Scores(NamedTuple):
     anomaly_map: jax.Array
     """(B, H, W) float32: `latent_norm` upsampled to the image; a norm, not a likelihood."""
     latent_norm: jax.Array
-    """(B, h, w) float32: Euclidean length of x_T at each position, or its Mahalanobis distance from
-    the normal images' mean where the prior is fitted."""
+    """(B, h, w) float32: Euclidean length of x_T at each position, or its distance from what was
+    learnt of normal images, in units of their own spread."""
     nll: jax.Array
-    """(B,) float32, nats: -log density of all that is scored, under the prior."""
+    """(B,) float32, nats: -log density of all that is scored, under the prior; of a memory, the
+    density of the nearest vectors' Gaussians."""
     map_range: jax.Array
     """(B,) float32: largest minus smallest `latent_norm`; the paper's Diff."""
     map_mean: jax.Array
@@ -56,7 +81,7 @@ class Scores(NamedTuple):
     map_top: jax.Array
     """(B,) float32: mean of the highest tenth of `latent_norm`, at least one position."""
     component: jax.Array
-    """(B,) int32: the likeliest component of the prior; 0 where there is one, or none."""
+    """(B,) int32: the likeliest kind of product; 0 where there is one, or nothing was learnt."""
 
 
 def score(x_T: jax.Array, image_size: int) -> Scores:
@@ -72,26 +97,86 @@ def score(x_T: jax.Array, image_size: int) -> Scores:
     return summarise(jnp.sqrt(square), nll, image_size)
 
 
-def score_under(prior: Prior, states: jax.Array, image_size: int) -> Scores:
-    """Scores latents under a fitted prior.
-
-    The map is that of the likeliest component: what an image is compared with should be one kind of
-    product, not an average of several.
+def score_under(reference: Reference, states: jax.Array, image_size: int) -> Scores:
+    """Scores latents by their distance from normal ones.
 
     Args:
-      prior: of K components.
+      reference: of a prior, of a memory, or of both; the component is then the prior's.
       states: (B, M, h, w, C) float32, the latents that are scored together.
       image_size: H = W of the anomaly map, pixels.
     """
+    parts = []
+    if reference.prior is not None:
+        parts.append(_under_prior(reference.prior, states))
+    if reference.memory is not None:
+        parts.append(_near_memory(reference.memory, states))
+    squares, nlls, components = zip(*parts, strict=True)
+    square, nll = jnp.sum(jnp.stack(squares), axis=0), jnp.sum(jnp.stack(nlls), axis=0)
+    return summarise(jnp.sqrt(square), nll, image_size, components[0])
+
+
+def _under_prior(prior: Prior, states: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Squared distances (B, h, w), NLL (B,) and component (B,).
+
+    An image is compared with one kind of product, not with an average of several: the one that is
+    likeliest by the half of the positions that suit it best. An anomaly may be large, and shall
+    not decide what it is held against.
+    """
     square = jax.lax.map(lambda k: mahalanobis(prior, k, states), jnp.arange(len(prior.log_det)))
     square = jnp.sum(square, axis=2)  # (K, B, h, w)
-    constant = math.prod(states.shape[1:]) * math.log(2 * math.pi)
-    nll = 0.5 * (jnp.sum(square, axis=(2, 3)) + prior.log_det[:, None] + constant)  # (K, B)
-    joint = prior.log_weight[:, None] - nll  # (K, B)
-    component = jnp.argmax(joint, axis=0)  # (B,)
+    K, B = square.shape[:2]
+    energy = jnp.reshape(square + prior.log_det[:, None], (K, B, -1))  # (K, B, hw)
+    half = jnp.sum(jnp.sort(energy, axis=-1)[..., : (energy.shape[-1] + 1) // 2], axis=-1)
+    component = jnp.argmax(prior.log_weight[:, None] - 0.5 * half, axis=0)  # (B,)
     its_square = jnp.take_along_axis(square, component[None, :, None, None], axis=0)[0]  # (B, h, w)
-    total = -jax.nn.logsumexp(joint, axis=0)  # (B,)
-    return summarise(jnp.sqrt(its_square), total, image_size, component)
+    constant = math.prod(states.shape[1:]) * math.log(2 * math.pi)
+    joint = prior.log_weight[:, None] - 0.5 * (jnp.sum(energy, axis=-1) + constant)  # (K, B)
+    return its_square, -jax.nn.logsumexp(joint, axis=0), component
+
+
+def _near_memory(memory: Memory, states: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Squared distances (B, h, w), NLL (B,) and the commonest kind of the nearest vectors (B,)."""
+    square, index = nearest(memory, states)  # (B, h, w) each
+    constant = math.prod(states.shape[1:]) * math.log(2 * math.pi)
+    log_det = -2.0 * states.shape[-1] * math.prod(square.shape[1:]) * jnp.sum(jnp.log(memory.scale))
+    nll = 0.5 * (jnp.sum(square, axis=(1, 2)) + log_det + constant)
+    return square, nll, jax.vmap(_commonest)(jnp.reshape(memory.kind[index], (len(index), -1)))
+
+
+def _commonest(kind: jax.Array) -> jax.Array:
+    """The value that occurs most often in (N,) integers."""
+    kind = jnp.sort(kind)
+    count = jnp.searchsorted(kind, kind, side="right") - jnp.searchsorted(kind, kind)
+    return kind[jnp.argmax(count)]
+
+
+def nearest(memory: Memory, states: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The nearest vector at each position: exact, one product.
+
+    Args:
+      memory: R vectors.
+      states: (B, M, h, w, C) float32.
+
+    Returns:
+      The squared distances (B, h, w) float32 in scaled units, and the rows of the vectors, int32.
+    """
+    B, M, h, w, C = states.shape
+    centred = states - memory.mean[None, :, None, None, :]
+    scaled = centred * memory.scale[None, :, None, None, None]  # (B, M, h, w, C)
+    position = jnp.reshape(jnp.moveaxis(scaled, 1, 3), (B, h * w, M * C))
+    length = jnp.sum(jnp.square(memory.vector), axis=-1)  # (R,)
+
+    def of_image(of: jax.Array) -> tuple[jax.Array, jax.Array]:  # (hw, M C) -> (hw,) each
+        # What is left of large squares is small: float32 products on every device.
+        products = jnp.matmul(of, memory.vector.T, precision="highest")  # (hw, R)
+        less = length[None, :] - 2 * products
+        index = jnp.argmin(less, axis=-1)
+        smallest = jnp.take_along_axis(less, index[:, None], axis=-1)[:, 0]
+        return jnp.sum(jnp.square(of), axis=-1) + smallest, index
+
+    # One image after the other, as the distances of one are hw R numbers.
+    square, index = jax.lax.map(of_image, position)
+    return jnp.maximum(jnp.reshape(square, (B, h, w)), 0.0), jnp.reshape(index, (B, h, w))
 
 
 def mahalanobis(prior: Prior, k: int | jax.Array, states: jax.Array) -> jax.Array:

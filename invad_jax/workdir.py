@@ -22,7 +22,7 @@ from invad_jax import config_io, files
 from invad_jax.config import Config
 from invad_jax.errors import UserError
 
-NORMALS_FORMAT = 3
+NORMALS_FORMAT = 4
 """Raised when the files of that folder change: what an older version kept is then made anew."""
 
 

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
 CONFIG = {"config", "config_io", "config_ranges"}
 STDLIB_ONLY = CONFIG | {"errors", "files", "downloads", "cli", "__init__"}
 MATHS = {"diffusion", "scoring"}
-LEARNT = {"baselines", "reference"}
-"""What is learnt on the host and compared with on the devices."""
+LEARNT = {"reference"}
+"""From the host to the devices."""
 NETWORKS = {"denoisers", "encoders"}
 HOST = {
     "data",
@@ -18,6 +18,8 @@ HOST = {
     "metrics",
     "gaussian",
     "prior",
+    "memory",
+    "baselines",
     "clusters",
     "report",
     "figures",
@@ -56,7 +58,7 @@ ALLOWED_INSIDE = {
     "maths": {"diffusion"},
     "networks": STDLIB_ONLY | NETWORKS | {"tensor_files"},
     "host": STDLIB_ONLY | HOST,
-    "learnt": STDLIB_ONLY | {"gaussian", "prior", "scoring", "baselines", "detector"},
+    "learnt": STDLIB_ONLY | {"prior", "memory", "baselines", "scoring"},
 }
 
 

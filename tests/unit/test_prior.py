@@ -3,6 +3,7 @@
 import dataclasses
 import tracemalloc
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.normals import check_enough
 from invad_jax.prior import Component
+from invad_jax.reference import Learnt
 from invad_jax.scoring import score, score_under
 
 STATES, GRID, CHANNELS = 2, (2, 3), 4
+POSITION = override(Config(), ["scoring.place=position"])
 
 
 def images(rng, count, kind=0):
@@ -35,7 +38,7 @@ def component(name, x, batches=3):
 
 
 def scores_of(fitted, x):
-    return score_under(reference.to_device(fitted), jnp.asarray(x, jnp.float32), 6)
+    return score_under(reference.to_device(Learnt(fitted)), jnp.asarray(x, jnp.float32), 6)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +68,12 @@ def test_nll_is_scipys_under_the_shrunk_covariances(fitted, normal):
     scores = scores_of(fitted, x)
     # float32 products of well-conditioned matrices; a floor of 1e-6 of the variance.
     np.testing.assert_allclose(scores.nll, -special.logsumexp(joint, axis=0), rtol=1e-4)
-    np.testing.assert_array_equal(scores.component, joint.argmax(axis=0))
+    assert scores.component.tolist() == joint.argmax(axis=0).tolist() == [0] * 4 + [1] * 4
 
 
 def test_images_are_recognised_and_components_weigh_what_they_stand_for(fitted):
     np.testing.assert_allclose(np.exp(fitted.log_weight), [0.75, 0.25], rtol=1e-6)  # float32
-    assert reference.component_names(fitted) == ("nut", "pin")
+    assert reference.component_names(Learnt(fitted)) == ("nut", "pin")
     for kind in (0, 1):
         found = scores_of(fitted, images(np.random.default_rng(2), 50, kind)).component
         assert found.tolist() == [kind] * 50
@@ -134,41 +137,54 @@ def test_above_so_many_channels_it_is_low_rank(monkeypatch, normal, tmp_path):
     norm = scores_of(low, x).latent_norm
     np.testing.assert_allclose(norm, np.sqrt(expected), rtol=1e-3)  # a difference in float32
     assert np.asarray(low.log_det) == pytest.approx(
-        -np.linalg.slogdet(precision)[1].reshape(2, -1).sum(axis=1), rel=1e-4
+        -np.linalg.slogdet(precision)[1].sum(axis=1), rel=1e-4
     )  # factors stored as float32
-    reference.write(tmp_path, low)
-    again = reference.to_device(reference.read(tmp_path, Config()))
+    reference.write(tmp_path, Learnt(low))
+    again = reference.to_device(reference.read(tmp_path, POSITION)).prior
     np.testing.assert_array_equal(again.inv_std, low.inv_std)
 
 
-def test_round_trip(fitted, tmp_path):
-    reference.write(tmp_path, fitted)
-    again = reference.read(tmp_path, Config())
-    for field in dataclasses.fields(fitted):
-        np.testing.assert_array_equal(getattr(again, field.name), getattr(fitted, field.name))
-    assert reference.to_device(again).inv_std is None
+@pytest.mark.parametrize("place", ["position", "anywhere", "both"])
+def test_round_trip(normal, tmp_path, place):
+    config = override(Config(), [f"scoring.place={place}"])
+    kinds = [component("nut", normal[0][:90]), component("pin", normal[1][:50])]
+    learnt = reference.learn(config, kinds)
+    assert (learnt.prior is None) == (place == "anywhere")
+    assert (learnt.memory is None) == (place == "position")
+    assert reference.component_names(learnt) == ("nut", "pin")
+    reference.write(tmp_path, learnt)
+    again = reference.read(tmp_path, config)
+    jax.tree.map(
+        np.testing.assert_array_equal, reference.to_device(again), reference.to_device(learnt)
+    )
+    assert reference.component_names(again) == ("nut", "pin")
     assert [path.name for path in tmp_path.iterdir()] == ["reference.npz"]
+    of_pin = score_under(reference.to_device(again), jnp.asarray(normal[1][60:70], jnp.float32), 6)
+    assert of_pin.component.tolist() == [1] * 10
 
 
 @pytest.mark.parametrize("kind", ["empty", "not a zip", "cut"])
 def test_a_damaged_file_is_one_line(fitted, tmp_path, kind):
-    reference.write(tmp_path, fitted)
+    reference.write(tmp_path, Learnt(fitted))
     path = tmp_path / "reference.npz"
     whole = path.read_bytes()
     content = {"empty": b"", "not a zip": b"PK\x03\x04 not", "cut": whole[: len(whole) // 2]}
     path.write_bytes(content[kind])
     with pytest.raises(UserError, match=r"reference\.npz: cannot be read") as caught:
-        reference.read(tmp_path, Config())
+        reference.read(tmp_path, POSITION)
     assert "\n" not in str(caught.value)
 
 
-def test_an_absent_or_foreign_file_is_one_line(tmp_path):
+@pytest.mark.parametrize("config", ["position", "anywhere"])
+def test_an_absent_or_foreign_file_is_one_line(tmp_path, config):
+    config = override(Config(), [f"scoring.place={config}"])
     with pytest.raises(UserError, match=r"reference\.npz: cannot be read"):
-        reference.read(tmp_path, Config())
-    for arrays in ({"vector": np.ones((2, 3))}, {"mean": np.array([object()])}):
-        np.savez(tmp_path / "reference.npz", **arrays)  # of another kind; a pickle
+        reference.read(tmp_path, config)
+    foreign = ({"memory.vector": np.ones((2, 3))}, {"prior.mean": np.array([object()])})
+    for arrays in foreign:  # of another kind, or not whole; a pickle
+        np.savez(tmp_path / "reference.npz", **arrays)
         with pytest.raises(UserError, match=r"reference\.npz: cannot be read"):
-            reference.read(tmp_path, Config())
+            reference.read(tmp_path, config)
 
 
 def test_one_image_is_not_enough():
@@ -198,8 +214,14 @@ def test_memory_is_what_the_docstring_says(kinds, states):
 
 def test_a_kind_with_one_image_is_refused_before_training():
     samples = [Sample(f"{i}.png", "nut" if i else "bolt", "good", 0) for i in range(5)]
-    with pytest.raises(UserError, match="'bolt' has 1 normal image"):
-        check_enough(Config(), samples)
-    for change in ("scoring.components=one", "scoring.prior=standard_normal"):
-        check_enough(override(Config(), [change]), samples)
-    check_enough(Config(), samples[1:])
+    for place in ("position", "both"):
+        config = override(Config(), [f"scoring.place={place}"])
+        with pytest.raises(UserError, match="'bolt' has 1 normal image"):
+            check_enough(config, samples)
+        for change in ("scoring.components=one", "scoring.prior=standard_normal"):
+            check_enough(override(config, [change]), samples)
+        check_enough(config, samples[1:])
+    anywhere = override(Config(), ["scoring.place=anywhere"])
+    check_enough(anywhere, samples)
+    with pytest.raises(UserError, match=r"1 normal image.* needs two"):
+        check_enough(anywhere, samples[:1])

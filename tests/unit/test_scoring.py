@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
+from sklearn.neighbors import NearestNeighbors
 
 from invad_jax import assembly, scoring
 from invad_jax.config import TERMS, Config
 from invad_jax.flops import count_flops
-from invad_jax.scoring import Prior, score, score_under, summarise, upsample
+from invad_jax.scoring import Memory, Prior, Reference, score, score_under, summarise, upsample
 
 X_T = np.asarray(jax.random.normal(jax.random.key(0), (3, 4, 5, 6))) * 1.5
 K, M, GRID, C = 3, 2, (2, 3), 4
@@ -74,36 +75,40 @@ def prior_of(mean, covariance, weight):
     """Dense, by inverse symmetric roots: any W with W S W^T = I will do."""
     values, vectors = np.linalg.eigh(covariance)
     root = np.swapaxes(vectors, -1, -2) / np.sqrt(values)[..., None]
-    log_det = np.log(values).reshape(K, -1).sum(axis=1)
+    log_det = np.log(values).sum(axis=(1, -1))  # (K, h, w)
     arrays = (mean, root, log_det, np.log(weight))
     mean, root, log_det, log_weight = (jnp.asarray(a, jnp.float32) for a in arrays)
-    return Prior(mean, root, None, log_det, log_weight)
+    return Reference(Prior(mean, root, None, log_det, log_weight))
 
 
-def log_joint(mean, covariance, weight, x):
-    """Oracle: (K, B) of SciPy, float64."""
-    result = np.tile(np.log(weight)[:, None], (1, len(x)))
+def log_densities(mean, covariance, x):
+    """Oracle: (K, B, h, w) of SciPy, float64, both states of a position together."""
+    result = np.zeros((K, len(x), *GRID))
     for k, m, i, j in np.ndindex(K, M, *GRID):
         law = stats.multivariate_normal(mean[k, m, i, j], covariance[k, m, i, j])
-        result[k] += law.logpdf(x[:, m, i, j])
+        result[k, :, i, j] += law.logpdf(x[:, m, i, j])
     return result
 
 
 def test_a_mixture_is_scipys():
     of = mixture()
     x = np.random.default_rng(1).standard_normal((40, M, *GRID, C)).astype(np.float32)
-    joint = log_joint(*of, x.astype(np.float64))
-    gap = np.diff(np.sort(joint, axis=0), axis=0)[-1]
-    assert gap.min() > 1e-3  # of the two likeliest: far above the rounding of either
-    assert gap.min() < 1  # and the sum matters for some
+    mean, covariance, weight = of
+    log_density = log_densities(mean, covariance, x.astype(np.float64)).reshape(K, 40, -1)
+    joint = np.log(weight)[:, None] + log_density.sum(axis=-1)  # (K, B)
+    assert np.diff(np.sort(joint, axis=0), axis=0)[-1].min() < 1  # the sum matters for some
     scores = score_under(prior_of(*of), jnp.asarray(x), 6)
-    assert set(joint.argmax(axis=0)) == set(range(K))
-    np.testing.assert_array_equal(scores.component, joint.argmax(axis=0))
     # float32 sums of 48 squares
     np.testing.assert_allclose(scores.nll, -special.logsumexp(joint, axis=0), rtol=2e-5)
-    mean, covariance, _ = of
+    best_half = np.sort(log_density, axis=-1)[..., -3:].sum(axis=-1)  # of six positions
+    of_half = np.log(weight)[:, None] + best_half
+    assert np.diff(np.sort(of_half, axis=0), axis=0)[-1].min() > 1e-3  # above rounding
+    likeliest = of_half.argmax(axis=0)
+    assert set(likeliest) == set(range(K))
+    assert np.any(likeliest != joint.argmax(axis=0))
+    np.testing.assert_array_equal(scores.component, likeliest)
     for b, (i, j) in [(0, (0, 0)), (7, (1, 2)), (23, (1, 1))]:
-        k = joint[:, b].argmax()
+        k = likeliest[b]
         square = 0.0
         for m in range(M):
             d = x[b, m, i, j] - mean[k, m, i, j]
@@ -111,11 +116,66 @@ def test_a_mixture_is_scipys():
         assert scores.latent_norm[b, i, j] == pytest.approx(np.sqrt(square), rel=1e-5)  # float32
 
 
+def test_a_large_anomaly_does_not_decide_what_it_is_held_against():
+    """Two kinds that differ a little everywhere; a third of an image far on the other's side."""
+    shape = (1, 2, 3, 4)
+    mean = jnp.stack([jnp.zeros(shape), jnp.ones(shape)])
+    identity = jnp.broadcast_to(jnp.eye(4), (2, *shape, 4))
+    prior = Prior(mean, identity, None, jnp.zeros((2, 2, 3)), jnp.log(jnp.array([0.5, 0.5])))
+    image = np.zeros((1, *shape), np.float32)
+    image[0, 0, 0, :2] = 50
+    scores = score_under(Reference(prior), jnp.asarray(image), 6)
+    assert scores.component.tolist() == [0]
+    assert scores.latent_norm[0, 1].tolist() == [0, 0, 0]
+
+
+def memory_of(vector, kind, mean, scale):
+    return Memory(
+        jnp.asarray(vector, jnp.float32), jnp.asarray(kind, jnp.int32),
+        jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32),
+    )  # fmt: skip
+
+
+def test_the_nearest_vector_is_scikit_learns():
+    rng = np.random.default_rng(3)
+    R, mean, scale = 50, rng.standard_normal((M, C)), np.array([2.0, 0.5])
+    vector, kind = rng.standard_normal((R, M * C)), rng.integers(0, 3, R)
+    x = rng.standard_normal((7, M, *GRID, C)).astype(np.float32)
+    scaled = (x - mean[:, None, None]) * scale[:, None, None, None]
+    position = np.moveaxis(scaled, 1, 3).reshape(-1, M * C)
+    distance, index = NearestNeighbors(n_neighbors=1).fit(vector).kneighbors(position)
+    memory = memory_of(vector, kind, mean, scale)
+    scores = score_under(Reference(memory=memory), jnp.asarray(x), 6)
+    # |a|^2 - 2 a b + |b|^2 of numbers of order one, in float32
+    np.testing.assert_allclose(scores.latent_norm, distance.reshape(7, *GRID), rtol=1e-4)
+    covariance = np.diag(np.repeat(scale**-2, C))
+    law = stats.multivariate_normal(np.zeros(M * C), covariance)
+    away = position - vector[index[:, 0]]
+    nll = -law.logpdf(away / np.repeat(scale, C)).reshape(7, -1).sum(axis=1)
+    np.testing.assert_allclose(scores.nll, nll, rtol=1e-5)  # float32 sum of 48 squares
+    votes = kind[index[:, 0]].reshape(7, -1)
+    assert scores.component.tolist() == [np.bincount(row).argmax() for row in votes]
+
+
+def test_both_add_up():
+    prior = prior_of(*mixture()).prior
+    rng = np.random.default_rng(4)
+    memory = memory_of(rng.standard_normal((9, M * C)), np.zeros(9), np.zeros((M, C)), np.ones(M))
+    x = jnp.asarray(rng.standard_normal((5, M, *GRID, C)), jnp.float32)
+    one, other, both = (
+        score_under(Reference(*of), x, 6) for of in ((prior, None), (None, memory), (prior, memory))
+    )
+    square = np.square(one.latent_norm) + np.square(other.latent_norm)
+    np.testing.assert_allclose(np.square(both.latent_norm), square, rtol=1e-5)  # float32
+    np.testing.assert_allclose(both.nll, one.nll + other.nll, rtol=1e-6)
+    np.testing.assert_array_equal(both.component, one.component)
+
+
 def test_one_standard_normal_component_is_the_papers_score():
     shape = (1, 1, 4, 5, 6)
     identity = jnp.broadcast_to(jnp.eye(6), (*shape, 6))
-    prior = Prior(jnp.zeros(shape), identity, None, jnp.zeros(1), jnp.zeros(1))
-    ours, papers = score_under(prior, jnp.asarray(X_T)[:, None], 8), score(X_T, 8)
+    prior = Prior(jnp.zeros(shape), identity, None, jnp.zeros((1, 4, 5)), jnp.zeros(1))
+    ours, papers = score_under(Reference(prior), jnp.asarray(X_T)[:, None], 8), score(X_T, 8)
     for name in papers._fields:  # float32, squares in another order
         np.testing.assert_allclose(getattr(ours, name), getattr(papers, name), rtol=1e-5)
 
@@ -132,9 +192,11 @@ def test_low_rank_is_the_dense_covariance_that_it_stands_for():
     half = np.swapaxes(np.linalg.cholesky(inner), -1, -2)  # half^T half = inner
     basis = half @ np.swapaxes(scaled, -1, -2) / np.sqrt(d)[..., None, :]
     dense = prior_of(mean, covariance, weight)
-    low = dense._replace(
-        projection=jnp.asarray(basis, jnp.float32),
-        inv_std=jnp.asarray(1 / np.sqrt(d), jnp.float32),
+    low = Reference(
+        dense.prior._replace(
+            projection=jnp.asarray(basis, jnp.float32),
+            inv_std=jnp.asarray(1 / np.sqrt(d), jnp.float32),
+        )
     )
     x = jnp.asarray(rng.standard_normal((9, M, *GRID, C)), jnp.float32)
     a, b = score_under(low, x, 6), score_under(dense, x, 6)
@@ -154,14 +216,14 @@ def test_the_prior_costs_under_a_hundredth_of_the_network():
     prior = Prior(
         abstract(components, states, h, w, channels),
         abstract(components, states, h, w, channels, channels),
-        None, abstract(components), abstract(components),
+        None, abstract(components, h, w), abstract(components),
     )  # fmt: skip
     image = abstract(1, states, h, w, channels)
     # XLA counts the body of a loop once, so: of one component, times their number.
     one = jax.jit(scoring.mahalanobis, static_argnums=1).lower(prior, 0, image).cost_analysis()
     ours = components * one["flops"]
     assert ours > components * states * h * w * channels**2 * 2  # the products are in it
-    traced = jax.make_jaxpr(lambda p, x: score_under(p, x, 256))(prior, image)
+    traced = jax.make_jaxpr(lambda p, x: score_under(Reference(p), x, 256))(prior, image)
     assert count_flops(traced) == pytest.approx(ours, rel=0.05)  # products alone, loop unrolled
     params = assembly.abstract_params(config, (h, w, channels))
     network = count_flops(

@@ -1,0 +1,114 @@
+"""The vectors that are kept of normal images: which, in what units, and in how much memory."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from invad_jax import memory
+from invad_jax.errors import UserError
+from invad_jax.memory import Collector, k_centre
+
+
+def images(count, seed=0, shape=(2, 2, 3, 4)):
+    return np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32)
+
+
+def fit(*kinds, batch=5):
+    collector = Collector()
+    for name, x in kinds:
+        parts = (x[i : i + batch] for i in range(0, len(x), batch))
+        passed = np.concatenate(list(collector.watch(name, parts)))
+        np.testing.assert_array_equal(passed, x)
+    return collector.fit()
+
+
+@given(seed=st.integers(0, 50), count=st.integers(1, 12))
+def test_k_centre_is_within_twice_the_best(seed, count):
+    """Brute force: each chosen point is the farthest from those before; the bound follows."""
+    points = np.random.default_rng(seed).standard_normal((12, 3)).astype(np.float32)
+    chosen = k_centre(points, count)
+    assert len(set(chosen)) == count
+    assert list(chosen) == sorted(chosen)
+    distance = cdist(points.astype(np.float64), points.astype(np.float64))
+    kept = [int(np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
+    while len(kept) < count:
+        kept.append(int(np.argmax(distance[:, kept].min(axis=1))))
+    assert sorted(kept) == list(chosen)
+
+
+def test_what_is_alike_is_kept_once():
+    """Nine tenths lie at one place: a random choice would fill the memory with it."""
+    points = np.concatenate([np.zeros((90, 2)), np.random.default_rng(0).uniform(5, 9, (10, 2))])
+    assert sum(k_centre(points.astype(np.float32), 11) < 90) == 1
+
+
+def test_a_small_set_is_kept_whole_and_in_units_of_its_spread():
+    x = images(20)
+    x[:, 1] = 100 * x[:, 1] + 7  # a state of another size counts as much
+    fitted = fit(("nut", x))
+    assert fitted.vector.shape == (20 * 6, 8)
+    flat = np.moveaxis(x, 1, 3).reshape(-1, 2, 4).astype(np.float64)
+    flat = flat - flat.mean(axis=0)
+    flat /= np.sqrt(np.mean(flat**2, axis=(0, 2)))[:, None]
+    flat = flat.reshape(-1, 8)
+    distance = cdist(flat, flat)
+    image = np.repeat(np.arange(20), 6)
+    distance[image[:, None] == image] = np.inf
+    spread = np.sqrt(np.mean(distance.min(axis=1) ** 2) / 8)
+    np.testing.assert_allclose(fitted.vector, flat / spread, rtol=1e-4, atol=1e-5)  # float32
+    restored = (np.moveaxis(x, 1, 3) - fitted.mean) * fitted.scale[:, None]
+    np.testing.assert_allclose(fitted.vector, restored.reshape(-1, 8), rtol=1e-4, atol=1e-5)
+
+
+def test_the_share(monkeypatch):
+    monkeypatch.setattr(memory, "AT_LEAST", 10)
+    fitted = fit(("nut", images(50)), ("pin", images(30, seed=1) + 20))
+    assert len(fitted.vector) == 80 * 6 // 20
+    assert fitted.name.tolist() == ["nut", "pin"]
+    first = fitted.vector[:, 0] > 0
+    np.testing.assert_array_equal(fitted.kind, first.astype(int))
+    assert 0 < first.sum() < len(first)
+    monkeypatch.setattr(memory, "AT_MOST", 11)
+    assert len(fit(("nut", images(50))).vector) == 11
+
+
+def test_batches_and_repetitions_change_nothing(monkeypatch):
+    monkeypatch.setattr(memory, "POOL", 100)
+    monkeypatch.setattr(memory, "AT_LEAST", 40)
+    a, b = (fit(("nut", images(50)), ("pin", images(9, seed=1)), batch=size) for size in (3, 50))
+    assert len(a.vector) == 40
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_memory_is_what_the_docstring_says(monkeypatch):
+    monkeypatch.setattr(memory, "POOL", 2_000)
+    shape = (1, 16, 16, 64)
+    tracemalloc.start()
+    collector = Collector()
+    for _ in collector.watch("nut", (images(4, seed=i, shape=shape) for i in range(20))):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    batch, pool = 4 * 16 * 16 * 64 * 4, 2_000 * 64 * 4
+    assert peak < 4 * batch + 3 * pool  # copies of a batch on the way; keys and numbers of images
+    assert peak < 0.5 * 20 * batch  # and far below all of them
+
+
+def test_images_that_are_alike_have_a_spread():
+    same = np.repeat(images(1), 4, axis=0)
+    fitted = fit(("nut", same))
+    assert np.all(np.isfinite(fitted.vector))
+    assert np.all(np.isfinite(fitted.scale))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_image_is_not_enough(count):
+    collector = Collector()
+    assert len(list(collector.watch("nut", iter(images(count)[:, None])))) == count
+    with pytest.raises(UserError, match=rf"{count} normal image.* needs two"):
+        collector.fit()
