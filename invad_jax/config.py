@@ -252,13 +252,12 @@ class ScoringConfig:
     """What inverted latents are compared with, and what an image's score is made of."""
 
     prior: Literal["fitted", "standard_normal"] = _free("fitted")
-    """`fitted`: learnt of training normals, see `place`. `standard_normal`: N(0, I), the paper's;
-    `place`, `states` and `components` then have no effect."""
-    place: Literal["position", "anywhere", "both"] = _free("anywhere")
-    """Where in normal images a position is looked up. `position`: at the same one, which has
-    Gaussians of its own (`prior.py`). `anywhere`: the nearest of kept vectors, wherever they were
-    (`memory.py`), so that parts need not lie alike. `both`: the squared distances add up."""
-    states: Literal["x_T", "ends", "all"] = _free("ends")
+    """`fitted`: Gaussians per position, fitted on training normals (`prior.py`).
+    `standard_normal`: N(0, I), the paper's; the options below then have no effect, but `terms`."""
+    neighbours: bool = _free(True)
+    """Beside the fitted prior, x0 is compared with the nearest x0 of normal images, wherever in the
+    image it was (`memory.py`), so that parts need not lie alike; squared distances add up."""
+    states: Literal["x_T", "ends", "all"] = _free("x_T")
     """Which latents a fitted prior scores together: the inverted one; also x0, where the trajectory
     begins; or x0 and the prediction of every step."""
     components: Literal["category", "cluster", "one"] = _free("category")

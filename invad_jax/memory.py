@@ -1,7 +1,7 @@
-"""Keeps vectors of normal images, wherever in the image they were: what the nearest is sought in.
+"""Keeps vectors of x0 of normal images, wherever they were: what the nearest is sought in.
 
-A part that lies a little differently in every image is found at its neighbours' positions, which a
-Gaussian of one position (`prior.py`) cannot do. Of all vectors a twentieth is kept, chosen so that
+A part that lies a little differently in every image is found at other positions, which a Gaussian
+of one position (`prior.py`) cannot do. Of all vectors a twentieth is kept, chosen so that
 none is far from a kept one: the greedy k-centre of PatchCore (Roth et al. 2022), after a random
 projection as there. Read next: `scoring.nearest`.
 """
@@ -23,20 +23,20 @@ POOL = 100_000
 PROJECTED = 64
 """Channels in which the choice is made."""
 QUERIES = 1_000
-"""Vectors whose distance to another image's tells the spread."""
+"""Vectors whose distance to another image's tells the variance."""
+MIN_VARIANCE = 1e-6
+"""Of the unit that latents are standardised to, where all images are alike."""
 
 
 class FittedMemory(NamedTuple):
     """The arrays of `scoring.Memory` on the host."""
 
     vector: np.ndarray
-    """(R, M C) float32."""
+    """(R, C) float32."""
     kind: np.ndarray
     """(R,) int32."""
-    mean: np.ndarray
-    """(M, C) float32."""
-    scale: np.ndarray
-    """(M,) float32."""
+    inv_std: np.ndarray
+    """() float32."""
     name: np.ndarray
     """(K,) text: the kinds of product."""
 
@@ -55,10 +55,10 @@ class Collector:
         self._pool: dict[str, np.ndarray] = {}
 
     def watch(self, name: str, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields the batches (b, M, h, w, C) of one kind of product as they are."""
+        """Yields the batches (b, M, h, w, C), x0 first, of one kind of product as they are."""
         self._names.append(name)
         for batch in batches:
-            self._add(batch)
+            self._add(batch[:, 0])
             yield batch
 
     def fit(self) -> FittedMemory:
@@ -68,28 +68,21 @@ class Collector:
           UserError: fewer than two images.
         """
         check_count(self._images)
-        vector, image, kind = (self._pool[part] for part in ("vector", "image", "kind"))
-        mean = vector.mean(axis=0, dtype=np.float64)  # (M, C)
-        centred = vector - mean.astype(np.float32)  # (P, M, C)
-        deviation = np.sqrt(np.mean(np.square(centred), axis=(0, 2), dtype=np.float64))  # (M,)
-        scale = 1 / np.maximum(deviation, 1e-3)  # where nothing varies, any other image is far out
-        flat = (centred * scale.astype(np.float32)[:, None]).reshape(len(vector), -1)
-        count = int(np.clip(SHARE * len(flat), AT_LEAST, AT_MOST))
-        kept = k_centre(_projected(flat), min(count, len(flat)))
-        spread = np.sqrt(max(self._variance(flat, image, kept), 1e-6))
+        vector = self._pool["vector"]  # (P, C)
+        count = int(np.clip(SHARE * len(vector), AT_LEAST, AT_MOST))
+        kept = k_centre(_projected(vector), min(count, len(vector)))
         return FittedMemory(
-            vector=(flat[kept] / spread).astype(np.float32),
-            kind=kind[kept].astype(np.int32),
-            mean=mean.astype(np.float32),
-            scale=(scale / spread).astype(np.float32),
+            vector=vector[kept],
+            kind=self._pool["kind"][kept].astype(np.int32),
+            inv_std=np.array(max(self._variance(kept), MIN_VARIANCE) ** -0.5, np.float32),
             name=np.array(self._names),
         )
 
     def _add(self, batch: np.ndarray) -> None:
-        b, M, h, w, C = batch.shape
+        b, h, w, C = batch.shape
         rows = {
             "key": self._rng.random(b * h * w),
-            "vector": np.moveaxis(batch, 1, 3).reshape(-1, M, C).astype(np.float32),
+            "vector": batch.reshape(-1, C).astype(np.float32),
             "image": np.repeat(np.arange(self._images, self._images + b), h * w),
             "kind": np.full(b * h * w, len(self._names) - 1),
         }
@@ -101,20 +94,23 @@ class Collector:
             rows = {part: array[drawn] for part, array in rows.items()}
         self._pool = rows
 
-    def _variance(self, flat: np.ndarray, image: np.ndarray, kept: np.ndarray) -> float:
-        """Mean squared distance, a number, to the nearest kept vector of another image."""
-        drawn = self._rng.permutation(len(flat))[:QUERIES]
-        a, b = flat[drawn].astype(np.float64), flat[kept].astype(np.float64)
+    def _variance(self, kept: np.ndarray) -> float:
+        """Of maximum likelihood: mean square of the distance to the nearest of another image."""
+        vector, image = self._pool["vector"], self._pool["image"]
+        drawn = self._rng.permutation(len(vector))[:QUERIES]
+        a, b = vector[drawn].astype(np.float64), vector[kept].astype(np.float64)
         square = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2 * a @ b.T
         square[image[drawn][:, None] == image[kept][None, :]] = np.inf
         smallest = square.min(axis=1)
-        return float(np.mean(np.maximum(smallest[np.isfinite(smallest)], 0.0)) / flat.shape[1])
+        return float(np.mean(smallest[np.isfinite(smallest)]) / vector.shape[1])
 
 
 def check_count(count: int) -> None:
     """Raises UserError unless so many images have a spread."""
     if count < 2:
-        raise UserError(f"scoring.place: {count} normal image(s) to keep, and a spread needs two")
+        raise UserError(
+            f"scoring.neighbours: {count} normal image(s), and the distance between two is needed"
+        )
 
 
 def _projected(flat: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -1,14 +1,13 @@
 """What images are compared with under a config: learnt from normals, kept, put on the devices.
 
-| `inversion.paradigm` | `scoring.prior` | what is scored | what it is compared with |
-| --- | --- | --- | --- |
-| inversion | fitted | `scoring.states` | as `scoring.place` says: the next two, or both |
-| | | | `position`: a mixture of Gaussians for each position (`prior.py`) |
-| | | | `anywhere`: vectors of normal images (`memory.py`) |
-| inversion | standard_normal | x_T | N(0, I), the paper's |
-| reconstruction | - | the error | nothing |
-| padim | - | x0 | Gaussians for each position, as published (`baselines.py`) |
-| nearest_neighbour | - | x0 | vectors of normal images |
+| `inversion.paradigm` | `scoring.prior` | what is scored, and what it is compared with |
+| --- | --- | --- |
+| inversion | fitted | `scoring.states`: Gaussians of each position (`prior.py`); with |
+| | | `scoring.neighbours` also x0: vectors of normal images (`memory.py`) |
+| inversion | standard_normal | x_T: N(0, I), the paper's |
+| reconstruction | - | the error: nothing |
+| padim | - | x0: Gaussians of each position, as published (`baselines.py`) |
+| nearest_neighbour | - | x0: vectors of normal images |
 
 Read next: `normals.py`, which learns it.
 """
@@ -42,23 +41,26 @@ class Learnt(NamedTuple):
 
 def parts(config: Config) -> frozenset[Literal["gaussians", "padim", "memory"]]:
     """What has to be learnt; empty: nothing."""
-    paradigm, place = config.inversion.paradigm, config.scoring.place
+    paradigm = config.inversion.paradigm
     if paradigm == "padim":
         return frozenset({"padim"})
     if paradigm == "nearest_neighbour":
         return frozenset({"memory"})
     if paradigm == "reconstruction" or config.scoring.prior == "standard_normal":
         return frozenset()
-    if place == "both":
-        return frozenset({"gaussians", "memory"})
-    return frozenset({"gaussians" if place == "position" else "memory"})
+    return frozenset({"gaussians", "memory"} if config.scoring.neighbours else {"gaussians"})
 
 
 def states(config: Config) -> Literal["x_0", "x_T", "ends", "all"]:
-    """Which latents are scored together; see `diffusion.inversion.scored_states`."""
-    if config.inversion.paradigm in ("padim", "nearest_neighbour"):
+    """Which latents are needed; see `diffusion.inversion.scored_states`."""
+    what = parts(config)
+    if not what:
+        return "x_T"
+    if config.inversion.paradigm != "inversion":
         return "x_0"
-    return config.scoring.states if parts(config) else "x_T"
+    if "memory" in what and config.scoring.states == "x_T":
+        return "ends"  # for x0
+    return config.scoring.states
 
 
 def terms(config: Config) -> tuple[str, ...]:
@@ -84,7 +86,8 @@ def learn(config: Config, components: Iterable[Component]) -> Learnt:
     if collector:
         components = (Component(c.name, collector.watch(*c)) for c in components)
     if "gaussians" in what:
-        fitted = prior.fit(components)
+        first = -1 if config.scoring.states == "x_T" else None
+        fitted = prior.fit(_of_states(component, slice(first, None)) for component in components)
     elif "padim" in what:
         fitted = prior.fit(components, baselines.padim)
     else:
@@ -92,6 +95,10 @@ def learn(config: Config, components: Iterable[Component]) -> Learnt:
         for component in components:
             deque(component.states, maxlen=0)  # lets them pass by the collector
     return Learnt(fitted, collector.fit() if collector else None)
+
+
+def _of_states(component: Component, rows: slice) -> Component:
+    return Component(component.name, (batch[:, rows] for batch in component.states))
 
 
 def write(folder: Path, learnt: Learnt) -> None:

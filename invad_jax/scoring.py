@@ -38,24 +38,22 @@ class Prior(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """R vectors of normal images, of M states at one position each, wherever it was.
+    """R vectors of x0 of normal images, each of one position, wherever it was.
 
     A mixture of Gaussians too: one around each vector, all of one variance, of which only the
-    nearest counts. Scaled so that the variance is 1, so that a squared distance is in nats, twice.
+    nearest counts.
     """
 
     vector: jax.Array
-    """(R, M C) float32, scaled."""
+    """(R, C) float32."""
     kind: jax.Array
     """(R,) int32: the kind of product that each comes from."""
-    mean: jax.Array
-    """(M, C) float32: taken from a state before it is scaled."""
-    scale: jax.Array
-    """(M,) float32: what it is multiplied by then."""
+    inv_std: jax.Array
+    """() float32: of those Gaussians."""
 
 
 class Reference(NamedTuple):
-    """What was learnt of normal images: either, or both, whose squared distances add up."""
+    """What was learnt of normal images: either, or both, whose densities are multiplied."""
 
     prior: Prior | None = None
     memory: Memory | None = None
@@ -102,14 +100,15 @@ def score_under(reference: Reference, states: jax.Array, image_size: int) -> Sco
 
     Args:
       reference: of a prior, of a memory, or of both; the component is then the prior's.
-      states: (B, M, h, w, C) float32, the latents that are scored together.
+      states: (B, M, h, w, C) float32, from x0 on if there is a memory, which compares with that;
+        a prior of fewer states looks at the last ones.
       image_size: H = W of the anomaly map, pixels.
     """
     parts = []
     if reference.prior is not None:
-        parts.append(_under_prior(reference.prior, states))
+        parts.append(_under_prior(reference.prior, states[:, -reference.prior.mean.shape[1] :]))
     if reference.memory is not None:
-        parts.append(_near_memory(reference.memory, states))
+        parts.append(_near_memory(reference.memory, states[:, 0]))
     squares, nlls, components = zip(*parts, strict=True)
     square, nll = jnp.sum(jnp.stack(squares), axis=0), jnp.sum(jnp.stack(nlls), axis=0)
     return summarise(jnp.sqrt(square), nll, image_size, components[0])
@@ -134,12 +133,12 @@ def _under_prior(prior: Prior, states: jax.Array) -> tuple[jax.Array, jax.Array,
     return its_square, -jax.nn.logsumexp(joint, axis=0), component
 
 
-def _near_memory(memory: Memory, states: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _near_memory(memory: Memory, x0: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Squared distances (B, h, w), NLL (B,) and the commonest kind of the nearest vectors (B,)."""
-    square, index = nearest(memory, states)  # (B, h, w) each
-    constant = math.prod(states.shape[1:]) * math.log(2 * math.pi)
-    log_det = -2.0 * states.shape[-1] * math.prod(square.shape[1:]) * jnp.sum(jnp.log(memory.scale))
-    nll = 0.5 * (jnp.sum(square, axis=(1, 2)) + log_det + constant)
+    distance, index = nearest(memory.vector, x0)  # (B, h, w) each
+    square = distance * jnp.square(memory.inv_std)
+    constant = math.log(2 * math.pi) - 2 * jnp.log(memory.inv_std)
+    nll = 0.5 * (jnp.sum(square, axis=(1, 2)) + math.prod(x0.shape[1:]) * constant)
     return square, nll, jax.vmap(_commonest)(jnp.reshape(memory.kind[index], (len(index), -1)))
 
 
@@ -150,32 +149,29 @@ def _commonest(kind: jax.Array) -> jax.Array:
     return kind[jnp.argmax(count)]
 
 
-def nearest(memory: Memory, states: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The nearest vector at each position: exact, one product.
+def nearest(vector: jax.Array, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The nearest of R vectors at each position: exact, one product.
 
     Args:
-      memory: R vectors.
-      states: (B, M, h, w, C) float32.
+      vector: (R, C) float32.
+      x0: (B, h, w, C) float32.
 
     Returns:
-      The squared distances (B, h, w) float32 in scaled units, and the rows of the vectors, int32.
+      The squared distances (B, h, w) float32, and the rows of the vectors, int32.
     """
-    B, M, h, w, C = states.shape
-    centred = states - memory.mean[None, :, None, None, :]
-    scaled = centred * memory.scale[None, :, None, None, None]  # (B, M, h, w, C)
-    position = jnp.reshape(jnp.moveaxis(scaled, 1, 3), (B, h * w, M * C))
-    length = jnp.sum(jnp.square(memory.vector), axis=-1)  # (R,)
+    B, h, w, C = x0.shape
+    length = jnp.sum(jnp.square(vector), axis=-1)  # (R,)
 
-    def of_image(of: jax.Array) -> tuple[jax.Array, jax.Array]:  # (hw, M C) -> (hw,) each
+    def of_image(of: jax.Array) -> tuple[jax.Array, jax.Array]:  # (hw, C) -> (hw,) each
         # What is left of large squares is small: float32 products on every device.
-        products = jnp.matmul(of, memory.vector.T, precision="highest")  # (hw, R)
+        products = jnp.matmul(of, vector.T, precision="highest")  # (hw, R)
         less = length[None, :] - 2 * products
         index = jnp.argmin(less, axis=-1)
         smallest = jnp.take_along_axis(less, index[:, None], axis=-1)[:, 0]
         return jnp.sum(jnp.square(of), axis=-1) + smallest, index
 
     # One image after the other, as the distances of one are hw R numbers.
-    square, index = jax.lax.map(of_image, position)
+    square, index = jax.lax.map(of_image, jnp.reshape(x0, (B, h * w, C)))
     return jnp.maximum(jnp.reshape(square, (B, h, w)), 0.0), jnp.reshape(index, (B, h, w))
 
 

@@ -165,7 +165,7 @@ def option_text(config: Config, name: str) -> str:
 def _unused(config: Config) -> set[str]:
     """Options that have no effect under a config: points that differ in them alone are one."""
     paradigm = config.inversion.paradigm
-    of_fitted = {"scoring.states", "scoring.place", "scoring.components"}
+    of_fitted = {"scoring.states", "scoring.neighbours", "scoring.components"}
     if paradigm == "inversion":
         plain = config.scoring.prior == "standard_normal"
         return {"inversion.noise_ratio"} | (of_fitted if plain else set())
@@ -173,5 +173,5 @@ def _unused(config: Config) -> set[str]:
         return {"inversion.final_alpha_bar", "scoring.prior"} | of_fitted
     undiffused = {f"inversion.{field.name}" for field in dataclasses.fields(config.inversion)}
     unused = (undiffused - {"inversion.paradigm"}) | {"scoring.prior", "scoring.states"}
-    unused |= {"scoring.place"}
+    unused |= {"scoring.neighbours"}
     return unused | ({"scoring.components"} if paradigm == "nearest_neighbour" else set())

@@ -4,7 +4,7 @@
 
 Every plan of S timesteps out of a grid is ranked by the NLL of x_T of held-out normal images under
 Gaussians of each position that were fitted on the others. Test images are scored only afterwards,
-by `ends` and `map_top`. An inversion that shrinks x_T makes any x_T likelier, so there are two
+by x0, x_T and `map_top`. An inversion that shrinks x_T makes any x_T likelier, so there are two
 criteria: `nll`, bits a number, and `nll, unit size`, the same of x_T divided by its root mean
 square deviation over the normal images that the prior was fitted on.
 

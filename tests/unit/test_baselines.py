@@ -55,7 +55,7 @@ def test_nearest_neighbour_is_scikit_learns():
     expected = oracle.kneighbors(test.reshape(-1, 4))[0].reshape(7, 2, 3)
     # |a|^2 - 2 a b + |b|^2 in float32: squares of order 50 are off by 1e-5, and so a distance of
     # 0.1 by 1e-4
-    norm = np.asarray(scores.latent_norm) / learnt.memory.scale
+    norm = np.asarray(scores.latent_norm) / learnt.memory.inv_std
     np.testing.assert_allclose(norm, expected, atol=2e-4)
     assert scores.component.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert reference.component_names(learnt) == ("nut", "pin")

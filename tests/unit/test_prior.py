@@ -20,7 +20,7 @@ from invad_jax.reference import Learnt
 from invad_jax.scoring import score, score_under
 
 STATES, GRID, CHANNELS = 2, (2, 3), 4
-POSITION = override(Config(), ["scoring.place=position"])
+POSITION = override(Config(), ["scoring.neighbours=false", "scoring.states=ends"])
 
 
 def images(rng, count, kind=0):
@@ -144,13 +144,14 @@ def test_above_so_many_channels_it_is_low_rank(monkeypatch, normal, tmp_path):
     np.testing.assert_array_equal(again.inv_std, low.inv_std)
 
 
-@pytest.mark.parametrize("place", ["position", "anywhere", "both"])
-def test_round_trip(normal, tmp_path, place):
-    config = override(Config(), [f"scoring.place={place}"])
+@pytest.mark.parametrize("states", ["x_T", "ends"])
+@pytest.mark.parametrize("neighbours", [True, False])
+def test_round_trip(normal, tmp_path, neighbours, states):
+    config = override(Config(), [f"scoring.neighbours={neighbours}", f"scoring.states={states}"])
     kinds = [component("nut", normal[0][:90]), component("pin", normal[1][:50])]
     learnt = reference.learn(config, kinds)
-    assert (learnt.prior is None) == (place == "anywhere")
-    assert (learnt.memory is None) == (place == "position")
+    assert learnt.prior.mean.shape[1] == (1 if states == "x_T" else 2)
+    assert (learnt.memory is not None) == neighbours
     assert reference.component_names(learnt) == ("nut", "pin")
     reference.write(tmp_path, learnt)
     again = reference.read(tmp_path, config)
@@ -175,9 +176,8 @@ def test_a_damaged_file_is_one_line(fitted, tmp_path, kind):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("config", ["position", "anywhere"])
+@pytest.mark.parametrize("config", [Config(), POSITION])
 def test_an_absent_or_foreign_file_is_one_line(tmp_path, config):
-    config = override(Config(), [f"scoring.place={config}"])
     with pytest.raises(UserError, match=r"reference\.npz: cannot be read"):
         reference.read(tmp_path, config)
     foreign = ({"memory.vector": np.ones((2, 3))}, {"prior.mean": np.array([object()])})
@@ -214,14 +214,14 @@ def test_memory_is_what_the_docstring_says(kinds, states):
 
 def test_a_kind_with_one_image_is_refused_before_training():
     samples = [Sample(f"{i}.png", "nut" if i else "bolt", "good", 0) for i in range(5)]
-    for place in ("position", "both"):
-        config = override(Config(), [f"scoring.place={place}"])
+    for neighbours in ("true", "false"):
+        config = override(Config(), [f"scoring.neighbours={neighbours}"])
         with pytest.raises(UserError, match="'bolt' has 1 normal image"):
             check_enough(config, samples)
         for change in ("scoring.components=one", "scoring.prior=standard_normal"):
             check_enough(override(config, [change]), samples)
         check_enough(config, samples[1:])
-    anywhere = override(Config(), ["scoring.place=anywhere"])
-    check_enough(anywhere, samples)
-    with pytest.raises(UserError, match=r"1 normal image.* needs two"):
-        check_enough(anywhere, samples[:1])
+    alone = override(Config(), ["inversion.paradigm=nearest_neighbour"])
+    check_enough(alone, samples)
+    with pytest.raises(UserError, match=r"1 normal image.* two is needed"):
+        check_enough(alone, samples[:1])

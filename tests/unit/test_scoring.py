@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 from sklearn.neighbors import NearestNeighbors
 
-from invad_jax import assembly, scoring
+from invad_jax import assembly, memory, scoring
 from invad_jax.config import TERMS, Config
 from invad_jax.flops import count_flops
 from invad_jax.scoring import Memory, Prior, Reference, score, score_under, summarise, upsample
@@ -129,42 +129,38 @@ def test_a_large_anomaly_does_not_decide_what_it_is_held_against():
     assert scores.latent_norm[0, 1].tolist() == [0, 0, 0]
 
 
-def memory_of(vector, kind, mean, scale):
-    return Memory(
-        jnp.asarray(vector, jnp.float32), jnp.asarray(kind, jnp.int32),
-        jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32),
-    )  # fmt: skip
+def memory_of(vector, kind, inv_std):
+    vector, inv_std = jnp.asarray(vector, jnp.float32), jnp.asarray(inv_std, jnp.float32)
+    return Memory(vector, jnp.asarray(kind, jnp.int32), inv_std)
 
 
 def test_the_nearest_vector_is_scikit_learns():
     rng = np.random.default_rng(3)
-    R, mean, scale = 50, rng.standard_normal((M, C)), np.array([2.0, 0.5])
-    vector, kind = rng.standard_normal((R, M * C)), rng.integers(0, 3, R)
-    x = rng.standard_normal((7, M, *GRID, C)).astype(np.float32)
-    scaled = (x - mean[:, None, None]) * scale[:, None, None, None]
-    position = np.moveaxis(scaled, 1, 3).reshape(-1, M * C)
+    vector, kind = rng.standard_normal((50, C)), rng.integers(0, 3, 50)
+    x = rng.standard_normal((7, M, *GRID, C)).astype(np.float32)  # x0 is the first
+    position = x[:, 0].reshape(-1, C)
     distance, index = NearestNeighbors(n_neighbors=1).fit(vector).kneighbors(position)
-    memory = memory_of(vector, kind, mean, scale)
-    scores = score_under(Reference(memory=memory), jnp.asarray(x), 6)
+    reference = Reference(memory=memory_of(vector, kind, 2.0))
+    scores = score_under(reference, jnp.asarray(x), 6)
     # |a|^2 - 2 a b + |b|^2 of numbers of order one, in float32
-    np.testing.assert_allclose(scores.latent_norm, distance.reshape(7, *GRID), rtol=1e-4)
-    covariance = np.diag(np.repeat(scale**-2, C))
-    law = stats.multivariate_normal(np.zeros(M * C), covariance)
-    away = position - vector[index[:, 0]]
-    nll = -law.logpdf(away / np.repeat(scale, C)).reshape(7, -1).sum(axis=1)
-    np.testing.assert_allclose(scores.nll, nll, rtol=1e-5)  # float32 sum of 48 squares
+    np.testing.assert_allclose(scores.latent_norm, 2 * distance.reshape(7, *GRID), rtol=1e-4)
+    law = stats.multivariate_normal(np.zeros(C), 0.25 * np.eye(C))
+    nll = -law.logpdf(position - vector[index[:, 0]]).reshape(7, -1).sum(axis=1)
+    np.testing.assert_allclose(scores.nll, nll, rtol=1e-5)  # float32 sum of 24 squares
     votes = kind[index[:, 0]].reshape(7, -1)
     assert scores.component.tolist() == [np.bincount(row).argmax() for row in votes]
 
 
-def test_both_add_up():
-    prior = prior_of(*mixture()).prior
+@pytest.mark.parametrize("num_states", [1, M])
+def test_both_add_up_and_a_prior_takes_the_last_states(num_states):
+    of = mixture()
+    prior = prior_of(of[0][:, -num_states:], of[1][:, -num_states:], of[2]).prior
     rng = np.random.default_rng(4)
-    memory = memory_of(rng.standard_normal((9, M * C)), np.zeros(9), np.zeros((M, C)), np.ones(M))
+    stored = memory_of(rng.standard_normal((9, C)), np.zeros(9), 0.5)
     x = jnp.asarray(rng.standard_normal((5, M, *GRID, C)), jnp.float32)
-    one, other, both = (
-        score_under(Reference(*of), x, 6) for of in ((prior, None), (None, memory), (prior, memory))
-    )
+    one = score_under(Reference(prior), x[:, -num_states:], 6)
+    other = score_under(Reference(memory=stored), x, 6)
+    both = score_under(Reference(prior, stored), x, 6)
     square = np.square(one.latent_norm) + np.square(other.latent_norm)
     np.testing.assert_allclose(np.square(both.latent_norm), square, rtol=1e-5)  # float32
     np.testing.assert_allclose(both.nll, one.nll + other.nll, rtol=1e-6)
@@ -205,9 +201,9 @@ def test_low_rank_is_the_dense_covariance_that_it_stands_for():
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-4, err_msg=name)
 
 
-def test_the_prior_costs_under_a_hundredth_of_the_network():
-    """Operations at the paper's size: 15 categories, two states, three evaluations an image."""
-    h, w, channels, components, states = 16, 16, 272, 15, 2
+def test_the_reference_costs_under_a_hundredth_of_the_network():
+    """Operations at the paper's size: 15 categories, x_T, the largest memory of x0."""
+    h, w, channels, components, states = 16, 16, 272, 15, 1
     config = Config()
 
     def abstract(*shape):
@@ -232,4 +228,8 @@ def test_the_prior_costs_under_a_hundredth_of_the_network():
         )
     )
     assert config.denoiser.name == "dit"
-    assert ours < 0.01 * network  # of one evaluation of the three
+    vector = abstract(memory.AT_MOST, channels)
+    x0 = abstract(1, h, w, channels)
+    search = count_flops(jax.make_jaxpr(scoring.nearest)(vector, x0))
+    assert search == memory.AT_MOST * h * w * channels * 2
+    assert ours + search < 0.01 * network  # of one evaluation of the three
