@@ -78,25 +78,26 @@ def grid(path: Path) -> str:
 
 
 def candidates(path: Path) -> str:
-    """Image AUROC of each state and term, and which the other sets would choose for each set."""
+    """Image AUROC by each point and term, and which the other sets would choose for each set."""
     rows = [row for row in read(path) if row["fusion"] in TERMS]
+    names = [*list(rows[0])[: list(rows[0]).index("seed")], "fusion"]
     categories = sorted({row["category"] for row in rows} - {"mean"})
-    values: dict[tuple[str, str], list[str]] = {}
-    means: dict[tuple[str, str], np.ndarray] = {}
-    for key in dict.fromkeys((row["scoring.states"], row["fusion"]) for row in rows):
-        ours = [row for row in rows if (row["scoring.states"], row["fusion"]) == key]
+    body, means = [], {}
+    for key in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
+        ours = [row for row in rows if tuple(row[name] for name in names) == key]
         of = {c: [r["i_auroc"] for r in ours if r["category"] == c] for c in (*categories, "mean")}
-        values[key] = [cell(numbers) for numbers in of.values()]
+        body.append([*key, *map(cell, of.values())])
         means[key] = np.array([np.mean([100 * float(v) for v in of[c]]) for c in categories])
-    body = [[*key, *cells] for key, cells in values.items()]
     chosen = []
     for i, name in enumerate(categories):
         best = max(means, key=lambda key: np.mean(np.delete(means[key], i)))
         chosen.append([name, *best, f"{means[best][i]:.1f}"])
+    names[-1] = "term"
+    left_out = ["left out", *(f"{name}, chosen" for name in names), "i_auroc of the left out"]
     return (
-        table(["states", "term", *categories, "mean"], body, 2)
+        table([*names, *categories, "mean"], body, len(names))
         + "\n"
-        + table(["left out", "states chosen", "term chosen", "i_auroc of the left out"], chosen, 3)
+        + table(left_out, chosen, len(names) + 1)
     )
 
 

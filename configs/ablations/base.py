@@ -12,7 +12,14 @@ Result: see docs/ablations.md.
 
 import os
 
-from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, TrainConfig
+from invad_jax.config import (
+    Config,
+    DataConfig,
+    DenoiserConfig,
+    EncoderConfig,
+    ScoringConfig,
+    TrainConfig,
+)
 
 
 def get_config() -> Config:
@@ -43,4 +50,6 @@ def get_config() -> Config:
             ema_decay=0.99,
             checkpoint_every=150,
         ),
+        # Gaussians alone: a search for neighbours would hide what the network does.
+        scoring=ScoringConfig(neighbours=False, states="ends"),
     )

@@ -16,7 +16,8 @@ from invad_jax import predict
 CATEGORY = "category"
 WAYS = {
     "padim": (["inversion.paradigm=padim"], 0, ["map_max"], CATEGORY),
-    "nearest_neighbour": (["inversion.paradigm=nearest_neighbour"], 0, ["map_max"], ""),
+    "nearest_neighbour": (["inversion.paradigm=nearest_neighbour"], 0, ["map_max"], CATEGORY),
+    "gaussians_alone": (["scoring.neighbours=false"], 3, ["map_top"], CATEGORY),
     "cluster": (["scoring.components=cluster"], 3, ["map_top"], "cluster "),
     "all_states": (["scoring.states=all"], 3, ["map_top"], CATEGORY),
     "chosen_terms": (["scoring.states=x_T", "scoring.terms=nll,map_max"], 3, ["nll", "map_max"],
