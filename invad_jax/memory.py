@@ -15,11 +15,10 @@ import numpy as np
 
 from invad_jax.errors import UserError
 
-SHARE = 0.05
-"""Of the vectors that are kept."""
-AT_LEAST, AT_MOST = 1_000, 10_000
 POOL = 100_000
 """Vectors to choose from, drawn at random where there are more."""
+SHARE, AT_LEAST = 0.05, 1_000
+"""Of them are kept, if there are as many."""
 PROJECTED = 64
 """Channels in which the choice is made."""
 QUERIES = 1_000
@@ -69,7 +68,7 @@ class Collector:
         """
         check_count(self._images)
         vector = self._pool["vector"]  # (P, C)
-        count = int(np.clip(SHARE * len(vector), AT_LEAST, AT_MOST))
+        count = max(int(SHARE * len(vector)), AT_LEAST)
         kept = k_centre(_projected(vector), min(count, len(vector)))
         return FittedMemory(
             vector=vector[kept],

@@ -68,7 +68,7 @@ class Study:
     """The latents of a workdir."""
 
     def __init__(self, workdir: str):
-        model = invad_jax.load(workdir)
+        model = invad_jax.load(workdir, ["scoring.prior=standard_normal"])  # fits its own
         dataset = layouts.load_dataset(model.config.data)
         fitted_on, held_out = layouts.hold_out(dataset.train, model.config.data.holdout_fraction)
         if not held_out or not dataset.test:

@@ -67,8 +67,6 @@ def test_the_share(monkeypatch):
     first = fitted.vector[:, 0] > 10
     np.testing.assert_array_equal(fitted.kind, first.astype(int))
     assert 0 < first.sum() < len(first)
-    monkeypatch.setattr(memory, "AT_MOST", 11)
-    assert len(fit(("nut", images(50))).vector) == 11
 
 
 def test_batches_and_repetitions_change_nothing(monkeypatch):

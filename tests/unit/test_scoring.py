@@ -228,8 +228,9 @@ def test_the_reference_costs_under_a_hundredth_of_the_network():
         )
     )
     assert config.denoiser.name == "dit"
-    vector = abstract(memory.AT_MOST, channels)
+    kept = int(memory.SHARE * memory.POOL)
+    vector = abstract(kept, channels)
     x0 = abstract(1, h, w, channels)
     search = count_flops(jax.make_jaxpr(scoring.nearest)(vector, x0))
-    assert search == memory.AT_MOST * h * w * channels * 2
+    assert search == kept * h * w * channels * 2
     assert ours + search < 0.01 * network  # of one evaluation of the three
