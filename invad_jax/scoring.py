@@ -8,12 +8,13 @@ what was learnt of normal images: a Gaussian of each position (`prior.py`), vect
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 _TOP_SHARE = 10  # `map_top` averages one position in so many
+_VECTORS_AT_A_TIME = 1024  # of a memory: their distances are B h w times as many numbers
 
 
 class Prior(NamedTuple):
@@ -150,7 +151,9 @@ def _commonest(kind: jax.Array) -> jax.Array:
 
 
 def nearest(vector: jax.Array, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The nearest of R vectors at each position: exact, one product.
+    """The nearest of R vectors at each position: exact, by products with some of them at a time.
+
+    No position and no image asks another, so a batch that is spread over devices stays there.
 
     Args:
       vector: (R, C) float32.
@@ -159,20 +162,31 @@ def nearest(vector: jax.Array, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
     Returns:
       The squared distances (B, h, w) float32, and the rows of the vectors, int32.
     """
-    B, h, w, C = x0.shape
-    length = jnp.sum(jnp.square(vector), axis=-1)  # (R,)
+    R, C = vector.shape
+    chunks = -(-R // _VECTORS_AT_A_TIME)
+    size = -(-R // chunks)
+    padded = jnp.pad(vector, ((0, chunks * size - R), (0, 0)))
+    length = jnp.sum(jnp.square(padded), axis=-1)
+    length = jnp.where(jnp.arange(chunks * size) < R, length, jnp.inf)
 
-    def of_image(of: jax.Array) -> tuple[jax.Array, jax.Array]:  # (hw, C) -> (hw,) each
+    def body(best: tuple[jax.Array, jax.Array], of: tuple[jax.Array, ...]) -> tuple[Any, None]:
+        some, its_length, start = of
         # What is left of large squares is small: float32 products on every device.
-        products = jnp.matmul(of, vector.T, precision="highest")  # (hw, R)
-        less = length[None, :] - 2 * products
+        products = jnp.einsum("bhwc,rc->bhwr", x0, some, precision="highest")
+        less = its_length[None, None, None, :] - 2 * products
         index = jnp.argmin(less, axis=-1)
-        smallest = jnp.take_along_axis(less, index[:, None], axis=-1)[:, 0]
-        return jnp.sum(jnp.square(of), axis=-1) + smallest, index
+        smallest = jnp.min(less, axis=-1)
+        nearer = smallest < best[0]
+        return (
+            jnp.where(nearer, smallest, best[0]),
+            jnp.where(nearer, start + index, best[1]),
+        ), None
 
-    # One image after the other, as the distances of one are hw R numbers.
-    square, index = jax.lax.map(of_image, jnp.reshape(x0, (B, h * w, C)))
-    return jnp.maximum(jnp.reshape(square, (B, h, w)), 0.0), jnp.reshape(index, (B, h, w))
+    nothing = jnp.full(x0.shape[:3], jnp.inf), jnp.zeros(x0.shape[:3], jnp.int32)
+    rows = jnp.arange(chunks, dtype=jnp.int32) * size
+    parts = jnp.reshape(padded, (chunks, size, C)), jnp.reshape(length, (chunks, size)), rows
+    (less, index), _ = jax.lax.scan(body, nothing, parts)
+    return jnp.maximum(jnp.sum(jnp.square(x0), axis=-1) + less, 0.0), index
 
 
 def mahalanobis(prior: Prior, k: int | jax.Array, states: jax.Array) -> jax.Array:
@@ -204,7 +218,8 @@ def summarise(
       component: (B,) int32; None: 0.
     """
     flat = jnp.reshape(latent_norm, (latent_norm.shape[0], -1))  # (B, hw)
-    highest = jax.lax.top_k(flat, max(1, flat.shape[1] // _TOP_SHARE))[0]
+    # A sort stays on its device; `top_k` would gather the whole batch.
+    highest = jnp.sort(flat, axis=1)[:, -max(1, flat.shape[1] // _TOP_SHARE) :]
     return Scores(
         anomaly_map=upsample(latent_norm, image_size),
         latent_norm=latent_norm,

@@ -10,11 +10,16 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
+from invad_jax import prior, reference
 from invad_jax.config import DenoiserConfig, MeshConfig, TrainConfig
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
 from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan
 from invad_jax.errors import UserError
+from invad_jax.hlo import Program
+from invad_jax.memory import Collector
+from invad_jax.prior import Component
+from invad_jax.reference import Learnt
 from invad_jax.sharding import (
     batch_sharding,
     check_batch,
@@ -129,7 +134,17 @@ def test_what_is_no_vector_is_split_along_its_largest_divisible_dimension():
     }
 
 
-def test_the_detector_on_a_mesh_equals_one_device():
+def learnt(states, memory):
+    """Of 12 images of noise; what it is does not matter here."""
+    rng = np.random.default_rng(2)
+    normal = rng.standard_normal((12, states, *LATENT_SHAPE)).astype(np.float32)
+    collector = Collector()
+    components = [Component("nut", collector.watch("nut", [normal]))]
+    return reference.to_device(Learnt(prior.fit(components), collector.fit() if memory else None))
+
+
+@pytest.mark.parametrize(("states", "memory"), [("x_T", None), ("ends", False), ("ends", True)])
+def test_the_detector_on_a_mesh_equals_one_device(states, memory):
     denoiser = build_denoiser(SIZES["dit"], LATENT_SHAPE)
     x, t = jnp.zeros((1, *LATENT_SHAPE)), jnp.zeros((1,), jnp.int32)
     params = denoiser.init(jax.random.key(0), x, t)["params"]
@@ -139,19 +154,27 @@ def test_the_detector_on_a_mesh_equals_one_device():
         denoise=lambda p, x, t: denoiser.apply({"params": p}, x, t),
         plan=make_plan(ALPHA_BAR, np.array([0, 500, 999])),
         image_size=16,
+        states=states,
     )
-    variables = DetectorVariables((), params, LatentStats(jnp.zeros(8), jnp.ones(8)))
+    stats = LatentStats(jnp.zeros(8), jnp.ones(8))
+    known = None if memory is None else learnt(2, memory)
+    variables = DetectorVariables((), params, stats, known)
     latent = np.random.default_rng(1).standard_normal((16, *LATENT_SHAPE)).astype(np.float32)
     single = detector.score_latents(variables, latent)
     mesh = make_mesh(MeshConfig())
     on_mesh = partial(jax.jit, out_shardings=replicated(mesh))(detector.score_latents)
-    sharded = on_mesh(
+    spread = (
         jax.device_put(variables, replicated(mesh)), jax.device_put(latent, batch_sharding(mesh))
-    )
+    )  # fmt: skip
+    sharded = on_mesh(*spread)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),  # order of sums
         sharded, single,
     )  # fmt: skip
+    left_spread = jax.jit(detector.score_latents, out_shardings=batch_sharding(mesh))
+    program = Program(left_spread.lower(*spread).compile().as_text())
+    assert program.dot_flops() > 0
+    assert program.collectives() == {}  # no image asks another device
 
 
 def test_a_mesh_that_does_not_fit_is_refused():

@@ -134,7 +134,9 @@ def memory_of(vector, kind, inv_std):
     return Memory(vector, jnp.asarray(kind, jnp.int32), inv_std)
 
 
-def test_the_nearest_vector_is_scikit_learns():
+@pytest.mark.parametrize("at_a_time", [1024, 20])
+def test_the_nearest_vector_is_scikit_learns(monkeypatch, at_a_time):
+    monkeypatch.setattr(scoring, "_VECTORS_AT_A_TIME", at_a_time)
     rng = np.random.default_rng(3)
     vector, kind = rng.standard_normal((50, C)), rng.integers(0, 3, 50)
     x = rng.standard_normal((7, M, *GRID, C)).astype(np.float32)  # x0 is the first
