@@ -12,6 +12,7 @@ is sound.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -253,21 +254,19 @@ class Checkpoints:
         return step
 
 
+@functools.cache
 def _leave_late_writes_unsaid() -> None:
     """Keeps the threads of tensorstore from printing a traceback for each write of a failed save.
 
     The first write that fails ends the save and its event loop, and is raised; those that fail
     later find the loop closed and print that, in the middle of other lines.
     """
-    if getattr(sys.unraisablehook, "leaves_late_writes_unsaid", False):
-        return
     before = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
-    hook.leaves_late_writes_unsaid = True  # type: ignore[attr-defined]
     sys.unraisablehook = hook
 
 

@@ -1,8 +1,8 @@
 """Keeps vectors of x0 of normal images, wherever they were: what the nearest is sought in.
 
 A part that lies a little differently in every image is found at other positions, which a Gaussian
-of one position (`prior.py`) cannot do. Of all vectors a twentieth is kept, chosen so that
-none is far from a kept one: the greedy k-centre of PatchCore (Roth et al. 2022), after a random
+of one position (`prior.py`) cannot do. Of all vectors a twentieth is kept, chosen so that none
+is far from a kept one: the greedy k-centre of PatchCore (Roth et al. 2022), after a random
 projection as there. Read next: `scoring.nearest`.
 """
 
@@ -43,8 +43,8 @@ class FittedMemory(NamedTuple):
 class Collector:
     """Draws a pool of vectors from batches that pass by, then chooses.
 
-    The pool is the same however the images are cut into batches. Memory: twice `POOL` vectors
-    beside a batch.
+    The pool is the same however the images are cut into batches. Memory: three times `POOL`
+    vectors beside a batch.
     """
 
     def __init__(self, seed: int = 0):
@@ -94,14 +94,18 @@ class Collector:
         self._pool = rows
 
     def _variance(self, kept: np.ndarray) -> float:
-        """Of maximum likelihood: mean square of the distance to the nearest of another image."""
+        """Of maximum likelihood: mean square of the distance to the nearest of another image.
+
+        0 where all that was kept, and all that is asked, is of one image.
+        """
         vector, image = self._pool["vector"], self._pool["image"]
         drawn = self._rng.permutation(len(vector))[:QUERIES]
         a, b = vector[drawn].astype(np.float64), vector[kept].astype(np.float64)
         square = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2 * a @ b.T
         square[image[drawn][:, None] == image[kept][None, :]] = np.inf
         smallest = square.min(axis=1)
-        return float(np.mean(smallest[np.isfinite(smallest)]) / vector.shape[1])
+        others = smallest[np.isfinite(smallest)]
+        return float(np.mean(others) / vector.shape[1]) if others.size else 0.0
 
 
 def check_count(count: int) -> None:

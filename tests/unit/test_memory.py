@@ -97,6 +97,17 @@ def test_images_that_are_alike_have_a_variance():
     assert fitted.inv_std == pytest.approx(memory.MIN_VARIANCE**-0.5)
 
 
+def test_where_only_one_image_is_kept_and_asked_the_variance_is_the_least(monkeypatch):
+    for name, value in (("SHARE", 0.0), ("AT_LEAST", 1), ("QUERIES", 1)):
+        monkeypatch.setattr(memory, name, value)
+    found = []
+    for far in (0, 1):  # the one vector that is kept is of this image, the one asked of either
+        x = images(2)
+        x[far] *= 100
+        found.append(fit(("nut", x)).inv_std == pytest.approx(memory.MIN_VARIANCE**-0.5))
+    assert sorted(found) == [False, True]
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_image_is_not_enough(count):
     collector = Collector()
