@@ -10,7 +10,7 @@ Result: not run.
 """
 
 from invad_jax.config import Config, DataConfig
-from invad_jax.presets import published_config
+from invad_jax.config.published import published_config
 
 
 def get_config() -> Config:

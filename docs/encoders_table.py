@@ -20,7 +20,7 @@ from invad_jax.config import DataConfig, EncoderConfig
 from invad_jax.encoders import ENCODERS, Encoder, build_encoder
 from invad_jax.encoders.weights import SOURCES, PackageSource
 from invad_jax.errors import UserError
-from invad_jax.files import write_text
+from invad_jax.io.files import write_text
 
 PAGE = Path(__file__).with_name("encoders.md")
 BEGIN, END = "<!-- written by docs/encoders_table.py -->\n", "<!-- end -->\n"

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from invad_jax.inference import load
+from invad_jax.version import __version__
 
-__all__ = ["load"]
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from invad_jax.inference.model import load
+
+__all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     """`invad_jax.load`, imported when first asked for, so that the package itself stays light."""
     if name == "load":
-        from invad_jax.inference import load
+        from invad_jax.inference.model import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

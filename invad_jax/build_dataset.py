@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from invad_jax import cli as cli_lib
-from invad_jax import files
 from invad_jax.data import layouts, records
 from invad_jax.data.tfds_builders import BENCHMARKS, SAMPLE_SETS, AnomalyImages
 from invad_jax.errors import UserError
+from invad_jax.io import files
+from invad_jax.runtime import cli as command_line
 
 LAYOUTS = sorted({*layouts.LAYOUTS, *BENCHMARKS} - {"tfds"})
 
@@ -66,12 +66,12 @@ def build(layout: str, root: str, out: Path, categories: Sequence[str] = ("all",
 
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = cli_lib.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--layout", required=True, help=", ".join(LAYOUTS))
     parser.add_argument("--root", default="", metavar="DIR", help="data.root: the data set on disk")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     parser.add_argument("--categories", default="all", metavar="A,B", help="default: all")
-    return cli_lib.run(main, parser, argv)
+    return command_line.run(main, parser, argv)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,8 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from invad_jax import cli as cli_lib
-from invad_jax import config_io, files, runtime
-from invad_jax.checkpoint import Checkpoints
-from invad_jax.config_io import config_hash, to_dict
+from invad_jax.config import io as config_io
+from invad_jax.config.io import config_hash, to_dict
 from invad_jax.converters import (
     Converted,
     ConvertedVAE,
@@ -35,10 +33,14 @@ from invad_jax.converters import (
 )
 from invad_jax.detector import LatentStats
 from invad_jax.errors import UserError
-from invad_jax.inference import restore
-from invad_jax.sharding import make_mesh
-from invad_jax.tensor_files import read_tensors, write_tensors
-from invad_jax.workdir import Workdir
+from invad_jax.inference.model import restore
+from invad_jax.io import files
+from invad_jax.io.tensors import read_tensors, write_tensors
+from invad_jax.runtime import cli as command_line
+from invad_jax.runtime import processes
+from invad_jax.runtime.checkpoint import Checkpoints
+from invad_jax.runtime.sharding import make_mesh
+from invad_jax.runtime.workdir import Workdir
 
 SOURCES = ("invad-pytorch", "guided-diffusion", "diffusers")
 TARGETS = ("invad-pytorch",)
@@ -93,12 +95,11 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
         converted = guided_diffusion.read_file(path, hints, args.latent_size, args.class_label)
     else:
         converted = diffusers_folder.read_folder(path, args.latent_size, args.class_label)
-    assignments = [assignment for group in args.set for assignment in group]
     if isinstance(converted, ConvertedVAE):
-        if assignments:
-            raise UserError(f"--set {assignments[0]}: a VAE has no options")
+        if args.set:
+            raise UserError(f"--set {args.set[0]}: a VAE has no options")
         return converted
-    config = config_io.override(converted.config, assignments)
+    config = config_io.override(converted.config, args.set)
     if dataclasses.replace(config.denoiser, dtype="float32") != converted.config.denoiser:
         raise UserError("--set denoiser.*: the sizes are those of the tensors")
     return dataclasses.replace(converted, config=config)
@@ -116,7 +117,7 @@ def write_workdir(workdir: Workdir, converted: Converted, origin: str) -> None:
     meta = {
         "config": to_dict(converted.config),
         "config_hash": config_hash(converted.config),
-        "versions": runtime.versions(),
+        "versions": processes.versions(),
         "converted_from": origin,
         "dataset": None,
         "encoder": None,
@@ -161,7 +162,7 @@ def _kept(workdir: Workdir, name: str) -> Path:
 
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = cli_lib.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     add = parser.add_argument
     add("--from", dest="source", choices=SOURCES, help="the code base that made the input")
     add("--input", metavar="PATH", help="its folder or file")
@@ -182,11 +183,8 @@ def cli(argv: Sequence[str] | None = None) -> int:
         "--latent-size", type=int, metavar="N",
         help="side of the latent grid, where neither tensors nor settings tell it",
     )  # fmt: skip
-    add(
-        "--set", action="append", nargs="+", default=[], metavar="section.option=value",
-        help="change one option of the workdir's config, such as data.root or encoder.name",
-    )  # fmt: skip
-    return cli_lib.run(main, parser, argv)
+    parser.add_set("change one option of the workdir's config, such as data.root or encoder.name")
+    return command_line.run(main, parser, argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ metric holds about 6 bytes a normal pixel and 110 bytes an anomalous pixel (of w
 17.5 million pixels, 3 % of them anomalous, take under 200 MB and a few seconds.
 
 Values lie in [0, 1]. A metric that is undefined (one class only, no masks) is None, never 0.
-Read next: `report.py`.
+Read next: `report/tables.py`.
 """
 
 from __future__ import annotations

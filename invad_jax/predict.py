@@ -16,17 +16,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from invad_jax import calibration as calibration_lib
-from invad_jax import page, report, runtime
 from invad_jax.config import TERMS
-from invad_jax.config_io import to_dict
+from invad_jax.config.io import to_dict
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
-from invad_jax.figures import Case, write_overlay
-from invad_jax.inference import load_model
-from invad_jax.normals import calibrated
-from invad_jax.runtime import log
-from invad_jax.workdir import Workdir
+from invad_jax.inference.calibrate import calibrated
+from invad_jax.inference.model import load_model
+from invad_jax.normality import calibration as calibration_lib
+from invad_jax.report import page, tables
+from invad_jax.report.figures import Case, write_overlay
+from invad_jax.runtime import cli as command_line
+from invad_jax.runtime import processes
+from invad_jax.runtime.log import log
+from invad_jax.runtime.workdir import Workdir
 
 CASES_ON_THE_PAGE = 60
 """Each adds about 50 kB."""
@@ -34,7 +36,7 @@ CASES_ON_THE_PAGE = 60
 
 def main(args: argparse.Namespace) -> None:
     """From a folder of images to `predictions.csv` and one overlay for each."""
-    workdir = Workdir(runtime.default_workdir(args))
+    workdir = Workdir(command_line.workdir_of(args))
     config = workdir.resolve(args.config, args.set)
     paths = find_images(Path(args.input))
     model, calibration = calibrated(load_model(workdir, config), workdir, None)
@@ -43,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = [{} for _ in paths]
     maps: list[np.ndarray] = [np.empty(0)] * len(paths)
     with tqdm(
-        total=len(paths), desc="predict", unit="image", disable=not runtime.is_primary()
+        total=len(paths), desc="predict", unit="image", disable=not processes.is_primary()
     ) as bar:
         for ids, scores in model.predict_paths([str(path) for path in paths]):
             terms = {name: np.asarray(getattr(scores, name)) for name in TERMS}
@@ -57,14 +59,14 @@ def main(args: argparse.Namespace) -> None:
                     **{name: float(values[row]) for name, values in terms.items()},
                     "component": model.component_names[int(scores.component[row])],
                     "threshold": calibration.threshold,
-                    "decision": report.decision_word(decision[row]),
+                    "decision": tables.decision_word(decision[row]),
                 }
-                if runtime.is_primary():
+                if processes.is_primary():
                     image = preprocess.read_original(paths[i])
                     write_overlay(out / names[i], image, maps[i], calibration)
             bar.update(len(ids))
-    if runtime.is_primary():
-        report.write_predictions_csv(out / "predictions.csv", rows)
+    if processes.is_primary():
+        tables.write_predictions_csv(out / "predictions.csv", rows)
         page.write_html(
             out / "report.html", f"{len(rows)} new images, by {workdir.path}",
             f"python -m invad_jax.predict --workdir {workdir.path} --input {args.input}",
@@ -90,7 +92,7 @@ def make_cases(rows: list[dict[str, Any]], maps: list[np.ndarray], size: int) ->
             nll=rows[i]["nll"],
             map_range=rows[i]["map_range"],
             threshold=rows[i]["threshold"],
-            decision=rows[i]["decision"] == report.decision_word(True),
+            decision=rows[i]["decision"] == tables.decision_word(True),
         )
         for i in ranked
     ]
@@ -125,10 +127,11 @@ def overlay_names(paths: Sequence[Path], source: Path) -> list[Path]:
 
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = runtime.make_parser(__doc__)
+    parser = command_line.Parser(__doc__)
+    parser.add_run()
     parser.add_argument("--input", required=True, metavar="FILE_OR_FOLDER", help="what to score")
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write")
-    return runtime.run(main, parser, argv)
+    return command_line.run(main, parser, argv)
 
 
 if __name__ == "__main__":

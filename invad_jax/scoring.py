@@ -1,8 +1,9 @@
 """How untypical an inverted latent is: the vectorised Gaussian log-likelihood scorer.
 
 All scores rise with abnormality. `score` is the paper's, under N(0, I); `score_under` compares with
-what was learnt of normal images: a Gaussian of each position (`prior.py`), vectors from anywhere
-(`memory.py`), or both. Read next: `calibration.py` (one image score), `metrics.py`.
+what was learnt of normal images: a Gaussian of each position (`normality/mixture.py`),
+vectors from anywhere (`normality/memory_bank.py`), or both. Read next: `normality/calibration.py`
+(one image score), `metrics.py`.
 """
 
 from __future__ import annotations

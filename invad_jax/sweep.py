@@ -11,7 +11,7 @@ trained or evaluated is not done again (OUT/points keeps results; delete it afte
 
 Writes OUT/sweep.csv (every metric, seed and category, 0..1), sweep.md and sweep.png. Sweeps of one
 base may share OUT, each with its own `--name` in place of `sweep`: they share models and points.
-Read next: `sweep_grid.py`, what the grid consists of; `sweep_table.py`, what is made of it.
+Read next: `sweeps/grid.py`, what the grid consists of; `sweeps/table.py`, what is made of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import argparse
 import datetime
 import fcntl
 import hashlib
-import itertools
 import json
 import shlex
 import subprocess
@@ -33,19 +32,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invad_jax import calibration as calibration_lib
-from invad_jax import cli as cli_lib
-from invad_jax import config_io, files, ground_truth, runtime, sweep_table
 from invad_jax.config import TERMS, Config, DataConfig
+from invad_jax.config import io as config_io
 from invad_jax.data import layouts
 from invad_jax.data.layouts import Sample
-from invad_jax.encoding import encode_samples
 from invad_jax.errors import UserError
-from invad_jax.ground_truth import GroundTruth
-from invad_jax.inference import Model, load_model
-from invad_jax.normals import Normals, calibrated
-from invad_jax.sweep_grid import Cell, make_cells, parse_axes, parse_seeds
-from invad_jax.workdir import Workdir
+from invad_jax.evaluation import ground_truth
+from invad_jax.evaluation.ground_truth import GroundTruth
+from invad_jax.inference.calibrate import Normals, calibrated
+from invad_jax.inference.encode import encode_samples
+from invad_jax.inference.model import Model, load_model
+from invad_jax.io import files
+from invad_jax.normality import calibration as calibration_lib
+from invad_jax.runtime import cli as command_line
+from invad_jax.runtime import processes
+from invad_jax.runtime.stop_signal import StopSignal
+from invad_jax.runtime.workdir import Workdir
+from invad_jax.sweeps import table as sweep_table
+from invad_jax.sweeps.grid import Cell, make_cells, parse_axes, parse_seeds
 
 
 class Data(NamedTuple):
@@ -59,10 +63,7 @@ class Data(NamedTuple):
 
 def main(args: argparse.Namespace) -> int:
     """From a grid to its table; 0 also where it was asked to stop."""
-    if not args.config:
-        raise UserError("give --config configs/X.py")
-    args.set = list(itertools.chain.from_iterable(args.set))
-    base = config_io.override(config_io.load(args.config), args.set)
+    base = command_line.config_of(args)
     axes = parse_axes(args.over, base)
     cells = make_cells(base, axes, parse_seeds(args.seeds, base))
     out = Path(args.out) if args.out else Path("runs") / f"sweep_{Path(args.config).stem}"
@@ -104,7 +105,7 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
     arguments = ["--config", args.config, "--workdir", str(workdir.path)]
     arguments += ["--set", *args.set, *cell.training]
     command = ["-m", "invad_jax.train", *arguments]
-    with runtime.StopSignal() as stop:
+    with StopSignal() as stop:
         print(f"$ python {shlex.join(command)}", file=sys.stderr, flush=True)
         process = subprocess.Popen([sys.executable, *command], pass_fds=[lock])
         while process.poll() is None and not stop.requested:
@@ -130,7 +131,7 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
             "nfe": model.detector.nfe,
             "fusion": _measure(model, workdir, _data(cell.config.data)),
             "date": datetime.date.today().isoformat(),
-            "device": "{count} x {kind} ({platform})".format(**runtime.device_summary()),
+            "device": "{count} x {kind} ({platform})".format(**processes.device_summary()),
         }
         files.write_json(_point_file(out, cell), result)
         print(f"evaluated {cell.run}: {sweep_table.summary(cell, result)}", file=sys.stderr)
@@ -217,8 +218,8 @@ def _command(args: argparse.Namespace) -> str:
 
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = cli_lib.Parser(__doc__)
-    parser.add_argument("--config", metavar="FILE", help="configs/X.py, the base of every point")
+    parser = command_line.Parser(__doc__)
+    parser.add_config("configs/X.py, the base of every point")
     parser.add_argument(
         "--over", action="append", default=[], metavar="section.option=A,B,...",
         help="values of one option; a list stands in brackets; may be given many times, and the "
@@ -227,11 +228,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", metavar="0,1,...", help="of training; default the config's own")
     parser.add_argument("--out", metavar="DIR", help="default runs/sweep_X")
     parser.add_argument("--name", default="sweep", help="of the table's files; default %(default)s")
-    parser.add_argument(
-        "--set", action="append", nargs="+", default=[], metavar="section.option=value",
-        help="change one option of the base",
-    )  # fmt: skip
-    return cli_lib.run(main, parser, argv)
+    return command_line.run(main, parser, argv)
 
 
 if __name__ == "__main__":

@@ -14,42 +14,25 @@ every run leaves:
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
-from PIL import Image
-from tqdm import tqdm
 
-from invad_jax import files, runtime, training
-from invad_jax.config import Config, VAEConfig
-from invad_jax.config_io import config_hash, to_dict
-from invad_jax.data import layouts, pipeline
-from invad_jax.data.preprocess import read_image
-from invad_jax.encoders import Encoder, build_encoder
-from invad_jax.encoders.vae import SCALE, AutoencoderKL, vae_state_from_params
+from invad_jax.data import layouts
+from invad_jax.encoders import build_encoder
 from invad_jax.errors import UserError
-from invad_jax.image_quality import psnr, ssim
-from invad_jax.runtime import log
-from invad_jax.sharding import batch_sharding, check_batch, global_batch, make_mesh, replicated
-from invad_jax.tensor_files import write_tensors
-from invad_jax.vae_loss import kl_to_standard_normal, make_vae_loss, to_signed
-from invad_jax.workdir import Workdir
-
-Samples = Sequence[layouts.Sample]
-Draw = Callable[[Any], dict[str, np.ndarray]]
-"""Parameters -> pictures by name, (H, W, 3) uint8."""
+from invad_jax.runtime import cli as command_line
+from invad_jax.runtime import processes
+from invad_jax.runtime.log import log
+from invad_jax.runtime.sharding import check_batch, make_mesh
+from invad_jax.runtime.workdir import Workdir
+from invad_jax.training.vae import make_draw, replicate, summarise, train_vae, write_results
 
 
 def main(args: argparse.Namespace) -> None:
     """From a config to a workdir that the encoder `vae` reads."""
-    config, workdir = runtime.load_config(args), Workdir(runtime.default_workdir(args))
+    config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
     mesh = make_mesh(config.mesh)
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     size, factor = config.data.image_size, config.vae.downsampling
@@ -59,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     perceptual = build_encoder(config.encoder, size) if config.vae_loss.perceptual_weight else None
     draw = make_draw(config, (held_out or fit)[: config.eval.num_examples], mesh)
-    workdir.claim(config, write=runtime.is_primary())
+    workdir.claim(config, write=processes.is_primary())
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
     state, stopped = train_vae(config, workdir, fit, perceptual, mesh, draw)
@@ -68,198 +51,18 @@ def main(args: argparse.Namespace) -> None:
     params = replicate(state.ema_params, mesh)
     summary = summarise(config, params, int(state.step), fit, held_out, mesh)
     pictures = draw(params)
-    if runtime.is_primary():
+    if processes.is_primary():
         write_results(workdir.path, summary, jax.device_get(params), pictures)
         print("PSNR {psnr:.2f} dB, SSIM {ssim:.4f}, KL {kl:.3f} nats a latent value; latents of "
               "standard deviation {latent_std:.4f}".format(**summary))  # fmt: skip
     log.info("next: a config with encoder.name=vae, encoder.weights=%s", workdir.path)
 
 
-def train_vae(
-    config: Config,
-    workdir: Workdir,
-    fit: Samples,
-    perceptual: Encoder | None,
-    mesh: Mesh,
-    draw: Draw,
-) -> training.Fitted:
-    """Runs the loop to the last step of the config; see `training.fit`.
-
-    Args:
-      config: the experiment.
-      workdir: claimed by it.
-      fit: images to train on.
-      perceptual: the network of the perceptual term, if there is one.
-      mesh: devices.
-      draw: what to look at during training.
-    """
-    size = config.data.image_size
-    image = np.zeros((1, size, size, 3), np.float32)
-    return training.fit(
-        cfg=config.train,
-        init_params=lambda rng: AutoencoderKL(config.vae).init(rng, image)["params"],
-        frozen=perceptual.variables if perceptual else {},
-        loss_fn=make_vae_loss(
-            config.vae, config.vae_loss, perceptual.features if perceptual else None
-        ),
-        iterator=pipeline.training_image_batches(
-            [sample.path for sample in fit], size, config.train.seed, config.train.batch_size,
-            jax.process_index(), jax.process_count(),
-        ),
-        mesh=mesh,
-        workdir=workdir,
-        meta={
-            "kind": "vae",
-            "config": to_dict(config),
-            "config_hash": config_hash(config),
-            "versions": runtime.versions(),
-            "dataset": layouts.fingerprint(fit),
-            "encoder": perceptual.fingerprint if perceptual else None,
-        },
-        draw=draw,
-    )  # fmt: skip
-
-
-def replicate(params: Any, mesh: Mesh) -> Any:
-    """All of the parameters on every device, whatever their sharding was."""
-    return jax.jit(lambda params: params, out_shardings=replicated(mesh))(params)
-
-
-# --- how good it is
-
-
-def autoencode(vae: VAEConfig, params: Any, image: jax.Array) -> tuple[jax.Array, ...]:
-    """Posterior mean and log-variance, and the reconstruction from the mean.
-
-    Args:
-      vae: sizes.
-      params: of the network.
-      image: (B, S, S, 3) uint8.
-
-    Returns:
-      Mean and log-variance (B, h, w, C), reconstruction (B, S, S, 3) in 0..1.
-    """
-    model, variables = AutoencoderKL(vae), {"params": params}
-    posterior: Any = model.apply(variables, to_signed(image), method="encode")
-    mean, logvar = posterior
-    decoded: Any = model.apply(variables, mean, method="decode")
-    return mean, logvar, jnp.clip((decoded + 1) / 2, 0, 1)
-
-
-def quality(vae: VAEConfig, params: Any, image: jax.Array) -> dict[str, jax.Array]:
-    """PSNR, SSIM and the divergence in nats a latent value, of each image (B,)."""
-    mean, logvar, reconstruction = autoencode(vae, params, image)
-    original = image.astype(jnp.float32) / 255
-    return {
-        "psnr": psnr(original, reconstruction),
-        "ssim": ssim(original, reconstruction),
-        "kl": jnp.mean(kl_to_standard_normal(mean, logvar), axis=(1, 2, 3)),
-    }
-
-
-def moments(vae: VAEConfig, params: Any, image: jax.Array) -> dict[str, jax.Array]:
-    """Mean and mean square of each image's latent, (B,)."""
-    latent, *_ = autoencode(vae, params, image)
-    return {
-        "mean": jnp.mean(latent, axis=(1, 2, 3)),
-        "square": jnp.mean(jnp.square(latent), axis=(1, 2, 3)),
-    }
-
-
-def per_image(
-    measure: Callable[[VAEConfig, Any, jax.Array], dict[str, jax.Array]],
-    config: Config,
-    params: Any,
-    samples: Samples,
-    mesh: Mesh,
-) -> dict[str, np.ndarray]:
-    """Measures every image once, on all processes: name -> (N,) float64."""
-    compiled = jax.jit(
-        lambda params, batch: (batch["sample_id"], measure(config.vae, params, batch["image"])),
-        in_shardings=(replicated(mesh), batch_sharding(mesh)),
-        out_shardings=replicated(mesh),
-    )
-    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
-    batches = pipeline.image_batches(
-        [sample.path for sample in samples], config.data.image_size, batch_size,
-        config.data.num_workers, jax.process_index(), jax.process_count(),
-    )  # fmt: skip
-    parts = []
-    for batch in tqdm(batches, desc="measure", unit="batch", disable=not runtime.is_primary()):
-        ids, values = jax.device_get(compiled(params, global_batch(batch, mesh)))
-        parts.append({name: value[ids >= 0] for name, value in values.items()})
-    return {name: np.concatenate([p[name] for p in parts], dtype=np.float64) for name in parts[0]}
-
-
-def summarise(
-    config: Config, params: Any, step: int, fit: Samples, held_out: Samples, mesh: Mesh
-) -> dict[str, Any]:
-    """What `vae.json` says: the latents' scale, and the quality on held-out normals if there are.
-
-    Raises:
-      UserError: all latents are the same.
-    """
-    latent = per_image(moments, config, params, fit, mesh)
-    variance = latent["square"].mean() - latent["mean"].mean() ** 2
-    if variance < 1e-12:
-        raise UserError(
-            f"vae_loss.kl_weight={config.vae_loss.kl_weight:g}: the latents no longer depend on "
-            "the image; lower it"
-        )
-    measured = per_image(quality, config, params, held_out or fit, mesh)
-    side = config.data.image_size // config.vae.downsampling
-    return {
-        "schema": 1,
-        "step": step,
-        "config_hash": config_hash(config),
-        "image_size": config.data.image_size,
-        "latent_shape": [side, side, config.vae.latent_channels],
-        "vae": dataclasses.asdict(config.vae),
-        "latent_std": float(np.sqrt(variance)),
-        "scale": float(1 / np.sqrt(variance)),
-        "n_images": len(held_out or fit),
-        "held_out": bool(held_out),
-        **{name: float(measured[name].mean()) for name in ("psnr", "ssim", "kl")},
-    }
-
-
-# --- what can be looked at
-
-
-def make_draw(config: Config, samples: Samples, mesh: Mesh) -> Draw:
-    """A function of parameters that draws the images, each with its reconstruction beside it."""
-    if not samples:
-        return lambda params: {}
-    images = np.stack([read_image(sample.path, config.data.image_size) for sample in samples])
-    on_mesh = jax.device_put(images, replicated(mesh))  # once: the loop allows no hidden copies
-    reconstruct = jax.jit(
-        lambda params, image: jnp.rint(255 * autoencode(config.vae, params, image)[-1]),
-        out_shardings=replicated(mesh),
-    )
-
-    def draw(params: Any) -> dict[str, np.ndarray]:
-        reconstructions = jax.device_get(reconstruct(params, on_mesh)).astype(np.uint8)
-        pairs = np.concatenate([images, reconstructions], axis=2)  # (N, S, 2S, 3)
-        return {"reconstructions": np.concatenate(pairs)}  # (N S, 2S, 3)
-
-    return draw
-
-
-def write_results(
-    folder: Path, summary: dict[str, Any], params: Any, pictures: dict[str, np.ndarray]
-) -> None:
-    """Writes the three files; the one that encoders read is last, when all is well."""
-    for picture in pictures.values():
-        with files.replaced(folder / "examples.png") as temporary:
-            Image.fromarray(picture).save(temporary, "PNG")
-    files.write_json(folder / "vae.json", summary)
-    state = vae_state_from_params(params) | {SCALE: np.array(summary["scale"], np.float32)}
-    write_tensors(folder / "vae.safetensors", state)
-
-
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    return runtime.run(main, runtime.make_parser(__doc__), argv, preemptible=True)
+    parser = command_line.Parser(__doc__)
+    parser.add_run()
+    return command_line.run(main, parser, argv, preemptible=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 #
 # Each process is `$PYTHON <arguments> --distributed` (PYTHON: default python3) and has
 # JAX_NUM_CPU_DEVICES devices (default 1). What it needs to know is in three variables, which
-# `invad_jax/runtime.py` reads: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID.
+# `invad_jax/runtime/processes.py` reads: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID.
 #
 # SIGTERM and SIGINT are passed on to every process as SIGTERM: training saves and leaves.
 # Exit status: that of the first process that failed, else 0. Once one has failed the others have

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import invad_jax
-from invad_jax import cli
 from invad_jax.data import layouts
 from invad_jax.detector import standardise
 from invad_jax.diffusion.likelihood import (
@@ -35,11 +34,12 @@ from invad_jax.diffusion.likelihood import (
     mean_stretch,
     volume,
 )
-from invad_jax.encoding import encode_samples
 from invad_jax.errors import UserError
-from invad_jax.evaluations import read_run
-from invad_jax.inference import Model
+from invad_jax.evaluation.saved import read_run
+from invad_jax.inference.encode import encode_samples
+from invad_jax.inference.model import Model
 from invad_jax.metrics import image_metrics
+from invad_jax.runtime import cli
 
 BATCH_SIZE = 16
 Table = dict[str, np.ndarray]

@@ -26,17 +26,18 @@ import numpy as np
 import scipy.stats
 
 import invad_jax
-from invad_jax import cli, prior, reference
-from invad_jax.assembly import alpha_bar_of
 from invad_jax.data import layouts
 from invad_jax.data.dataset import Sample
 from invad_jax.detector import standardise
 from invad_jax.diffusion.inversion import scored_states
 from invad_jax.diffusion.schedule import Plan, make_plan
-from invad_jax.encoding import encode_samples
 from invad_jax.errors import UserError
+from invad_jax.inference.assembly import alpha_bar_of
+from invad_jax.inference.encode import encode_samples
 from invad_jax.metrics import image_metrics
-from invad_jax.reference import Learnt
+from invad_jax.normality import mixture, reference
+from invad_jax.normality.reference import Learnt
+from invad_jax.runtime import cli
 from invad_jax.scoring import Reference, Scores, score_under
 
 GRID = (0, 100, 333, 500, 666, 999)
@@ -120,10 +121,10 @@ class Study:
 
     def _fit(self, states: np.ndarray) -> Reference:
         components = (
-            prior.Component(name, [states[its]])
+            mixture.Component(name, [states[its]])
             for name, its in zip(self.categories, self._rows(self.kind), strict=True)
         )
-        return reference.to_device(Learnt(prior.fit(components)))
+        return reference.to_device(Learnt(mixture.fit(components)))
 
     def _scores(self, fitted: Reference, states: np.ndarray) -> Scores:
         return self._batched(lambda batch: self.score(fitted, batch), states)

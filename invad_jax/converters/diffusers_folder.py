@@ -22,10 +22,10 @@ from invad_jax.converters import (
 from invad_jax.converters.diffusers_options import Options
 from invad_jax.converters.diffusers_schedule import read_diffusion
 from invad_jax.converters.guided_diffusion import plug_and_play_config
+from invad_jax.converters.published import params_from_published
 from invad_jax.denoisers import build_denoiser
-from invad_jax.denoisers.published import params_from_published
 from invad_jax.errors import UserError
-from invad_jax.tensor_files import read_tensors
+from invad_jax.io.tensors import read_tensors
 
 TENSOR_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 DENOISERS = {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from invad_jax.errors import UserError
-from invad_jax.files import read_json
+from invad_jax.io.files import read_json
 
 
 class Options:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from invad_jax import config_ranges
 from invad_jax.config import Config, DiffusionConfig, InversionConfig
+from invad_jax.config import ranges as config_ranges
 from invad_jax.converters.diffusers_options import Options
 from invad_jax.errors import UserError
 

@@ -23,9 +23,9 @@ from invad_jax.config import (
     TrainConfig,
 )
 from invad_jax.converters import Converted, chosen_class, with_class
-from invad_jax.denoisers.published import denoiser_config_from_published, params_from_published
+from invad_jax.converters.published import denoiser_config_from_published, params_from_published
 from invad_jax.errors import UserError
-from invad_jax.tensor_files import read_tensors
+from invad_jax.io.tensors import read_tensors
 
 
 def read_file(

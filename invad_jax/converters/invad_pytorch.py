@@ -26,7 +26,7 @@ from invad_jax.config import (
     TrainConfig,
 )
 from invad_jax.converters import Converted
-from invad_jax.denoisers.published import (
+from invad_jax.converters.published import (
     PUBLISHED_CLASSES,
     PUBLISHED_Z_CHANNELS,
     denoiser_config_from_published,
@@ -36,8 +36,8 @@ from invad_jax.denoisers.published import (
     unused_from_published,
 )
 from invad_jax.errors import UserError
-from invad_jax.files import write_text
-from invad_jax.tensor_files import read_tensors, write_tensors
+from invad_jax.io.files import write_text
+from invad_jax.io.tensors import read_tensors, write_tensors
 
 FILES = {"latest": "model_latest.pth", "ema": "model_ema_latest.pth", "best": "model_best.pth"}
 SETTINGS = "config.yaml"

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from invad_jax.downloads import cache_dir, extract_members, from_package_index, whole_folder
 from invad_jax.errors import UserError
+from invad_jax.io.downloads import cache_dir, extract_members, from_package_index, whole_folder
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Networks that predict the noise: (x_t, t) -> eps.
 
-Read next: `dit.py`, the paper's default; `published.py` exchanges parameters with the published
-PyTorch code.
+Read next: `dit.py`, the paper's default; `converters/published.py` exchanges parameters with the
+published PyTorch code.
 """
 
 from __future__ import annotations

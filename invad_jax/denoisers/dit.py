@@ -1,6 +1,6 @@
 """DiT: a transformer over latent positions, modulated by the timestep (Peebles & Xie 2023).
 
-The paper's default. Unconditional: the only condition is t. Read next: `embeddings.py` for its
+The paper's default. Unconditional: the only condition is t. Read next: `layers.py` for its
 parts, `../diffusion/loss.py` for its training.
 """
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import DenoiserConfig
-from invad_jax.denoisers.embeddings import (
+from invad_jax.denoisers.layers import (
     Dense,
     Modulation,
     TimestepEmbedding,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from invad_jax.config import DenoiserConfig
 from invad_jax.denoisers import dit
-from invad_jax.denoisers.embeddings import (
+from invad_jax.denoisers.layers import (
     Modulation,
     TimestepEmbedding,
     layer_norm,

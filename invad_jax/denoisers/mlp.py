@@ -1,7 +1,7 @@
 """A residual perceptron of each latent position alone (MAR's SimpleMLPAdaLN, Li et al. 2024).
 
 Positions do not see each other: the ablation that shows what context is worth. Read next:
-`embeddings.py`.
+`layers.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import DenoiserConfig
-from invad_jax.denoisers.embeddings import (
+from invad_jax.denoisers.layers import (
     Modulation,
     TimestepEmbedding,
     layer_norm,

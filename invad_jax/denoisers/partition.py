@@ -1,4 +1,4 @@
-"""Which part of a layer lies on which device, for the layers and for `sharding.py` alike.
+"""Which part of a layer lies on which device, for the layers and for `runtime/sharding.py` alike.
 
 A mesh has the axes `data`, `fsdp` and `tensor`. Rows of a batch are split over the first two. What
 is stored of a kernel is split over `fsdp`, and gathered where it is used; over `tensor` it stays
@@ -25,6 +25,17 @@ is a set of heads. What is stored is split by inputs, over `fsdp` and `tensor`."
 IN_PLACE = "in_place"
 """In the place of a dimension: the kernel meets one row an image, not one a token, so that it is
 cheaper to bring the rows to it. It stays split by outputs, over `fsdp` and `tensor`."""
+
+TENSOR_DIMENSIONS: dict[str, int | str] = {
+    "blocks/attention/qkv/kernel": QKV,
+    "blocks/attention/proj/kernel": -2,
+    "blocks/mlp/hidden/kernel": -1,
+    "blocks/mlp/hidden/bias": -1,
+    "blocks/mlp/out/kernel": -2,
+    "modulation/dense/kernel": IN_PLACE,
+}
+"""End of a parameter's path -> the dimension that `tensor` splits, as `dit.py` tells its layers:
+the outputs of one layer, the inputs of the next, so that what lies between stays split."""
 
 
 def stored_axes(shape: Sequence[int], sizes: Mapping[str, int], tensor: int | str | None) -> Axes:

@@ -1,7 +1,7 @@
 """U-Net of guided diffusion: residual blocks, attention on coarse levels (Dhariwal & Nichol 2021).
 
-`stages` lists the layers once; the network runs that list and `published.py` names parameters by
-it. Read next: `embeddings.py`.
+`stages` lists the layers once; the network runs that list, and
+`converters/published.py` names parameters by it. Read next: `layers.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import DenoiserConfig
-from invad_jax.denoisers.embeddings import TimestepEmbedding
+from invad_jax.denoisers.layers import TimestepEmbedding
 from invad_jax.errors import UserError
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

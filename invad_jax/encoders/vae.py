@@ -24,7 +24,7 @@ from invad_jax.encoders.torch_names import mirrored_params
 from invad_jax.encoders.vae_names import ldm_name, ldm_tensors, vae_config_from_state
 from invad_jax.encoders.weights import TensorReader, weights_file
 from invad_jax.errors import UserError
-from invad_jax.tensor_files import read_tensors
+from invad_jax.io.tensors import read_tensors
 
 LOGVAR_RANGE = (-30.0, 20.0)
 """Clipping of the log-variance in the original, which keeps exp() finite early in training."""

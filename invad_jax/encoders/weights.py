@@ -22,11 +22,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from invad_jax.downloads import cache_dir, extract_members, from_package_index
 from invad_jax.encoders.backbone import Backbone, Variables
 from invad_jax.errors import UserError
-from invad_jax.files import replaced
-from invad_jax.tensor_files import read_tensors
+from invad_jax.io.downloads import cache_dir, extract_members, from_package_index
+from invad_jax.io.files import replaced
+from invad_jax.io.tensors import read_tensors
 
 logger = logging.getLogger(__name__)
 

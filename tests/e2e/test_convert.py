@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import invad_jax
-from invad_jax.assembly import init_params
-from invad_jax.calibration import test_minmax as minmax_fusion
 from invad_jax.config import Config, DenoiserConfig
 from invad_jax.convert import cli
-from invad_jax.denoisers.published import params_to_published
+from invad_jax.converters.published import params_to_published
 from invad_jax.errors import UserError
-from invad_jax.tensor_files import read_tensors, write_tensors
+from invad_jax.inference.assembly import init_params
+from invad_jax.io.tensors import read_tensors, write_tensors
+from invad_jax.normality.calibration import test_minmax as minmax_fusion
 
 # What to expect in float32: 1e-4 of the largest value on network outputs and states, 1e-3 on
 # scores, which sum up thousands of them.

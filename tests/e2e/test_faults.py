@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invad_jax.inference import load
+from invad_jax.inference.model import load
 from tests.multiprocess.jobs import PROJECT, Jobs
 
 STEPS = ("train.num_steps=12", "train.checkpoint_every=4")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from invad_jax.inference import load
+from invad_jax.inference.model import load
 from tests.e2e.conftest import PROJECT, TINY
 
 NUM_STEPS = 600

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from invad_jax import encoders
-from invad_jax.assembly import abstract_params, make_detector
-from invad_jax.config_io import load
+from invad_jax.config.io import load
+from invad_jax.inference.assembly import abstract_params, make_detector
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 IMAGES = {  # normal images to train on, and devices that took 8 each

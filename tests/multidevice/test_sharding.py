@@ -10,17 +10,17 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from invad_jax import prior, reference
 from invad_jax.config import DenoiserConfig, MeshConfig, TrainConfig
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
 from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan
 from invad_jax.errors import UserError
-from invad_jax.hlo import Program
-from invad_jax.memory import Collector
-from invad_jax.prior import Component
-from invad_jax.reference import Learnt
-from invad_jax.sharding import (
+from invad_jax.normality import mixture, reference
+from invad_jax.normality.memory_bank import Collector
+from invad_jax.normality.mixture import Component
+from invad_jax.normality.reference import Learnt
+from invad_jax.planning.hlo import Program
+from invad_jax.runtime.sharding import (
     batch_sharding,
     check_batch,
     global_batch,
@@ -29,8 +29,8 @@ from invad_jax.sharding import (
     state_sharding,
     train_batch_sharding,
 )
-from invad_jax.train_step import create_state, make_denoiser_loss, make_optimizer
-from invad_jax.training import compile_step
+from invad_jax.training.loop import compile_step
+from invad_jax.training.step import create_state, make_denoiser_loss, make_optimizer
 
 LATENT_SHAPE = (4, 4, 8)
 ALPHA_BAR = linear_alpha_bar(1000, 1e-4, 2e-2)
@@ -140,7 +140,7 @@ def learnt(states, memory):
     normal = rng.standard_normal((12, states, *LATENT_SHAPE)).astype(np.float32)
     collector = Collector()
     components = [Component("nut", collector.watch("nut", [normal]))]
-    return reference.to_device(Learnt(prior.fit(components), collector.fit() if memory else None))
+    return reference.to_device(Learnt(mixture.fit(components), collector.fit() if memory else None))
 
 
 @pytest.mark.parametrize(("states", "memory"), [("x_T", None), ("ends", False), ("ends", True)])

@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from invad_jax import plan
-from invad_jax.config_io import load, override
-from invad_jax.hlo import Program
+from invad_jax.config.io import load, override
+from invad_jax.planning.hlo import Program
 
 SMALL = (
     "data.image_size=64", "encoder.stages=0,2", "encoder.pool=8", "denoiser.width=32",

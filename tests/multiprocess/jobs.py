@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from invad_jax.inference import load
+from invad_jax.inference.model import load
 
 PROJECT = Path(__file__).resolve().parents[2]
 LAUNCHER = str(PROJECT / "launch" / "cpu_processes.sh")

@@ -8,7 +8,7 @@ import pytest
 from invad_jax.config import EncoderConfig
 from invad_jax.convert import cli
 from invad_jax.encoders import build_encoder
-from invad_jax.tensor_files import read_tensors, write_tensors
+from invad_jax.io.tensors import read_tensors, write_tensors
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch")
 pytest.importorskip("diffusers", reason="diffusers is the oracle")

@@ -9,7 +9,7 @@ import pytest
 import invad_jax
 from invad_jax.config import DenoiserConfig
 from invad_jax.convert import cli
-from invad_jax.denoisers.published import denoiser_config_from_published
+from invad_jax.converters.published import denoiser_config_from_published
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch")
 nn, F = torch.nn, torch.nn.functional

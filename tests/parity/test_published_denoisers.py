@@ -4,15 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invad_jax.denoisers import build_denoiser
-from invad_jax.denoisers.embeddings import position_sinusoids
-from invad_jax.denoisers.published import (
+from invad_jax.converters.published import (
     denoiser_config_from_published,
     params_from_published,
     params_to_published,
     unused_from_published,
 )
-from invad_jax.tensor_files import read_tensors
+from invad_jax.denoisers import build_denoiser
+from invad_jax.denoisers.layers import position_sinusoids
+from invad_jax.io.tensors import read_tensors
 
 LATENT_SHAPE = (8, 8, 24)
 HINTS = {"dit": {}, "mlp": {}, "unet": {"head_channels": 16}}

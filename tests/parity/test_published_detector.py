@@ -4,14 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invad_jax.calibration import test_minmax as minmax_fusion
+from invad_jax.converters.published import denoiser_config_from_published, params_from_published
 from invad_jax.denoisers import build_denoiser
-from invad_jax.denoisers.published import denoiser_config_from_published, params_from_published
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
 from invad_jax.diffusion.inversion import invert_trajectory
 from invad_jax.diffusion.loss import eps_loss
 from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan, spaced_timesteps
-from invad_jax.tensor_files import read_tensors
+from invad_jax.io.tensors import read_tensors
+from invad_jax.normality.calibration import test_minmax as minmax_fusion
 
 ALPHA_BAR = linear_alpha_bar(1000, 1e-4, 2e-2)
 # What to expect in float32: 1e-4 of the largest value on network outputs and states, 1e-3 on

@@ -12,7 +12,7 @@ from invad_jax.encoders.vae import (
     vae_config_from_state,
     vae_params_from_state,
 )
-from invad_jax.tensor_files import read_tensors
+from invad_jax.io.tensors import read_tensors
 
 TOLERANCE = 1e-4  # float32 through some twenty convolutions, relative to values of order 1
 

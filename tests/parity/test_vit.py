@@ -12,7 +12,7 @@ from invad_jax.config import EncoderConfig
 from invad_jax.encoders import build_encoder
 from invad_jax.encoders.vit import VARIANTS, ViT, ViTConfig, convert, resample_positions
 from invad_jax.errors import UserError
-from invad_jax.tensor_files import read_tensors, write_tensors
+from invad_jax.io.tensors import read_tensors, write_tensors
 
 TOLERANCE = 1e-4  # float32; normalised tokens are of order 1
 NATIVE = (3, 3)

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from invad_jax import plan
-from invad_jax.config_io import load, override
+from invad_jax.config.io import load, override
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"

@@ -7,9 +7,11 @@ import pytest
 from scipy import special, stats
 from sklearn.neighbors import NearestNeighbors
 
-from invad_jax import assembly, memory, scoring
+from invad_jax import scoring
 from invad_jax.config import TERMS, Config
-from invad_jax.flops import count_flops
+from invad_jax.inference import assembly
+from invad_jax.normality import memory_bank
+from invad_jax.planning.flops import count_flops
 from invad_jax.scoring import Memory, Prior, Reference, score, score_under, summarise, upsample
 
 X_T = np.asarray(jax.random.normal(jax.random.key(0), (3, 4, 5, 6))) * 1.5
@@ -230,7 +232,7 @@ def test_the_reference_costs_under_a_hundredth_of_the_network():
         )
     )
     assert config.denoiser.name == "dit"
-    kept = int(memory.SHARE * memory.POOL)
+    kept = int(memory_bank.SHARE * memory_bank.POOL)
     vector = abstract(kept, channels)
     x0 = abstract(1, h, w, channels)
     search = count_flops(jax.make_jaxpr(scoring.nearest)(vector, x0))

@@ -1,0 +1,33 @@
+"""One model for four real sets: bottle, ball-screw surfaces, cookies, cubes (632 normal images).
+
+    python -m invad_jax.train --config configs/four_sets_unified.py
+    python -m invad_jax.eval --config configs/four_sets_unified.py
+
+The data is the optional test data: `../shared/data`, or `$INVAD_SHARED/data`.
+Result: see docs/results.md.
+"""
+
+import os
+
+from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(
+            name="mvtec",
+            root=os.path.join(os.environ.get("INVAD_SHARED", "../shared"), "data"),
+            categories=("bottle", "bsdata", "aws_cookie", "dobot_cubes"),
+            image_size=256,
+        ),
+        encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area", pool=2),
+        denoiser=DenoiserConfig(name="dit", width=192, depth=4, num_heads=4),
+        train=TrainConfig(
+            num_steps=600,
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=60,
+            ema_decay=0.99,
+            checkpoint_every=200,
+        ),
+    )

@@ -1,0 +1,186 @@
+"""A config from a file, from the command line and from JSON; what differs between two.
+
+Read next: `ranges.py`, the last check of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from invad_jax.config import Config, option_names
+from invad_jax.config.ranges import validate
+from invad_jax.errors import UserError
+
+
+def load(path: str | Path) -> Config:
+    """Runs a config file and returns what its `get_config()` returns.
+
+    Raises:
+      UserError: the file is missing, fails, or returns something else than a `Config`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--config {path}: no such file{_nearest(path.name, _siblings(path))}")
+    spec = importlib.util.spec_from_file_location(f"_invad_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config {path}: not a Python file (expected configs/NAME.py)")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:  # a config is the user's code: anything can come out of it
+        raise UserError(f"--config {path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise UserError(
+            f"--config {path}: get_config() returned {type(config).__name__}, not Config"
+        )
+    validate(config)
+    return config
+
+
+def override(config: Config, assignments: list[str] | tuple[str, ...]) -> Config:
+    """Applies `section.option=value` strings in order; values are typed by the annotations.
+
+    Raises:
+      UserError: unknown section or option (with the nearest names), or a value of another type.
+
+    >>> override(Config(), ["inversion.num_steps=5"]).inversion.num_steps
+    5
+    """
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        section_name, dot, option = name.strip().partition(".")
+        if not equals or not dot:
+            raise UserError(f"--set {assignment}: expected section.option=value")
+        section: Any = getattr(config, section_name, None)
+        known = section_name in _types(Config)
+        if not known or option not in _types(type(section)):
+            raise UserError(f"--set {name}: unknown option{_nearest(name, option_names())}")
+        value = _parse(text.strip(), _types(type(section))[option], name)
+        changed: dict[str, Any] = {section_name: dataclasses.replace(section, **{option: value})}
+        config = dataclasses.replace(config, **changed)
+    validate(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """As nested plain values (tuples become lists), ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(values: dict[str, dict[str, Any]], source: str = "config") -> Config:
+    """The inverse of `to_dict`; options that `values` lacks take their defaults.
+
+    Raises:
+      UserError: an unknown section or option, or a value of another type; `source` names the file.
+    """
+    sections = {}
+    for section_name, options in values.items():
+        section_type = _types(Config).get(section_name)
+        if section_type is None or not isinstance(options, dict):
+            raise UserError(f"{source}: unknown section {section_name!r}")
+        unknown = sorted(set(options) - set(_types(section_type)))
+        if unknown:
+            name = f"{section_name}.{unknown[0]}"
+            raise UserError(f"{source}: unknown option {name}{_nearest(name, option_names())}")
+        typed = {
+            option: _check(
+                value, _types(section_type)[option], f"{source}: {section_name}.{option}"
+            )
+            for option, value in options.items()
+        }
+        sections[section_name] = section_type(**typed)
+    config = Config(**sections)
+    validate(config)
+    return config
+
+
+def config_hash(config: Config) -> str:
+    """First 12 hex digits of the SHA-256 of the canonical JSON."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def frozen_differences(ours: Config, theirs: Config, training: bool = False) -> list[str]:
+    """Options that differ and that a trained workdir does not allow to differ, as readable text.
+
+    Everything that decided the trained parameters is frozen; evaluation settings, paths and
+    settings of speed and logging are free. To go on with a training bit by bit (`training`), the
+    type of the activations is frozen too.
+    """
+    differences = []
+    for section_name in _types(Config):
+        our_section, their_section = getattr(ours, section_name), getattr(theirs, section_name)
+        for option in dataclasses.fields(our_section):
+            a, b = getattr(our_section, option.name), getattr(their_section, option.name)
+            continued = training and option.metadata.get("training")
+            if a != b and (continued or not option.metadata.get("free")):
+                name = f"{section_name}.{option.name}"
+                differences.append(f"{name} is {_short(a)}, was {_short(b)}")
+    return differences
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _types(section: type) -> dict[str, Any]:
+    return typing.get_type_hints(section)
+
+
+def _siblings(path: Path) -> list[str]:
+    return [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+
+
+def _nearest(name: str, candidates: list[str]) -> str:
+    near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
+    by_tail = [c for c in candidates if c.split(".")[-1] == name.split(".")[-1]]
+    found = list(dict.fromkeys(by_tail + near))[:3]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _parse(text: str, annotation: Any, name: str) -> Any:
+    """One command-line value as the annotated type; tuples are comma-separated."""
+    if typing.get_origin(annotation) is tuple:
+        item_type = typing.get_args(annotation)[0]
+        items = [item.strip() for item in text.strip("()[]").split(",")]
+        return tuple(_parse(item, item_type, name) for item in items if item)
+    if annotation is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UserError(f"--set {name}={text}: expected true or false")
+        return text.lower() in ("true", "1")
+    if annotation in (int, float):
+        try:
+            return annotation(text.replace("_", ""))
+        except ValueError:
+            kind = "a whole number" if annotation is int else "a number"
+            raise UserError(f"--set {name}={text}: expected {kind}") from None
+    return _check(text, annotation, f"--set {name}={text}")
+
+
+def _check(value: Any, annotation: Any, where: str) -> Any:
+    """A value from JSON or Python as the annotated type."""
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        choices = typing.get_args(annotation)
+        if value not in choices:
+            raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_check(item, typing.get_args(annotation)[0], where) for item in value)
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(annotation, type | types.GenericAlias) and type(value) is annotation:
+        return value
+    raise UserError(
+        f"{where}: {value!r} is not of type {getattr(annotation, '__name__', annotation)}"
+    )

@@ -1,0 +1,315 @@
+"""Every option of the system, once: its type, default, unit and source.
+
+A config file (`configs/*.py`) defines `get_config() -> Config` and nothing else. The command line
+changes single options: `--set inversion.num_steps=5 --set data.categories=bottle,cable`. The
+resolved config is plain JSON, written to the workdir and into every checkpoint.
+
+Read next: `configs/hazelnut.py` for an example, `io.py` for where configs come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _free(default: Any) -> Any:
+    """A field that may differ between the run that wrote a workdir and the one that reads it."""
+    return field(default=default, metadata={"free": True})
+
+
+def _free_when_trained(default: Any) -> Any:
+    """A field that may differ when a workdir is read, but not when its training goes on."""
+    return field(default=default, metadata={"free": True, "training": True})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images. See `data/layouts.py` for what each layout expects on disk."""
+
+    name: str = _free("folder")
+    """Layout: `mvtec` (MVTec AD, MPDD), `visa`, `bmad`, `folder`, `csv`; `tfds`, any of them as
+    records (`build_dataset.py`); or a sample set that needs no root: `hazelnut`, `procedural`. What
+    was read is compared by content, so the layout may change."""
+    root: str = _free("")
+    """Folder (or CSV/JSONL file) that holds the data set; relative to the current folder."""
+    categories: tuple[str, ...] = ("all",)
+    """Product types to use; `all` takes every one that is found."""
+    image_size: int = 256
+    """Side in pixels of the square that every image is resized to (PIL bilinear, no crop)."""
+    holdout_fraction: float = 0.1
+    """Share of the training normals, per category, kept out of training for the calibration; 0
+    calibrates on the training normals themselves."""
+    num_workers: int = _free(0)
+    """Grain worker processes that decode images; 0 decodes in threads of this process."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The frozen network that turns an image into a latent. In `train_vae`, which makes such a
+    network, the one whose features the perceptual term compares."""
+
+    name: str = "efficientnet_lite0"
+    """One of `encoders.ENCODERS`."""
+    weights: str = _free("auto")
+    """`auto`: the encoder's published weights (see `encoders/weights.py`); `random`: untrained, for
+    tests; else the path of a file, or of a VAE's workdir. What was loaded is compared by content,
+    so the path may change."""
+    stages: tuple[int, ...] = ()
+    """Indices of the blocks whose outputs are stacked; empty takes the encoder's own default."""
+    stage_resize: Literal["bilinear", "area"] = "bilinear"
+    """How the stages are brought to one grid: `bilinear` without antialiasing as published, or
+    `area`, the mean of all the positions a cell covers."""
+    pool: int = 1
+    """Side of the mean pooling applied to the stacked grid; 2 makes 8 x 8 out of 16 x 16."""
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """The network that predicts the noise; the default sizes are the paper's."""
+
+    name: Literal["dit", "unet", "mlp", "dit_diffusers"] = "dit"
+    """`dit_diffusers` is the DiT of that library, with a timestep embedding in each block."""
+    width: int = 2048
+    depth: int = 16
+    """Blocks (dit, mlp)."""
+    num_heads: int = 8
+    """Attention heads (dit)."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the feed-forward layers over `width` (dit)."""
+    patch_size: int = 1
+    """Side in latent positions of one token (dit)."""
+    num_res_blocks: int = 2
+    """Residual blocks a level (unet)."""
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    """Width multipliers, one a level (unet)."""
+    attention_downsamplings: tuple[int, ...] = (2, 4, 8)
+    """Downsampling factors at which attention is applied (unet)."""
+    head_channels: int = 64
+    """Channels of one attention head, 0 for one head of all channels (unet)."""
+    middle_attention: bool = True
+    """Attention between the way down and the way up (unet)."""
+    resample: Literal["conv", "conv_end", "res"] = "conv"
+    """How the grid is halved (unet): by a convolution padded on all sides, or at the ends only (Ho
+    et al. 2020), or, as it is doubled then too, within residual blocks (`resblock_updown` of
+    Dhariwal & Nichol 2021)."""
+    norm_groups: int = 32
+    """Groups of the normalisations, where that divides the channels (unet)."""
+    norm_eps: float = 1e-5
+    """Epsilon of the normalisations (unet), or of the second one of a block (dit_diffusers)."""
+    time_frequency_shift: int = 0
+    """1 lets the lowest timestep frequency be 1 / 10000 as in Ho et al. (unet)."""
+    time_scale_shift: bool = False
+    """The timestep also scales, after the normalisation, instead of being added before it (unet;
+    Nichol & Dhariwal 2021)."""
+    center_input: bool = False
+    """Map an input of 0..1 to -1..1 (unet)."""
+    dtype: Literal["float32", "bfloat16"] = _free_when_trained("float32")
+    """Type of the activations; parameters and normalisations stay float32."""
+    remat: bool = _free(False)
+    """Recompute each block's activations in the backward pass, to save memory."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The forward process (`diffusion/schedule.py`), and what the network says of it."""
+
+    num_timesteps: int = 1000
+    schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "given"] = "linear"
+    """Family of the betas; `linear` is the published one (Ho et al. 2020)."""
+    beta_start: float = 1e-4
+    """First beta; `cosine` and `given` have no use for it, nor for the last."""
+    beta_end: float = 2e-2
+    betas: tuple[float, ...] = ()
+    """All of them, num_timesteps, where schedule is `given`; they are part of the config, so that
+    a workdir needs no other file."""
+    zero_terminal_snr: bool = False
+    """Rescale the levels so that the last one is all noise (Lin et al. 2024)."""
+    prediction: Literal["eps", "v", "sample"] = "eps"
+    """What the network's output is (`diffusion/parameterization.py`); training always compares the
+    eps that follows from it."""
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Sizes of an AutoencoderKL; the defaults are those of Stable Diffusion's."""
+
+    width: int = 128
+    """Channels of the first convolution."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Channels of each level over `width`; the grid is halved between levels."""
+    num_res_blocks: int = 2
+    """Residual blocks per level of the encoder; the decoder has one more."""
+    encoder_attention: tuple[int, ...] = ()
+    """Downsampling factors (1, 2, 4, ...) where each block of the encoder is followed by attention;
+    the middle always has it."""
+    decoder_attention: tuple[int, ...] = ()
+    """The same for the decoder. KL-16 has attention at 16 in its encoder only."""
+    latent_channels: int = 4
+
+    @property
+    def downsampling(self) -> int:
+        """Image side over latent side."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class VAELossConfig:
+    """What `train_vae` minimises (`training/vae_loss.py`); each term is a mean over the image."""
+
+    reconstruction: Literal["l1", "l2"] = "l1"
+    """Absolute or squared difference of images in [-1, 1]."""
+    kl_weight: float = 1e-6
+    """Of the divergence from N(0, I); latent diffusion's, which keeps the latents bounded and no
+    more."""
+    perceptual_weight: float = 0.0
+    """Of the distance between the features that `encoder` gives; 0 needs no encoder."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation of the denoiser, or of the VAE by `train_vae`; defaults are the published ones
+    where the paper gives them."""
+
+    num_steps: int = 10_000
+    batch_size: int = 64
+    """Global batch, over all devices and processes."""
+    grad_accumulation: int = _free(1)
+    """Parts that a batch is taken through one after another, to save memory; their gradients are
+    averaged, so the step is that of the whole batch."""
+    learning_rate: float = 5e-5
+    """Peak, reached after the warm-up."""
+    warmup_steps: int = 1_000
+    initial_learning_rate: float = 1e-6
+    final_learning_rate: float = 1e-6
+    """End of the cosine."""
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 1.0
+    """Global norm."""
+    ema_decay: float = 0.999
+    """Reached gradually: at step s the decay is min(ema_decay, (1 + s) / (10 + s))."""
+    min_snr_gamma: float = 0.0
+    """Gamma of the min-SNR weight of the loss (`diffusion/loss.py`); 0, as published, weighs all
+    timesteps alike."""
+    latent_noise: float = 0.0
+    """Standard deviation of noise added to the standardised latents that are trained on."""
+    latent_stats: Literal["channel", "none"] = "channel"
+    """`channel` standardises the latents with statistics of the training set; `none` feeds them
+    raw, as the published code does."""
+    seed: int = 0
+    checkpoint_every: int = _free(1_000)
+    """Steps between two checkpoints; the last step always writes one."""
+    keep_checkpoints: int = _free(2)
+    log_every: int = _free(50)
+    """Steps between two lines in the log and TensorBoard."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How devices are laid out. `data` splits the batch; `fsdp` also splits the parameters, their
+    averages and the optimiser's; `tensor` splits the layers of the DiT instead of the batch. One of
+    `data` and `fsdp` may be -1: all the devices that the others leave."""
+
+    data: int = _free(-1)
+    fsdp: int = _free(1)
+    tensor: int = _free(1)
+    """For more devices than images in a batch; must divide `denoiser.num_heads`, and a process's
+    devices."""
+
+
+@dataclass(frozen=True)
+class InversionConfig:
+    """The probability-flow ODE from data to noise (`diffusion/inversion.py`)."""
+
+    num_steps: int = _free(3)
+    """S: Euler steps, and so function evaluations, an image."""
+    spacing: Literal["linspace", "paper", "quadratic", "cubic", "exponential"] = _free("linspace")
+    """Where the S timesteps lie; `linspace` is the published code's (0, 500, 999 for S = 3),
+    `paper` the paper's (333, 666, 999)."""
+    final_alpha_bar: float = _free(0.0)
+    """alpha_bar after the last step. 0 as published: x_T is then the last predicted noise."""
+    paradigm: Literal["inversion", "reconstruction", "padim", "nearest_neighbour"] = _free(
+        "inversion"
+    )
+    """`inversion` is the method, the others are what it is compared with: `reconstruction`
+    perturbs, denoises back and scores the squared error (`diffusion/reconstruction.py`); `padim`
+    and `nearest_neighbour` ask no denoiser (`normality/mixture.py`)."""
+    noise_ratio: float = _free(0.5)
+    """r of a reconstruction: of the S levels, the perturbation reaches the round(r S)-th."""
+    use_ema: bool = _free(True)
+    """Evaluate the averaged parameters; false takes the raw ones, as the published code does."""
+
+
+Term = Literal["nll", "map_range", "map_mean", "map_max", "map_top"]
+TERMS: tuple[str, ...] = typing.get_args(Term)
+"""Fields of `scoring.Scores` of which an image score can be made, one number an image each."""
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """What inverted latents are compared with, and what an image's score is made of."""
+
+    prior: Literal["fitted", "standard_normal"] = _free("fitted")
+    """`fitted`: Gaussians per position, fitted on training normals (`normality/mixture.py`).
+    `standard_normal`: N(0, I), the paper's; the options below then have no effect, but `terms`."""
+    neighbours: bool = _free(True)
+    """Beside the fitted prior, x0 is compared with the nearest x0 of normal images, wherever in the
+    image it was (`normality/memory_bank.py`), so that parts need not lie alike; squared distances
+    add up."""
+    states: Literal["x_T", "ends", "all"] = _free("x_T")
+    """Which latents a fitted prior scores together: the inverted one; also x0, where the trajectory
+    begins; or x0 and the prediction of every step."""
+    components: Literal["category", "cluster", "one"] = _free("category")
+    """Of the Gaussians: one for each category that was trained on, one for each cluster that is
+    found in the latents without their labels, or one for all. A test image needs no label; what it
+    was taken for is reported."""
+    terms: tuple[Term, ...] = _free(())
+    """Terms of the image score, each on the scale of normal images, added up; empty takes map_top
+    under a fitted prior, the paper's nll and map_range under N(0, I)."""
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """From the terms of a score to one image score and a decision (`normality/calibration.py`)."""
+
+    false_positive_rate: float = _free(0.01)
+    """Share of normal images that may be called anomalous; sets the threshold."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How evaluation runs and what it draws."""
+
+    batch_size: int = _free(16)
+    num_examples: int = _free(6)
+    """Cases a category drawn in the report: the worst and the best."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole experiment."""
+
+    data: DataConfig = DataConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    vae: VAEConfig = VAEConfig()
+    vae_loss: VAELossConfig = VAELossConfig()
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+    inversion: InversionConfig = InversionConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    eval: EvalConfig = EvalConfig()
+
+
+def option_names() -> list[str]:
+    """All options as `section.option`."""
+    defaults = Config()
+    return [
+        f"{section.name}.{option.name}"
+        for section in dataclasses.fields(defaults)
+        for option in dataclasses.fields(getattr(defaults, section.name))
+    ]

@@ -1,0 +1,1 @@
+"""A test set scored, measured and read back."""

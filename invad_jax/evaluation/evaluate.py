@@ -1,0 +1,73 @@
+"""A test set through the detector: every score, beside its ground truth.
+
+Read next: `results.py`, what is written of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from invad_jax.config import TERMS
+from invad_jax.data.layouts import Sample
+from invad_jax.evaluation import ground_truth
+from invad_jax.evaluation.ground_truth import GroundTruth
+from invad_jax.inference.model import Model
+from invad_jax.normality import calibration as calibration_lib
+from invad_jax.normality.calibration import Calibration
+from invad_jax.runtime import processes
+
+
+class Evaluation(NamedTuple):
+    """Everything that is known of a test set, one row per sample."""
+
+    truth: GroundTruth
+    anomaly_map: np.ndarray
+    """(N, H, W) float32."""
+    terms: dict[str, np.ndarray]
+    """Each of `config.TERMS` -> (N,) float64."""
+    component: np.ndarray
+    """(N,) int: the likeliest component of the prior."""
+    image_score: dict[str, np.ndarray]
+    """Fusion name -> (N,) float64."""
+    decision: np.ndarray
+    """(N,) bool, of the calibrated score."""
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The N images."""
+        return self.truth.samples
+
+    @property
+    def gt_label(self) -> np.ndarray:
+        """(N,) int: 1 = anomalous."""
+        return np.array([sample.gt_label for sample in self.samples])
+
+
+def evaluate(model: Model, calibration: Calibration, samples: tuple[Sample, ...]) -> Evaluation:
+    """Scores the test set and reads its ground truth.
+
+    Memory: 5 bytes a test pixel for maps and masks, beside what the metrics take.
+    """
+    size, count = model.config.data.image_size, len(samples)
+    truth = ground_truth.read(samples, size)
+    anomaly_map = np.empty((count, size, size), np.float32)
+    terms = {name: np.empty(count) for name in TERMS}
+    component = np.zeros(count, int)
+    with tqdm(total=count, desc="eval", unit="image", disable=not processes.is_primary()) as bar:
+        for ids, scores in model.predict_paths([sample.path for sample in samples]):
+            anomaly_map[ids] = scores.anomaly_map
+            component[ids] = scores.component
+            for name, values in terms.items():
+                values[ids] = getattr(scores, name)
+            bar.update(len(ids))
+    calibrated = calibration_lib.image_score(calibration, terms)
+    categories = [sample.category for sample in samples]
+    image_score = {
+        "calibrated": calibrated,
+        "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
+    }
+    decision = calibration_lib.decide(calibration, calibrated)
+    return Evaluation(truth, anomaly_map, terms, component, image_score, decision)

@@ -1,0 +1,1 @@
+"""A trained detector on this machine's devices: assembled, loaded, compiled, calibrated."""

@@ -1,0 +1,129 @@
+"""What normal images teach a trained model: what to compare with, and the scale of its scores.
+
+Both are kept in the workdir, in a folder for each way of scoring, so that new images can be scored
+where no training image is at hand. `reference.npz` is written first and `scores.json` last: a
+folder without the latter is not used.
+
+Read next: `normality/reference.py`, `normality/calibration.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from invad_jax.config import TERMS, Config
+from invad_jax.data.layouts import Sample
+from invad_jax.errors import UserError
+from invad_jax.inference.encode import encode_samples
+from invad_jax.inference.model import Model
+from invad_jax.io import files
+from invad_jax.normality import calibration as calibration_lib
+from invad_jax.normality import clusters, memory_bank, mixture, reference
+from invad_jax.normality.calibration import Calibration
+from invad_jax.normality.mixture import Component
+from invad_jax.runtime import processes
+from invad_jax.runtime.log import log
+from invad_jax.runtime.workdir import Workdir, scoring_key
+
+Normals = tuple[Sequence[Sample], Sequence[Sample]]
+"""Images that were trained on, and images that were held out."""
+
+
+def calibrated(
+    model: Model, workdir: Workdir, normals: Normals | None
+) -> tuple[Model, Calibration]:
+    """The model with its reference, and the calibration of its scores under the model's config.
+
+    Args:
+      model: as loaded.
+      workdir: where what the normal images gave is kept.
+      normals: the images, or None when they are not at hand.
+
+    Raises:
+      UserError: not in the workdir, and no images given.
+    """
+    folder = workdir.normals(model.config, model.step)
+    if not (folder / "scores.json").is_file():
+        if normals is None:
+            raise UserError(
+                f"{workdir.path}: not calibrated for these inversion and scoring options; run "
+                "`python -m invad_jax.eval` with them where the training images are"
+            )
+        _learn(model, folder, normals)
+    if reference.parts(model.config):
+        model = model.with_reference(reference.read(folder, model.config))
+    scores = files.read_json(folder / "scores.json")
+    return model, calibration_lib.fit(
+        {term: np.array(scores[term]) for term in TERMS}, reference.terms(model.config),
+        tuple(scores["heat"]), model.config.calibration.false_positive_rate, scores["held_out"],
+    )  # fmt: skip
+
+
+def check_enough(config: Config, trained_on: Sequence[Sample]) -> None:
+    """Raises UserError where there are too few images; better said before training."""
+    what = reference.parts(config)
+    if "memory" in what:
+        memory_bank.check_count(len(trained_on))
+    if what & {"gaussians", "padim"} and config.scoring.components == "category":
+        count = Counter(sample.category for sample in trained_on)
+        mixture.check_count(*min(count.items(), key=lambda item: item[1]))
+
+
+def _learn(model: Model, folder: Path, normals: Normals) -> None:
+    """Learns from the images of the training, scores those held out, and keeps both."""
+    trained_on, held_out = normals
+    latents = np.asarray(encode_samples(trained_on, model.encoder, model.config, model.mesh))
+    scored = latents
+    if held_out:
+        scored = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
+    if reference.parts(model.config):
+        labels = _labels(model.config, trained_on, latents)
+        learnt = reference.learn(model.config, _components(model, latents, labels))
+        _report(learnt)
+        model = model.with_reference(learnt)
+        if processes.is_primary():
+            reference.write(folder, learnt)
+    scores = model.score_latents(scored).scores
+    if processes.is_primary():
+        samples = held_out or trained_on
+        content = {
+            "key": scoring_key(model.config, model.step),
+            "held_out": bool(held_out),
+            "path": [sample.path for sample in samples],
+            "category": [sample.category for sample in samples],
+            "heat": calibration_lib.heat_scale(np.asarray(scores.latent_norm)),
+            **{term: getattr(scores, term).tolist() for term in TERMS},
+        }
+        files.write_json(folder / "scores.json", content)
+    processes.barrier("normals")
+
+
+def _labels(config: Config, samples: Sequence[Sample], latents: np.ndarray) -> list[str]:
+    """The component that each normal image belongs to."""
+    how = config.scoring.components
+    if how == "category":
+        return [sample.category for sample in samples]
+    if how == "one":
+        return ["all"] * len(samples)
+    return [f"cluster {k}" for k in clusters.find(clusters.describe(latents))]
+
+
+def _components(model: Model, latents: np.ndarray, labels: Sequence[str]) -> Iterator[Component]:
+    """One kind of product after the other, inverted batch by batch."""
+    for name in sorted(set(labels)):
+        rows = np.flatnonzero(np.array(labels) == name)
+        starts = range(0, len(rows), model.batch_size)
+        batches = (latents[rows[start : start + model.batch_size]] for start in starts)
+        yield Component(name, map(model.scored_states, batches))
+
+
+def _report(learnt: reference.Learnt) -> None:
+    if learnt.prior:
+        for name, shrinkage in zip(learnt.prior.name, learnt.prior.shrinkage, strict=True):
+            log.info("normals of %s: shrinkage %s", name, ", ".join(f"{a:.2f}" for a in shrinkage))
+    if learnt.memory:
+        log.info("normals: %d vectors kept", len(learnt.memory.vector))

@@ -1,0 +1,313 @@
+"""A trained detector on this machine's devices: loaded and compiled.
+
+Used by `eval`, `predict` and from Python:
+
+    model = invad_jax.load("runs/hazelnut")
+    scores = model.predict(images)          # (B, H, W, 3) uint8 -> named arrays
+    scores = model.score_latents(latents)   # (B, h, w, C) float32 -> the same, and x_T
+
+Read next: `calibrate.py`, the calibration.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from invad_jax.config import Config
+from invad_jax.data.pipeline import image_batches
+from invad_jax.detector import DetectorVariables, LatentScores, LatentStats
+from invad_jax.encoders import Encoder, build_encoder
+from invad_jax.errors import UserError
+from invad_jax.inference.assembly import abstract_params, make_detector
+from invad_jax.normality import reference
+from invad_jax.normality.memory_bank import FittedMemory
+from invad_jax.normality.mixture import FittedPrior
+from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
+from invad_jax.runtime.sharding import batch_sharding, global_batch, make_mesh, replicated
+from invad_jax.runtime.workdir import Workdir
+from invad_jax.scoring import Memory, Prior, Reference, Scores
+
+
+class Model:
+    """A detector with its arrays on a mesh, and its compiled functions.
+
+    The encoder is built when an image is first scored: latents can be scored without its weights.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        latent_shape: tuple[int, int, int],
+        denoiser: Any,
+        latent_stats: LatentStats,
+        make_encoder: Callable[[], Encoder],
+        mesh: Mesh,
+        step: int,
+    ):
+        """See `load_model`; `denoiser` are its parameters."""
+        self.config = config
+        self.latent_shape = latent_shape
+        self.mesh = mesh
+        self.step = step
+        self.component_names: tuple[str, ...] = ("",)
+        """Of `Scores.component`."""
+        self._make_encoder = make_encoder
+        self.detector = make_detector(
+            config, latent_shape, lambda variables, image: self.encoder.apply(variables, image)
+        )
+        self._without_encoder = jax.device_put(
+            DetectorVariables((), denoiser, latent_stats), replicated(mesh)
+        )
+        compile_on_mesh = partial(jax.jit, out_shardings=replicated(mesh))
+        arrays, batch = replicated(mesh), batch_sharding(mesh)
+        self._predict = compile_on_mesh(self.detector.predict, in_shardings=(arrays, batch))
+        self._score_latents = compile_on_mesh(
+            self.detector.score_latents, in_shardings=(arrays, batch)
+        )
+        self._scored_states = compile_on_mesh(
+            self.detector.scored_states, in_shardings=(arrays, batch)
+        )
+        self._denoise = compile_on_mesh(
+            lambda variables, x_t, t: self.detector.denoise(variables.denoiser, x_t, t),
+            in_shardings=(arrays, batch, batch),
+        )
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The frozen encoder.
+
+        Raises:
+          UserError: its weights cannot be had, or are not the ones of the training.
+        """
+        return self._make_encoder()
+
+    @cached_property
+    def variables(self) -> DetectorVariables:
+        """Every array, on the mesh."""
+        encoder = jax.device_put(self.encoder.variables, replicated(self.mesh))
+        return self._without_encoder._replace(encoder=encoder)
+
+    def with_reference(self, learnt: reference.Learnt) -> Model:
+        """The same model, comparing with what was learnt of normal images instead of N(0, I)."""
+        model = copy.copy(self)
+        arrays = jax.device_put(to_device(learnt), replicated(self.mesh))
+        model._without_encoder = self._without_encoder._replace(reference=arrays)
+        model.component_names = reference.component_names(learnt)
+        model.__dict__.pop("variables", None)  # made again when asked for
+        return model
+
+    @property
+    def batch_size(self) -> int:
+        """`eval.batch_size`, rounded up to a multiple of the devices."""
+        return -(-self.config.eval.batch_size // self.mesh.size) * self.mesh.size
+
+    def predict(self, image: np.ndarray) -> Scores:
+        """Scores images, (B, H, W, 3) uint8 of the model's size, any B; NumPy arrays come back."""
+        return self._in_batches(self._predict, self.variables, image)
+
+    def score_latents(self, latent: np.ndarray) -> LatentScores:
+        """Scores latents as they come from the encoder, (B, h, w, C) float32, any B.
+
+        Args:
+          latent: of the model's `latent_shape`; U-Net and MLP take other grids too.
+
+        Raises:
+          UserError: the network takes other latents.
+        """
+        latent = np.asarray(latent, np.float32)
+        self._check_latent(latent.shape)
+        return self._in_batches(self._score_latents, self._without_encoder, latent)
+
+    def scored_states(self, latent: np.ndarray) -> np.ndarray:
+        """What of latents is scored, (B, M, h, w, C) float32: what a reference is learnt from."""
+        return self._in_batches(self._scored_states, self._without_encoder, np.asarray(latent))
+
+    def denoise(self, x_t: np.ndarray, t: int | np.ndarray) -> np.ndarray:
+        """The predicted noise, (B, h, w, C): one evaluation of the network, nothing standardised.
+
+        Args:
+          x_t: (B, h, w, C) float32, any B.
+          t: timestep of all, or (B,) of each.
+        """
+        x_t = np.asarray(x_t, np.float32)
+        self._check_latent(x_t.shape)
+        t = np.broadcast_to(np.asarray(t, np.int32), len(x_t))
+        return self._in_batches(self._denoise, self._without_encoder, x_t, t)
+
+    def predict_batch(self, image: jax.Array) -> Scores:
+        """The compiled function itself, for timing: B a multiple of the devices, no copy back."""
+        return self._predict(self.variables, image)
+
+    def predict_paths(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, Scores]]:
+        """Reads and scores image files on all processes.
+
+        Yields:
+          Indices into `paths` (b,), and their scores, the same on every process; no padding.
+        """
+        batches = image_batches(
+            paths, self.config.data.image_size, self.batch_size, self.config.data.num_workers,
+            jax.process_index(), jax.process_count(),
+        )  # fmt: skip
+        sharded_ids = jax.jit(lambda ids: ids, out_shardings=replicated(self.mesh))
+        for batch in batches:
+            arrays = global_batch(batch, self.mesh)
+            scores = self._predict(self.variables, arrays["image"])
+            ids, scores = jax.device_get((sharded_ids(arrays["sample_id"]), scores))
+            yield ids[ids >= 0], Scores(*(s[ids >= 0] for s in scores))
+
+    def _check_latent(self, shape: tuple[int, ...]) -> None:
+        """Raises UserError unless the parameters are those of a network for such latents."""
+        if len(shape) == 4 and shape[1:] == self.latent_shape:
+            return
+        expected = f"expected (B, {', '.join(map(str, self.latent_shape))})"
+        if len(shape) != 4 or shape[-1] != self.latent_shape[-1]:
+            raise UserError(f"latents of shape {shape}: {expected}")
+        theirs = jax.tree.map(np.shape, abstract_params(self.config, shape[1:]))
+        ours = jax.tree.map(np.shape, self._without_encoder.denoiser)
+        if theirs != ours or self.detector.noise is not None:
+            raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")
+
+    def _in_batches(self, compiled: Any, variables: DetectorVariables, *inputs: np.ndarray) -> Any:
+        """Feeds rows in batches of one size, so that one compilation serves all."""
+        if not len(inputs[0]):
+            raise UserError("nothing to score: the batch is empty")
+        parts = []
+        for start in range(0, len(inputs[0]), self.batch_size):
+            rows = [array[start : start + self.batch_size] for array in inputs]
+            padded = jax.device_put(
+                [_padded(array, self.batch_size) for array in rows], batch_sharding(self.mesh)
+            )
+            parts.append(jax.device_get(compiled(variables, *padded)))
+        whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+        return jax.tree.map(lambda array: array[: len(inputs[0])], whole)  # without the padding
+
+
+def _padded(array: np.ndarray, count: int) -> np.ndarray:
+    """With rows of zeros behind, `count` rows in all."""
+    return np.pad(array, [(0, count - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+class Restored(NamedTuple):
+    """The newest checkpoint of a workdir, as evaluation needs it."""
+
+    params: Any
+    ema_params: Any
+    latent_stats: LatentStats
+    latent_shape: tuple[int, int, int]
+    encoder: str | None
+    """Fingerprint of the encoder; None for a converted checkpoint, which knows no encoder."""
+    step: int
+
+
+def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
+    """Reads the newest checkpoint, replicated on the mesh.
+
+    Raises:
+      UserError: no checkpoint.
+    """
+    with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+        meta = checkpoints.meta()
+        if "latent_shape" not in meta:
+            raise UserError(
+                f"{workdir.path}: holds a VAE, not a detector; train one with "
+                f"--set encoder.name=vae encoder.weights={workdir.path}"
+            )
+        h, w, C = meta["latent_shape"]
+        params = abstract_params(config, (h, w, C))
+        channels: Any = jax.ShapeDtypeStruct((C,), np.float32)
+        abstract = {
+            "params": params,
+            "ema_params": params,
+            "frozen": LatentStats(channels, channels),
+        }
+        shardings = jax.tree.map(lambda _: replicated(mesh), abstract)
+        model = checkpoints.restore_model(abstract_like(abstract, shardings))
+        step = checkpoints.latest_step() or 0
+    return Restored(
+        model["params"], model["ema_params"], model["frozen"], (h, w, C), meta["encoder"], step
+    )
+
+
+def load_model(workdir: Workdir, config: Config) -> Model:
+    """Restores the newest checkpoint of a workdir as a compiled detector.
+
+    Raises:
+      UserError: no checkpoint.
+    """
+    mesh = make_mesh(config.mesh)
+    restored = restore(workdir, config, mesh)
+    return Model(
+        config,
+        restored.latent_shape,
+        restored.ema_params if config.inversion.use_ema else restored.params,
+        restored.latent_stats,
+        partial(_matching_encoder, config, workdir, restored),
+        mesh,
+        restored.step,
+    )
+
+
+def _matching_encoder(config: Config, workdir: Workdir, restored: Restored) -> Encoder:
+    """The config's encoder, if its latents are the ones that the checkpoint was made for."""
+    encoder = build_encoder(config.encoder, config.data.image_size)
+    if restored.encoder not in (None, encoder.fingerprint):
+        raise UserError(
+            f"encoder.weights={config.encoder.weights}: other weights than the ones that "
+            f"{workdir.path} was trained with"
+        )
+    if encoder.latent_shape != restored.latent_shape:
+        raise UserError(
+            f"encoder.name={config.encoder.name}: gives latents {encoder.latent_shape}, and "
+            f"{workdir.path} is for {restored.latent_shape}; score latents, or convert it again "
+            "with --set encoder.name=... of the encoder that it was trained with"
+        )
+    return encoder
+
+
+def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Model:
+    """Loads a trained detector.
+
+    Args:
+      workdir: the folder that `train` or `convert` wrote.
+      overrides: changes as `--set` takes them, such as "inversion.num_steps=5".
+
+    Raises:
+      UserError: no checkpoint, or nothing learnt of normal images yet for these options.
+    """
+    folder = Workdir(workdir)
+    model = load_model(folder, folder.resolve(None, overrides))
+    if not reference.parts(model.config):
+        return model
+    normals = folder.normals(model.config, model.step)
+    return model.with_reference(reference.read(normals, model.config))
+
+
+def to_device(learnt: reference.Learnt) -> Reference:
+    """As the arrays that the detector takes."""
+    return Reference(
+        _prior_to_device(learnt.prior) if learnt.prior else None,
+        _memory_to_device(learnt.memory) if learnt.memory else None,
+    )
+
+
+def _prior_to_device(fitted: FittedPrior) -> Prior:
+    return Prior(
+        mean=jnp.asarray(fitted.mean),
+        projection=jnp.asarray(fitted.projection),
+        inv_std=jnp.asarray(fitted.inv_std) if fitted.inv_std.size else None,
+        log_det=jnp.asarray(fitted.log_det),
+        log_weight=jnp.asarray(fitted.log_weight),
+    )
+
+
+def _memory_to_device(fitted: FittedMemory) -> Memory:
+    return Memory(*(jnp.asarray(getattr(fitted, name)) for name in Memory._fields))

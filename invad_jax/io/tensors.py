@@ -1,0 +1,167 @@
+"""Named tensors in files, read without running anything that is in the file.
+
+`.safetensors` and `.npz` are here; torch's formats, which are programs, in `torch_format.py`.
+NumPy only: neither jax nor torch is imported.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from invad_jax.errors import UserError
+from invad_jax.io import torch_format
+from invad_jax.io.files import replaced
+
+Tensors = dict[str, np.ndarray]
+
+SAFETENSORS_DTYPES = {
+    "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "I16": np.int16,
+    "U32": np.uint32, "I32": np.int32, "U64": np.uint64, "I64": np.int64, "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16, "F32": np.float32, "F64": np.float64,
+}  # fmt: skip
+NPZ_DTYPES = [
+    np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64,
+    np.float16, np.float32, np.float64, np.complex64, np.complex128,
+]  # fmt: skip
+"""Without bfloat16, which npz would give back as raw bytes."""
+
+
+class _Format(NamedTuple):
+    read: Callable[[bytes], Tensors]
+    write: Callable[[IO[bytes], Tensors], None]
+    dtypes: frozenset[np.dtype]
+
+
+def read_tensors(path: str | Path) -> Tensors:
+    """Reads every tensor of a file.
+
+    Args:
+      path: a `.safetensors`, `.npz`, `.pth`, `.pt`, `.bin` or `.ckpt` file.
+
+    Returns:
+      name -> array of the stored shape and dtype, perhaps a read-only view. Containers inside
+      containers become dotted names (`model.conv.weight`); what is not a tensor is left out.
+
+    Raises:
+      UserError: missing, damaged, of another kind, or asking for code to be run.
+    """
+    path = Path(path)
+    format_ = _format_of(path)
+    try:
+        return format_.read(path.read_bytes())
+    except UserError as error:
+        raise UserError(f"{path}: {_one_line(error)}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # damaged content can trip a parser anywhere
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise UserError(f"{path}: damaged, or not a {path.suffix} file ({reason})") from error
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes named tensors; the same tensors give the same bytes.
+
+    Args:
+      path: ends in `.safetensors`, `.npz`, or one of the torch endings; the last are written so
+        that `torch.load(path, weights_only=True)` reads a dict.
+      tensors: name -> array.
+
+    Raises:
+      UserError: another ending, a dtype that the format lacks, or a folder that cannot be written.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
+    >>> write_tensors(path, {"x": np.arange(3)})
+    >>> read_tensors(path)
+    {'x': array([0, 1, 2])}
+    """
+    path = Path(path)
+    format_ = _format_of(path)
+    # order="C" rather than ascontiguousarray, which makes vectors of scalars.
+    plain = {k: np.asarray(v, v.dtype.newbyteorder("<"), order="C") for k, v in tensors.items()}
+    for name, tensor in plain.items():
+        if tensor.dtype not in format_.dtypes:
+            raise UserError(f"{path}: {name} is {tensor.dtype}, which {path.suffix} cannot hold")
+    with replaced(path) as temporary, temporary.open("wb") as out:
+        format_.write(out, plain)
+
+
+def _one_line(error: Exception) -> str:
+    """The message with what a file may have brought into it made harmless to a terminal."""
+    return str(error)[:200].encode("unicode_escape").decode()
+
+
+def _format_of(path: Path) -> _Format:
+    if path.suffix not in _FORMATS:
+        raise UserError(f"{path}: expected a file that ends in {', '.join(_FORMATS)}")
+    return _FORMATS[path.suffix]
+
+
+def _read_safetensors(data: bytes) -> Tensors:
+    """A length, a JSON header of that length, and the tensors' bytes."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    body = memoryview(data)[start:]
+    return {name: _safetensor(body, **entry) for name, entry in header.items()}
+
+
+def _safetensor(body: memoryview, dtype: str, shape: Any, data_offsets: Any) -> np.ndarray:
+    kind = np.dtype(SAFETENSORS_DTYPES[dtype])
+    begin, end = data_offsets
+    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+        raise ValueError("sizes are not natural numbers")
+    if end > len(body) or end - begin != math.prod(shape) * kind.itemsize:
+        raise ValueError(f"{shape} of {dtype} does not lie at {begin}..{end} of {len(body)} bytes")
+    return np.ndarray(shape, kind, buffer=body[begin:end])
+
+
+def _write_safetensors(out: IO[bytes], tensors: Tensors) -> None:
+    names = {np.dtype(kind): name for name, kind in SAFETENSORS_DTYPES.items()}
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": names[tensor.dtype], "shape": tensor.shape,
+                        "data_offsets": (begin, end)}  # fmt: skip
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors are aligned
+    out.write(len(text).to_bytes(8, "little") + text)
+    for tensor in tensors.values():
+        out.write(tensor.tobytes())
+
+
+def _read_npz(data: bytes) -> Tensors:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _write_npz(out: IO[bytes], tensors: Tensors) -> None:
+    """By hand: `np.savez` writes the time of day, and cannot take a tensor named `file`."""
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, tensor in tensors.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, tensor, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
+
+
+def _dtypes(kinds: Iterable[type]) -> frozenset[np.dtype]:
+    return frozenset(map(np.dtype, kinds))
+
+
+_TORCH = _Format(torch_format.read, torch_format.write, _dtypes(torch_format.DTYPES.values()))
+_FORMATS = {
+    ".safetensors": _Format(
+        _read_safetensors, _write_safetensors, _dtypes(SAFETENSORS_DTYPES.values())
+    ),
+    ".npz": _Format(_read_npz, _write_npz, _dtypes(NPZ_DTYPES)),
+    ".pth": _TORCH, ".pt": _TORCH, ".bin": _TORCH, ".ckpt": _TORCH,
+}  # fmt: skip

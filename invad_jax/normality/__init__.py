@@ -1,0 +1,1 @@
+"""What normal images teach: Gaussians, mixtures, a memory bank, clusters, the calibration."""

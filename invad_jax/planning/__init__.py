@@ -1,0 +1,1 @@
+"""What a TPU slice would do with an experiment: programs, FLOPs, collectives."""

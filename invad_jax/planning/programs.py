@@ -1,0 +1,114 @@
+"""The programs that `train` and `eval` would compile, traced for any devices, and counted.
+
+Read next: `hlo.py` and `flops.py`, the counting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from invad_jax.config import Config
+from invad_jax.detector import DetectorVariables, LatentStats
+from invad_jax.encoders import Encoder
+from invad_jax.inference.assembly import alpha_bar_of, build_detector, init_params
+from invad_jax.planning.flops import count_flops
+from invad_jax.planning.hlo import Program
+from invad_jax.runtime.sharding import (
+    batch_sharding,
+    replicated,
+    state_sharding,
+    train_batch_sharding,
+)
+from invad_jax.training.loop import compile_step
+from invad_jax.training.step import create_state, make_denoiser_loss, make_optimizer
+
+Row = dict[str, Any]
+"""One program on one topology; bytes and operations are those of one device in one run."""
+
+
+def weak(config: Config, batch_per_device: int | None, devices: int) -> Config:
+    """The config with a batch that grows with the devices, if asked for."""
+    if batch_per_device is None:
+        return config
+    batch = batch_per_device * devices
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, batch_size=batch),
+        eval=dataclasses.replace(config.eval, batch_size=batch),
+    )
+
+
+def eval_batch(config: Config, mesh: Mesh) -> int:
+    return -(-config.eval.batch_size // mesh.size) * mesh.size
+
+
+def _abstract(shape: Sequence[int], dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)
+
+
+def trace_train_step(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
+    """The step that `train` would compile, traced for a mesh of any devices."""
+    tx, shape = make_optimizer(config.train), encoder.latent_shape
+    channels = jax.ShapeDtypeStruct(shape[-1:], np.float32)
+
+    def create(rng: jax.Array, frozen: LatentStats) -> Any:
+        return create_state(init_params(config, shape, rng), frozen, rng, tx)
+
+    state = jax.eval_shape(create, jax.random.key(0), LatentStats(channels, channels))  # type: ignore[arg-type]
+    shardings = state_sharding(state, mesh)
+    loss_fn = make_denoiser_loss(
+        build_detector(config, encoder).denoise, jnp.asarray(alpha_bar_of(config), jnp.float32)
+    )
+    step: Any = compile_step(config.train, loss_fn, tx, mesh, shardings)
+    latent = _abstract((config.train.batch_size, *shape), np.float32, train_batch_sharding(mesh))
+    state = jax.tree.map(lambda a, s: _abstract(a.shape, a.dtype, s), state, shardings)
+    return step.trace(state, {"latent": latent})
+
+
+def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
+    """The detector that `eval` would compile: parameters on every device, the batch split."""
+    detector, (_, _, channels) = build_detector(config, encoder), encoder.latent_shape
+    per_channel = jax.ShapeDtypeStruct((channels,), np.float32)
+    params = jax.eval_shape(partial(init_params, config, encoder.latent_shape), jax.random.key(0))
+    variables = DetectorVariables(
+        encoder.variables,
+        params,
+        LatentStats(per_channel, per_channel),  # type: ignore[arg-type]
+    )
+    size = config.data.image_size
+    arguments = (
+        jax.tree.map(lambda a: _abstract(a.shape, a.dtype, replicated(mesh)), variables),
+        _abstract((eval_batch(config, mesh), size, size, 3), np.uint8, batch_sharding(mesh)),
+    )
+    return jax.jit(detector.predict, out_shardings=replicated(mesh)).trace(*arguments)
+
+
+def measure(traced: Any) -> Row:
+    """Compiles a traced program and counts; `needs` alone if it is too large to compile."""
+    flops = count_flops(traced.jaxpr)
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", str(error))
+        if used is None:
+            raise
+        scale = dict(zip("KMGT", (2**10, 2**20, 2**30, 2**40), strict=True))
+        return {"flops_all_devices": flops, "bytes": float(used[1]) * scale[used[2]]}
+    memory, program = compiled.memory_analysis(), Program(compiled.as_text())
+    return {
+        "flops_all_devices": flops,
+        "arguments": memory.argument_size_in_bytes,
+        "bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "memory_traffic": program.memory_bytes(),
+        "collectives": {k: t._asdict() for k, t in program.collectives().items()},
+    }  # fmt: skip

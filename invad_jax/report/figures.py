@@ -1,0 +1,264 @@
+"""Pictures: the heat map over the image, one case side by side, histograms of the scores.
+
+Pictures of cases are composed pixel by pixel with PIL, and histograms drawn by matplotlib's object
+interface (no global state, no display). The same input gives the same bytes. Read next: `page.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from invad_jax.io import files
+from invad_jax.normality.calibration import Calibration
+from invad_jax.report.tables import decision_word
+
+# It tells on first use that it builds a cache; nobody who asked for a report can act on that.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+# Perceptually uniform and safe for colour-blind eyes; dark parts would hide its dark end.
+_HEAT = (255 * matplotlib.colormaps["plasma"](np.linspace(0.3, 1, 256))[:, :3]).astype(np.float32)
+_MAX_OPACITY = 0.85  # the part stays visible under the strongest heat
+_CONTOUR = np.array([0, 255, 255], np.uint8)  # cyan: no heat colour, and rare on parts
+_NORMAL, _ANOMALOUS = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito
+
+_INK = "#010203"  # stands in for a colour that matplotlib does not know
+_PAGE_COLOURS = {
+    _INK: "currentColor",
+    _NORMAL: f"var(--normal, {_NORMAL})",
+    _ANOMALOUS: f"var(--anomalous, {_ANOMALOUS})",
+}
+_STYLE: Any = {
+    "font.size": 9,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "invad",  # ids that are the same in every run
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), _INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), _INK),
+}
+_FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
+class Case:
+    """One image with everything that is known of it."""
+
+    path: str
+    category: str
+    defect: str
+    """Name of its test folder; empty where unknown."""
+    gt_label: int | None
+    """1 anomalous, 0 normal, None unknown."""
+    image: np.ndarray
+    """(H, W, 3) uint8."""
+    gt_mask: np.ndarray | None
+    """(h, w) bool, any size; None where unknown."""
+    anomaly_map: np.ndarray
+    """(h, w) float32, any size, higher is more anomalous."""
+    image_score: float
+    nll: float
+    """Nats."""
+    map_range: float
+    threshold: float
+    decision: bool
+    """Whether it is called anomalous."""
+
+    @property
+    def verdict(self) -> str:
+        """`missed`, `false alarm`, `found`, `passed`; the decision itself where unlabelled."""
+        if self.gt_label is None:
+            return decision_word(self.decision)
+        if self.gt_label:
+            return "found" if self.decision else "missed"
+        return "false alarm" if self.decision else "passed"
+
+
+def worst_first(cases: Iterable[Case]) -> list[Case]:
+    """Sorted by how far a score lies on the wrong side; the unlabelled by score, highest first."""
+
+    def margin(case: Case) -> float:
+        excess = case.image_score - case.threshold
+        return excess if case.gt_label == 1 else -excess
+
+    return sorted(cases, key=lambda case: (margin(case), case.path))
+
+
+def overlay(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Blends heat onto an image where its anomaly map exceeds `low`; the rest stays as it is.
+
+    Args:
+      image: (H, W, 3) uint8.
+      anomaly_map: (h, w) float32, resized bilinearly to the image.
+      low: no heat at or below it.
+      high: full heat from here on; above `low`.
+
+    Returns:
+      (H, W, 3) uint8.
+    """
+    size = (image.shape[1], image.shape[0])
+    scaled = Image.fromarray(np.asarray(anomaly_map, np.float32))
+    resized = np.asarray(scaled.resize(size, Image.Resampling.BILINEAR))  # (h, w) -> (H, W)
+    heat = np.clip((resized - low) / (high - low), 0, 1)
+    opacity = (_MAX_OPACITY * np.sqrt(heat))[..., None]  # root: faint heat is seen too; (H, W, 1)
+    colour = _HEAT[np.rint(255 * heat).astype(np.uint8)]  # (H, W) -> (H, W, 3)
+    return np.rint((1 - opacity) * image + opacity * colour).astype(np.uint8)
+
+
+def contour(image: np.ndarray, gt_mask: np.ndarray) -> np.ndarray:
+    """Draws the outline of the ground truth, just outside of it: (H, W, 3) uint8.
+
+    Args:
+      image: (H, W, 3) uint8.
+      gt_mask: (h, w) bool, resized (nearest) to the image.
+    """
+    size = (image.shape[1], image.shape[0])
+    resized = np.asarray(Image.fromarray(gt_mask).resize(size, Image.Resampling.NEAREST))
+    width = max(1, max(size) // 100)
+    outline = ndimage.binary_dilation(resized, iterations=width) & ~resized
+    return np.where(outline[..., None], _CONTOUR, image)
+
+
+def tiles(case: Case, calibration: Calibration) -> dict[str, np.ndarray]:
+    """The pictures of a case by title: image, ground truth where it marks something, heat map."""
+    pictures = {"image": case.image}
+    if case.gt_mask is not None and case.gt_mask.any():
+        pictures["ground truth"] = contour(case.image, case.gt_mask)
+    heat = overlay(case.image, case.anomaly_map, *calibration.heat)
+    return pictures | {"heat map": heat}
+
+
+def case_panel(case: Case, calibration: Calibration) -> Image.Image:
+    """The pictures of a case side by side, with a caption below."""
+    pictures = list(tiles(case, calibration).values())
+    height, width = case.image.shape[:2]
+    gap, size = 8, max(13, width // 22)
+    place = " / ".join(part for part in (case.category, case.defect, Path(case.path).name) if part)
+    score = f"{case.verdict.upper()}: score {case.image_score:.3g}, threshold {case.threshold:.3g}"
+    terms = f"NLL {case.nll:.6g} nats, Diff {case.map_range:.4g}"
+    font = ImageFont.truetype(_FONTS / "DejaVuSans.ttf", size)
+    bold = ImageFont.truetype(_FONTS / "DejaVuSans-Bold.ttf", size)
+    lines = [(score, bold, _verdict_colour(case)), (place, font, "black"), (terms, font, "dimgray")]
+    panel = Image.new(
+        "RGB",
+        (len(pictures) * (width + gap) + gap, height + 2 * gap + len(lines) * (size + gap)),
+        "white",
+    )
+    for i, picture in enumerate(pictures):
+        panel.paste(Image.fromarray(picture), (gap + i * (width + gap), gap))
+    draw = ImageDraw.Draw(panel)
+    for i, (text, line_font, colour) in enumerate(lines):
+        fitted = _shorten(text, line_font, panel.width - 2 * gap)
+        draw.text((gap, height + 2 * gap + i * (size + gap)), fitted, colour, line_font)
+    return panel
+
+
+def write_overlay(
+    path: str | Path, image: np.ndarray, anomaly_map: np.ndarray, calibration: Calibration
+) -> None:
+    """Writes the heat map over an image, at the image's own size, as PNG."""
+    blended = overlay(image, anomaly_map, *calibration.heat)
+    _write_png(path, Image.fromarray(blended))
+
+
+def write_examples(
+    folder: str | Path, cases: Iterable[Case], calibration: Calibration
+) -> list[Path]:
+    """Writes `<folder>/<verdict>/<category>_<defect>_<stem>_score_<score>.png` for each case.
+
+    Examples that an earlier evaluation left in these folders are removed once all are written.
+
+    Returns:
+      The files, in the order of the cases.
+    """
+    folder, written = Path(folder), dict[Path, None]()
+    for case in cases:
+        name = "_".join(
+            part for part in (case.category, case.defect, Path(case.path).stem[:80]) if part
+        )
+        name = re.sub(r"[^\w.-]+", "-", f"{name}_score_{case.image_score:.1f}")
+        path = folder / case.verdict.replace(" ", "_") / f"{name}.png"
+        twin = 2
+        while path in written:
+            path = path.with_name(f"{name}_{twin}.png")
+            twin += 1
+        _write_png(path, case_panel(case, calibration))
+        written[path] = None
+    for stale in set(folder.glob("*/*_score_*.png")) - set(written):
+        stale.unlink()
+    return list(written)
+
+
+def score_histogram(
+    normal: Mapping[str, np.ndarray], anomalous: Mapping[str, np.ndarray], threshold: float
+) -> str:
+    """Histograms of normal against anomalous images, an axis for each score, as inline SVG.
+
+    Args:
+      normal: score name -> (n,) values; the threshold belongs to the last one.
+      anomalous: the same scores, (m,) values; n or m may be 0.
+      threshold: drawn as a line.
+
+    Returns:
+      An `<svg>` element for a page: text takes the colour of the page, and the bars its variables
+      `--normal` and `--anomalous` where it has them.
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.15)  # inches
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.9 * len(normal), 1.9), layout=layout)
+        FigureCanvasSVG(figure)
+        axes = figure.subplots(1, len(normal), squeeze=False)[0]
+        for ax, name in zip(axes, normal, strict=True):
+            _draw_histogram(ax, name, normal[name], anomalous[name])
+        axes[-1].axvline(threshold, color=_INK, linestyle="--", linewidth=1)
+        axes[0].set_ylabel("images")
+        stream = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]  # without the XML declaration, which is for files
+    return re.sub("|".join(_PAGE_COLOURS), lambda found: _PAGE_COLOURS[found[0]], svg)
+
+
+def _draw_histogram(ax: Axes, name: str, normal: np.ndarray, anomalous: np.ndarray) -> None:
+    both = np.concatenate([normal, anomalous])
+    edges = np.histogram_bin_edges(both, bins=int(np.clip(2 * np.sqrt(len(both)), 8, 40)))
+    for values, colour in ((normal, _NORMAL), (anomalous, _ANOMALOUS)):
+        counts, _ = np.histogram(values, edges)
+        ax.stairs(counts, edges, fill=True, facecolor=(colour, 0.5), edgecolor=colour, linewidth=1)
+    ax.set_xlabel(name)
+    ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Cut in front to at most `width` pixels; what is no valid Unicode shows as a question mark."""
+    shown = text = text.encode(errors="replace").decode()
+    while font.getlength(shown) > width and text:
+        text = text[1:]
+        shown = "…" + text
+    return shown
+
+
+def _verdict_colour(case: Case) -> str:
+    wrong = case.verdict in ("missed", "false alarm")
+    return "firebrick" if wrong else _ANOMALOUS if case.decision else _NORMAL
+
+
+def _write_png(path: str | Path, image: Image.Image) -> None:
+    with files.replaced(path) as temporary:
+        image.save(temporary, format="PNG")

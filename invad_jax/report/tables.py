@@ -1,0 +1,121 @@
+"""Numbers of an evaluation or a prediction as files and as a table for the terminal.
+
+Read next: `figures.py` (pictures), `page.py` (one HTML page of both).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from invad_jax.io import files
+
+METRICS = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro", "mad")
+COUNTS = ("n_normal", "n_anomalous")
+SCORE_COLUMNS = (
+    "path", "category", "defect", "gt_label", "nll", "map_range", "map_mean", "map_max", "map_top",
+    "component", "image_score_calibrated", "image_score_test_minmax", "threshold", "decision",
+)  # fmt: skip
+PREDICTION_COLUMNS = ("path", "image_score", "threshold", "decision", "component")
+
+FUSION_TITLES = {
+    "calibrated": "calibrated: scaled by normal images alone (inductive: scores any single image)",
+    "test_minmax": "test_minmax: the paper's, scaled by this test set (transductive: cannot score "
+    "a single new image)",
+}
+
+
+def decision_word(anomalous: bool) -> str:
+    """The word for a decision in files and pictures.
+
+    >>> decision_word(True), decision_word(False)
+    ('anomalous', 'normal')
+    """
+    return "anomalous" if anomalous else "normal"
+
+
+def write_metrics_json(path: str | Path, payload: Mapping[str, Any]) -> None:
+    """Writes `metrics.json`; a metric that does not exist is null.
+
+    Raises:
+      ValueError: a value is NaN or infinite.
+    """
+    files.write_json(path, payload)
+
+
+def write_metrics_csv(path: str | Path, fusion: Mapping[str, Any]) -> None:
+    """Writes `metrics.csv`: a row for each fusion and category, and the mean last of each fusion.
+
+    Args:
+      path: the file.
+      fusion: name -> {"categories": {name: metrics}, "mean": metrics}; values 0..1 or None.
+    """
+    columns = ("fusion", "category", *COUNTS, *METRICS)
+    rows = [
+        {"fusion": kind, "category": category, **values}
+        for kind, table in fusion.items()
+        for category, values in _table_rows(table)
+    ]
+    write_csv(path, columns, rows)
+
+
+def write_scores_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes `scores.csv`, a row (keyed by `SCORE_COLUMNS`) for each test image."""
+    write_csv(path, SCORE_COLUMNS, rows)
+
+
+def write_predictions_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes `predictions.csv`, a row (keyed by `PREDICTION_COLUMNS`) for each image."""
+    write_csv(path, PREDICTION_COLUMNS, rows)
+
+
+def format_table(table: Mapping[str, Any]) -> str:
+    """A table for the terminal: categories and their mean, in percent, `-` for what does not exist.
+
+    Args:
+      table: {"categories": {name: metrics}, "mean": metrics}; values 0..1 or None.
+
+    >>> row = {"n_normal": 2, "n_anomalous": 3, "i_auroc": 1.0, "mad": None}
+    >>> format_table({"categories": {"nut": row}, "mean": row}).splitlines()[2].split()[:4]
+    ['nut', '2', '3', '100.0']
+    """
+    header = ("category", *COUNTS, *METRICS)
+    body = [
+        (category, *(format_cell(name, values.get(name)) for name in header[1:]))
+        for category, values in _table_rows(table)
+    ]
+    widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
+    rule = "  ".join("-" * width for width in widths)
+    lines = [_align(row, widths) for row in (header, *body)]
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def format_cell(name: str, value: float | None) -> str:
+    """A metric in percent with one decimal, as published tables have it; a count as it is."""
+    if value is None:
+        return "-"
+    return str(value) if name in COUNTS else f"{100 * value:.1f}"
+
+
+def _table_rows(table: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [*table["categories"].items(), ("mean", table["mean"])]
+
+
+def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """The name to the left, numbers to the right."""
+    numbers = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "  ".join([cells[0].ljust(widths[0]), *numbers])
+
+
+def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes `columns` of each row; None is an empty cell, and a float is read back equal."""
+    # surrogateescape: the name of an image need not be valid Unicode, and is kept byte for byte
+    with (
+        files.replaced(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([row[column] for column in columns] for row in rows)

@@ -1,0 +1,134 @@
+"""The command line of every command: options that explain themselves, one-line errors, status.
+
+Nothing here imports JAX before the options are known to be right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from invad_jax.config import Config
+from invad_jax.config import io as config_io
+from invad_jax.errors import UserError
+from invad_jax.io import files
+from invad_jax.runtime import log
+
+Main = Callable[[argparse.Namespace], int | None]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line that names the nearest option."""
+
+    def __init__(self, doc: str | None):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add_config(self, help: str = "configs/X.py") -> None:
+        """`--config` and `--set`."""
+        self.add_argument("--config", metavar="FILE", help=help)
+        self.add_set("change one option of the config; may be given many times")
+
+    def add_set(self, help: str) -> None:
+        """`--set`, whose values end up in one list."""
+        self.add_argument(
+            "--set",
+            action="extend",
+            nargs="+",
+            default=[],
+            metavar="section.option=value",
+            help=help,
+        )
+
+    def add_run(self) -> None:
+        """What every command of a workdir takes."""
+        self.add_config()
+        self.add_argument("--workdir", metavar="DIR", help="of the run; default runs/X")
+        self.add_argument(
+            "--distributed",
+            action="store_true",
+            help="join the other processes of this job (TPU pod, SLURM, Open MPI, Kubernetes, "
+            "launch/cpu_processes.sh)",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `UserError` where argparse would print its usage and leave."""
+        unknown = message.removeprefix("unrecognized arguments: ").split()
+        if message.startswith("unrecognized") and unknown:
+            known = [o for action in self._actions for o in action.option_strings]
+            near = difflib.get_close_matches(unknown[0], known, n=2, cutoff=0.5)
+            message += f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(message)
+
+
+def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: bool = False) -> int:
+    """Parses `argv` (None: the process's own), starts this process and runs `main`.
+
+    Args:
+      main: the command.
+      parser: its options.
+      argv: None: the process's own.
+      preemptible: `main` looks at `StopSignal`; else SIGTERM ends its processes at once.
+
+    Returns:
+      The exit status: what `main` returns (None is 0), or 2 and one line for a `UserError` and for
+      a disk that is full, broken or not ours.
+    """
+    try:
+        args = parser.parse_args(argv)
+        if getattr(args, "distributed", False):
+            return _run_with_others(main, args, preemptible)
+        log.configure()
+        return main(args) or 0
+    except (UserError, OSError) as error:
+        print(_line(error), file=sys.stderr)
+        return 2
+
+
+def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) -> int:
+    """Joins the other processes first; one that fails ends without waiting for them."""
+    from invad_jax.runtime import processes
+
+    processes.join(preemptible)
+    log.configure(processes.is_primary())
+    try:
+        status = main(args) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        try:
+            print(_line(error), file=sys.stderr)
+            status = 2
+        except type(error):
+            traceback.print_exc()
+            status = 1
+    if status:
+        processes.leave(status)
+    return status
+
+
+def _line(error: BaseException) -> str:
+    """What went wrong in one line; raises the error again where it is no fault of the user's."""
+    if isinstance(error, UserError):
+        return f"error: {error}"
+    if isinstance(error, OSError) and error.errno in files.DISK_ERRORS:
+        return f"error: {error.filename or 'disk'}: {error.strerror}"
+    raise error
+
+
+def workdir_of(args: argparse.Namespace) -> Path:
+    """`--workdir`, or `runs/X` for `--config configs/X.py`."""
+    if args.workdir:
+        return Path(args.workdir)
+    if args.config:
+        return Path("runs") / Path(args.config).stem
+    raise UserError("give --config configs/X.py or --workdir DIR")
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """The config file with the `--set` changes."""
+    if not args.config:
+        raise UserError("give --config configs/X.py")
+    return config_io.override(config_io.load(args.config), args.set)

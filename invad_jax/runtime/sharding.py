@@ -1,0 +1,124 @@
+"""Which device holds what.
+
+Three axes. `data` and `fsdp` split a training batch; `fsdp` also splits everything that is kept of
+a parameter; `tensor` splits the layers of the DiT, heads and hidden units, as Megatron-LM does
+(Shoeybi et al. 2019). Scoring splits its batch over all of them.
+
+Read next: `denoisers/partition.py`, what the layers know of it; `training/loop.py`, where it is
+used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from invad_jax.config import MeshConfig
+from invad_jax.denoisers.partition import BATCH_AXES, TENSOR_DIMENSIONS, stored_axes
+from invad_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A data x fsdp x tensor mesh over all devices of all processes, or over those given.
+
+    Raises:
+      UserError: the axes do not multiply to the number of devices, or a group that shares layers
+        would reach over processes.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    shape = _mesh_shape(cfg, len(devices))
+    types = (AxisType.Auto,) * len(AXES)
+    if cfg.tensor == 1:
+        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    # The devices of a process feed the same rows of a batch: a group must not leave it.
+    devices.sort(key=lambda device: (device.process_index, device.id))
+    local = sum(device.process_index == devices[0].process_index for device in devices)
+    if local % cfg.tensor:
+        raise UserError(
+            f"mesh.tensor={cfg.tensor}: must divide the {local} devices of each process"
+        )
+    return Mesh(np.array(devices).reshape(shape), AXES, axis_types=types)
+
+
+def _mesh_shape(cfg: MeshConfig, count: int) -> tuple[int, int, int]:
+    """The sizes of the axes, -1 replaced."""
+    asked = f"mesh.data={cfg.data} x mesh.fsdp={cfg.fsdp} x mesh.tensor={cfg.tensor}"
+    sizes = [cfg.data, cfg.fsdp]
+    if min(sizes) < -1 or 0 in sizes or sizes == [-1, -1]:
+        raise UserError(f"{asked}: data and fsdp must be positive, or one of them -1 (the rest)")
+    if -1 in sizes:
+        rest = count // (max(sizes) * cfg.tensor)  # the one that is not -1
+        sizes = [rest if size == -1 else size for size in sizes]
+    if sizes[0] * sizes[1] * cfg.tensor != count:
+        raise UserError(f"{asked}: must multiply to {count} devices")
+    return sizes[0], sizes[1], cfg.tensor
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds all of it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Split along the first dimension, over every device: scoring, with parameters on each."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def train_batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Split along the first dimension; devices that share layers have the same rows."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def state_sharding(abstract_state: Any, mesh: Mesh) -> Any:
+    """A sharding per leaf: `tensor` by `TENSOR_DIMENSIONS`, `fsdp` by `partition.stored_axes`.
+
+    What the optimiser keeps of a parameter has the parameter's path at the end of its own, and so
+    its sharding.
+
+    Args:
+      abstract_state: pytree of arrays or `ShapeDtypeStruct`s.
+
+    Returns:
+      The same tree of `NamedSharding`s.
+    """
+
+    def leaf_sharding(path: Any, leaf: Any) -> NamedSharding:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return replicated(mesh)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, _spec(name, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(leaf_sharding, abstract_state)
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    tensor = next((d for end, d in TENSOR_DIMENSIONS.items() if name.endswith(end)), None)
+    stacked = "blocks/" in name and len(shape) > 1  # the leading axis counts layers
+    axes = [None] * stacked + list(stored_axes(shape[stacked:], mesh.shape, tensor))
+    while axes and axes[-1] is None:
+        axes.pop()
+    return PartitionSpec(*axes)
+
+
+def check_batch(name: str, batch_size: int, mesh: Mesh, grad_accumulation: int = 1) -> None:
+    """Raises UserError if a training batch does not split evenly over the devices."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % (ways * grad_accumulation):
+        over = f"{ways} devices" if mesh.shape["tensor"] == 1 else f"{ways} groups of devices"
+        parts = f" x train.grad_accumulation={grad_accumulation}" if grad_accumulation > 1 else ""
+        hint = "; mesh.tensor takes more devices than images" if batch_size < ways else ""
+        raise UserError(f"{name}={batch_size}: must be a multiple of the {over}{parts}{hint}")
+
+
+def global_batch(
+    batch: dict[str, np.ndarray], mesh: Mesh, sharding: NamedSharding | None = None
+) -> dict[str, jax.Array]:
+    """This process's rows of a batch as one global array, split over every device, or as given."""
+    sharding = sharding or batch_sharding(mesh)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

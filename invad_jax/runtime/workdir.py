@@ -1,0 +1,92 @@
+"""What a run leaves behind, and whether a config may use it.
+
+<workdir>/config.json      the resolved config
+          checkpoints/     see `checkpoint.py`
+          normals/         what normal images taught, a folder for each way of scoring
+          logs/            TensorBoard
+          vae.safetensors  of a first stage: what an encoder reads; with vae.json, examples.png
+          eval/            what `eval` writes by default
+          kept/            of a converted model: what only its own code base needs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from invad_jax.config import Config
+from invad_jax.config import io as config_io
+from invad_jax.errors import UserError
+from invad_jax.io import files
+
+NORMALS_FORMAT = 4
+"""Raised when the files of that folder change: what an older version kept is then made anew."""
+
+
+class Workdir:
+    """Paths of one run."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+        self.kept = self.path / "kept"
+
+    def normals(self, config: Config, step: int) -> Path:
+        """The folder of what normal images gave under a way of scoring: scores, fitted prior."""
+        text = json.dumps(scoring_key(config, step), sort_keys=True)
+        return self.path / "normals" / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def read_config(self) -> Config:
+        """The config that the run was trained with."""
+        if not self.config.is_file():
+            raise UserError(f"{self.path}: not a workdir (no config.json); train first")
+        return config_io.from_dict(files.read_json(self.config), str(self.config))
+
+    def claim(self, config: Config, write: bool) -> None:
+        """Makes this the workdir of `config`; training calls it first.
+
+        Args:
+          config: the resolved config.
+          write: whether this process writes the file.
+
+        Raises:
+          UserError: it belongs to another config already.
+        """
+        if self.config.is_file():
+            self.check(config, training=True)
+        if write:
+            files.write_json(self.config, config_io.to_dict(config))
+
+    def check(self, config: Config, training: bool = False) -> None:
+        """Raises UserError unless `config` agrees in everything that decided the parameters, and,
+        to go on `training`, in all that decides the further steps."""
+        differences = config_io.frozen_differences(config, self.read_config(), training)
+        if differences:
+            raise UserError(
+                f"{self.path}: was trained with another config: {'; '.join(differences)}; "
+                "give another --workdir"
+            )
+
+    def resolve(self, config_path: str | None, assignments: Sequence[str]) -> Config:
+        """The config to evaluate with: a file's or the workdir's own, and the changes to it."""
+        base = config_io.load(config_path) if config_path else self.read_config()
+        config = config_io.override(base, list(assignments))
+        self.check(config)
+        return config
+
+
+def scoring_key(config: Config, step: int) -> dict[str, Any]:
+    """All that the scores of the normal images depend on, besides the images."""
+    return {
+        "format": NORMALS_FORMAT,
+        "step": step,
+        "dtype": config.denoiser.dtype,
+        "inversion": dataclasses.asdict(config.inversion),
+        "scoring": {k: v for k, v in dataclasses.asdict(config.scoring).items() if k != "terms"},
+    }

@@ -1,0 +1,1 @@
+"""A grid of options over seeds: its cells and its table."""

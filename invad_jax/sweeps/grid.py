@@ -1,0 +1,177 @@
+"""The grid of a sweep: which models it needs, and in which ways each is evaluated.
+
+Read next: `sweep.py`, which walks the grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from invad_jax.config import Config
+from invad_jax.config import io as config_io
+from invad_jax.errors import UserError
+
+_OTHER_FILES = ("data.root", "encoder.weights")
+"""Free, as a workdir may move with its files; but other values in one sweep are other files."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One swept option."""
+
+    name: str
+    """`section.option`."""
+    values: tuple[str, ...]
+    """Distinct, as `--set` takes them."""
+
+    @property
+    def retrains(self) -> bool:
+        """Whether each value needs a model of its own."""
+        section, option = self.name.split(".")
+        field = getattr(Config, section).__dataclass_fields__[option]
+        return not field.metadata.get("free") or self.name in _OTHER_FILES
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid with one seed."""
+
+    values: tuple[str | None, ...]
+    """One for each axis; None where the option has no effect."""
+    seed: int
+    run: str
+    """Name of the model, which cells share that differ in how it is evaluated."""
+    training: tuple[str, ...]
+    """Where the model is not the base config's, and its seed, as `--set` takes it."""
+    config: Config
+    """To evaluate with."""
+
+
+def parse_axes(texts: Sequence[str], base: Config) -> tuple[Axis, ...]:
+    """Reads `section.option=value,value,...`; the values of a list stand in brackets.
+
+    Raises:
+      UserError: an unknown option, one given twice, no value, or a value of another type.
+
+    >>> parse_axes(["inversion.num_steps=1,3", "encoder.stages=[2,4],[4,10]"], Config())[1].values
+    ('[2,4]', '[4,10]')
+    """
+    axes: list[Axis] = []
+    for text in texts:
+        name, equals, values = (part.strip() for part in text.partition("="))
+        if not equals or "." not in name:
+            raise UserError(f"--over {text}: expected section.option=value,value,...")
+        if name in [axis.name for axis in axes]:
+            raise UserError(f"--over {name}: given twice; list all its values in one")
+        if name == "train.seed":
+            raise UserError("--over train.seed: results are averaged over seeds; give --seeds 0,1")
+        items = re.split(r",(?![^\[(]*[\])])", values)  # at commas outside of brackets
+        typed = [_value(base, name, item.strip()) for item in items]
+        axes.append(Axis(name, tuple(dict.fromkeys(typed))))
+    if not axes:
+        raise UserError("nothing to sweep; give --over section.option=value,value,...")
+    return tuple(axes)
+
+
+def parse_seeds(text: str | None, base: Config) -> tuple[int, ...]:
+    """Reads `0,1,2`; None is the config's own seed.
+
+    Raises:
+      UserError: not whole numbers.
+    """
+    if text is None:
+        return (base.train.seed,)
+    try:
+        return tuple(dict.fromkeys(int(item) for item in text.split(",")))
+    except ValueError:
+        raise UserError(f"--seeds {text}: expected whole numbers, such as 0,1,2") from None
+
+
+def make_cells(base: Config, axes: Sequence[Axis], seeds: Sequence[int]) -> list[Cell]:
+    """Every distinct point of the grid with every seed; cells of one point follow each other.
+
+    Raises:
+      UserError: a combination that no config may have.
+    """
+    cells: dict[tuple[Any, ...], Cell] = {}
+    for values, seed in itertools.product(itertools.product(*(a.values for a in axes)), seeds):
+        cell = _make_cell(base, axes, values, seed)
+        cells.setdefault((cell.values, seed), cell)
+    return list(cells.values())
+
+
+def _make_cell(base: Config, axes: Sequence[Axis], values: Sequence[str], seed: int) -> Cell:
+    assigned = {axis.name: value for axis, value in zip(axes, values, strict=True)}
+    everything = [f"{name}={value}" for name, value in assigned.items()]
+    unused = _unused(config_io.override(base, everything))
+    used = {name: v for name, v in assigned.items() if name not in unused}
+    trained = [
+        (axis.name, used[axis.name]) for axis in axes
+        if axis.retrains and used[axis.name] != option_text(base, axis.name)
+    ]  # fmt: skip
+    training = tuple(f"{name}={value}" for name, value in (*trained, ("train.seed", str(seed))))
+    evaluating = [f"{name}={value}" for name, value in used.items()]
+    return Cell(
+        values=tuple(used.get(axis.name) for axis in axes),
+        seed=seed,
+        run=_run_name([*trained, ("seed", str(seed))]),
+        training=training,
+        config=config_io.override(base, [*training, *evaluating]),
+    )
+
+
+def _run_name(assigned: Iterable[tuple[str, str]]) -> str:
+    """A readable folder name, distinct for distinct assignments.
+
+    >>> _run_name([("encoder.stages", "[2,4]"), ("seed", "0")])
+    'encoder.stages=2+4,seed=0'
+    """
+    plain = [(name, value.strip("[]").replace(",", "+")) for name, value in assigned]
+    text = ",".join(f"{name}={value}" for name, value in plain)
+    name = re.sub(r"[^\w.,=+-]", "_", text)
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _value(base: Config, name: str, text: str) -> str:
+    """The text of one value in one way of writing it, so that equal values are equal."""
+    if not text:
+        raise UserError(f"--over {name}: needs values, such as {name}=A,B")
+    try:
+        config = config_io.override(base, [f"{name}={text}"])
+    except UserError as error:
+        raise UserError(re.sub("^--set", "--over", str(error))) from None
+    return option_text(config, name)
+
+
+def option_text(config: Config, name: str) -> str:
+    """The value of an option as `--set` takes it.
+
+    >>> option_text(Config(), "denoiser.channel_mult"), option_text(Config(), "denoiser.remat")
+    ('[1,2,3,4]', 'false')
+    """
+    section, option = name.split(".")
+    value = getattr(getattr(config, section), option)
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _unused(config: Config) -> set[str]:
+    """Options that have no effect under a config: points that differ in them alone are one."""
+    paradigm = config.inversion.paradigm
+    of_fitted = {"scoring.states", "scoring.neighbours", "scoring.components"}
+    if paradigm == "inversion":
+        plain = config.scoring.prior == "standard_normal"
+        return {"inversion.noise_ratio"} | (of_fitted if plain else set())
+    if paradigm == "reconstruction":
+        return {"inversion.final_alpha_bar", "scoring.prior"} | of_fitted
+    undiffused = {f"inversion.{field.name}" for field in dataclasses.fields(config.inversion)}
+    unused = (undiffused - {"inversion.paradigm"}) | {"scoring.prior", "scoring.states"}
+    unused |= {"scoring.neighbours"}
+    return unused | ({"scoring.components"} if paradigm == "nearest_neighbour" else set())

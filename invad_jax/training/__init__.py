@@ -1,0 +1,1 @@
+"""Steps, losses and the loop around them."""

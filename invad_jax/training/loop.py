@@ -1,0 +1,210 @@
+"""The training loop: restore, then save, fetch, step, and nothing else.
+
+The order matters. A step is saved before the next batch is fetched, so a checkpoint holds exactly
+what the following steps need; a run that is killed anywhere and started again ends with the
+parameters of the unbroken run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from invad_jax.config import TrainConfig
+from invad_jax.errors import UserError
+from invad_jax.runtime import processes
+from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
+from invad_jax.runtime.log import log
+from invad_jax.runtime.sharding import (
+    global_batch,
+    replicated,
+    state_sharding,
+    train_batch_sharding,
+)
+from invad_jax.runtime.stop_signal import StopSignal
+from invad_jax.runtime.workdir import Workdir
+from invad_jax.training.scalars import ScalarWriter
+from invad_jax.training.step import LossFn, TrainState, create_state, make_optimizer, train_step
+
+
+class Fitted(NamedTuple):
+    """How far training came."""
+
+    state: TrainState
+    stopped: bool
+    """Asked to stop (preemption): everything is saved, and the same command continues."""
+
+
+def fit(
+    *,
+    cfg: TrainConfig,
+    init_params: Callable[[jax.Array], Any],
+    frozen: Any,
+    loss_fn: LossFn,
+    iterator: grain.DatasetIterator,
+    mesh: Mesh,
+    workdir: Workdir,
+    meta: dict[str, Any],
+    draw: Callable[[Any], dict[str, np.ndarray]] | None = None,
+) -> Fitted:
+    """Trains to `cfg.num_steps`, from the newest sound checkpoint of the workdir if there is one.
+
+    Args:
+      cfg: the optimisation.
+      init_params: key -> parameters.
+      frozen: arrays that `loss_fn` reads and training keeps.
+      loss_fn: see `train_step.LossFn`.
+      iterator: endless batches of this process's share; its position is saved and restored.
+      mesh: devices.
+      workdir: checkpoints and logs go there.
+      meta: JSON kept in every checkpoint; a workdir with other data or weights is refused.
+      draw: averaged parameters -> pictures by name, (H, W, 3) uint8, shown with every checkpoint.
+
+    Returns:
+      The last state, on disk too, and whether it was asked to stop before the last step.
+
+    Raises:
+      UserError: the loss became non-finite, the workdir was made from other data, or it cannot be
+        written.
+    """
+    tx = make_optimizer(cfg)
+
+    def create(rng: jax.Array, frozen: Any) -> TrainState:
+        init_rng, run_rng = jax.random.split(rng)
+        return create_state(init_params(init_rng), frozen, run_rng, tx)
+
+    rng = jax.random.key(cfg.seed)
+    abstract = jax.eval_shape(create, rng, frozen)
+    shardings = state_sharding(abstract, mesh)
+    step_fn = compile_step(cfg, loss_fn, tx, mesh, shardings)
+    with (
+        Checkpoints(workdir.checkpoints, cfg.keep_checkpoints) as checkpoints,
+        StopSignal() as stop,
+    ):
+        if checkpoints.latest_step() is None:
+            state = jax.jit(create, out_shardings=shardings)(rng, frozen)
+        else:
+            _check_same_inputs(checkpoints.meta(), meta, workdir)
+            ours = abstract_like(abstract, shardings)
+            model, optimizer = checkpoints.restore(ours.model(), ours.optimizer(), iterator)
+            state = TrainState(**model, **optimizer)
+            log.info("resumed at step %d", int(state.step))
+        writer = ScalarWriter(workdir.logs, int(state.step))
+        save = partial(_save, checkpoints, writer, iterator=iterator, meta=meta, draw=draw)
+        return _loop(state, step_fn, iterator, mesh, cfg, save, writer, stop)
+
+
+def compile_step(
+    cfg: TrainConfig, loss_fn: LossFn, tx: optax.GradientTransformation, mesh: Mesh, shardings: Any
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """`train_step` over the mesh, its state donated."""
+
+    def step_on_mesh(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `split_over` in networks
+            return train_step(
+                state, batch, loss_fn=loss_fn, tx=tx, ema_decay=cfg.ema_decay,
+                grad_accumulation=cfg.grad_accumulation,
+            )  # fmt: skip
+
+    return jax.jit(
+        step_on_mesh,
+        in_shardings=(shardings, train_batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def _loop(
+    state: TrainState,
+    step_fn: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
+    iterator: grain.DatasetIterator,
+    mesh: Mesh,
+    cfg: TrainConfig,
+    save: Callable[[TrainState, dict[str, jax.Array] | None], None],
+    writer: ScalarWriter,
+    stop: StopSignal,
+) -> Fitted:
+    first_step = int(state.step)
+    bar = tqdm(
+        total=cfg.num_steps, initial=first_step, desc="train", unit="step", mininterval=1.0,
+        disable=not processes.is_primary(),
+    )  # fmt: skip
+    stopping, scalars = False, None
+    window_start, window_step = time.perf_counter(), first_step
+    with bar, jax.transfer_guard("disallow"):
+        for step in range(first_step, cfg.num_steps):
+            stopping = stop.at(step)
+            if step > first_step and (step % cfg.checkpoint_every == 0 or stopping):
+                save(state, scalars)
+            if stopping:
+                log.info("stopping at step %d; the same command continues", step)
+                break
+            with jax.transfer_guard("allow"):  # JAX takes a share of an array for implicit
+                batch = global_batch(next(iterator), mesh, train_batch_sharding(mesh))
+            state, scalars = step_fn(state, batch)
+            bar.update()
+            if (step + 1) % cfg.log_every == 0:
+                values = finite_scalars(scalars, step + 1)
+                now = time.perf_counter()
+                values["steps_per_second"] = (step + 1 - window_step) / (now - window_start)
+                window_start, window_step = now, step + 1
+                bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+                writer.write(step + 1, values)
+        if first_step < cfg.num_steps and not stopping:
+            save(state, scalars)
+    writer.close()
+    return Fitted(state, stopping)
+
+
+def _save(
+    checkpoints: Checkpoints,
+    writer: ScalarWriter,
+    state: TrainState,
+    scalars: dict[str, jax.Array] | None,
+    *,
+    iterator: grain.DatasetIterator,
+    meta: dict[str, Any],
+    draw: Callable[[Any], dict[str, np.ndarray]] | None,
+) -> None:
+    """Saves, unless the step that made `state` went wrong: a good checkpoint is never replaced."""
+    step = int(jax.device_get(state.step))
+    if scalars is not None:
+        finite_scalars(scalars, step)
+    checkpoints.save(step, state.model(), state.optimizer(), iterator, meta)
+    if draw is not None:
+        writer.write_pictures(step, draw(state.ema_params))
+
+
+def finite_scalars(scalars: dict[str, jax.Array], step: int) -> dict[str, float]:
+    """The scalars on the host.
+
+    Raises:
+      UserError: one of them is not finite.
+    """
+    values = {name: float(value) for name, value in jax.device_get(scalars).items()}
+    bad = [f"{name}={value}" for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"step {step}: {', '.join(bad)}: training diverged; the last good checkpoint is kept "
+            "(lower train.learning_rate, or denoiser.dtype=float32)"
+        )
+    return values
+
+
+def _check_same_inputs(saved: dict[str, Any], ours: dict[str, Any], workdir: Workdir) -> None:
+    for name in ("kind", "dataset", "encoder"):
+        if saved.get(name) != ours.get(name):
+            raise UserError(
+                f"{workdir.path}: its checkpoint was made with another {name} "
+                f"({saved.get(name)}, now {ours.get(name)}); restore it or give another --workdir"
+            )

@@ -1,0 +1,47 @@
+"""TensorBoard event files, without TensorFlow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorboardX
+
+from invad_jax.errors import UserError
+from invad_jax.runtime.processes import is_primary
+
+
+class ScalarWriter:
+    """TensorBoard scalars and pictures, from the primary process only."""
+
+    def __init__(self, folder: Path, first_step: int):
+        """`first_step`: what an earlier, unbroken-off run logged from there on is superseded."""
+        self._writer, self._folder = None, folder
+        if is_primary():
+            self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Adds one point to each curve."""
+        if self._writer is not None:
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, step)
+            self._flush(self._writer)
+
+    def write_pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Adds pictures, (H, W, 3) uint8 each."""
+        if self._writer is not None:
+            for name, picture in pictures.items():
+                self._writer.add_image(name, picture, step, dataformats="HWC")
+            self._flush(self._writer)
+
+    def close(self) -> None:
+        """Flushes."""
+        if self._writer is not None:
+            self._flush(self._writer)
+            self._writer.close()
+
+    def _flush(self, writer: tensorboardX.SummaryWriter) -> None:
+        try:
+            writer.flush()
+        except OSError as error:
+            raise UserError(f"{self._folder}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,214 @@
+"""One optimisation step, as a pure function of state and batch, for any loss.
+
+Read next: `loop.py`, the loop around it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from invad_jax.config import TrainConfig
+from invad_jax.detector import LatentStats, standardise
+from invad_jax.diffusion.loss import eps_loss, min_snr_weight
+
+Params = Any
+Batch = dict[str, jax.Array]
+Loss = tuple[jax.Array, dict[str, jax.Array]]
+"""(mean loss, further scalars to log: means over the batch, too)."""
+
+
+class LossFn(NamedTuple):
+    """A loss in two parts, so that a batch can be taken in pieces and mean the same."""
+
+    draw: Callable[[Batch, jax.Array], Batch]
+    """(batch, rng) -> the batch and its random numbers, which are drawn for all of it at once."""
+    given: Callable[[Params, Any, Batch], Loss]
+    """(params, frozen, rows of what `draw` returns) -> loss; has nothing random."""
+
+    def __call__(self, params: Params, frozen: Any, batch: Batch, rng: jax.Array) -> Loss:
+        """The loss of a whole batch."""
+        return self.given(params, frozen, self.draw(batch, rng))
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training carries from step to step."""
+
+    step: jax.Array
+    """() int32: optimiser steps done."""
+    params: Params
+    ema_params: Params
+    """Exponential moving average of `params`; what evaluation uses."""
+    opt_state: optax.OptState
+    rng: jax.Array
+    """Key of the run; step s draws from `fold_in(rng, s)`."""
+    frozen: Any
+    """Arrays that the loss reads and training never changes, such as latent statistics."""
+
+    def model(self) -> dict[str, Any]:
+        """What evaluation needs, as a checkpoint keeps it."""
+        return {"params": self.params, "ema_params": self.ema_params, "frozen": self.frozen}
+
+    def optimizer(self) -> dict[str, Any]:
+        """What only training needs, as a checkpoint keeps it."""
+        return {"step": self.step, "opt_state": self.opt_state, "rng": self.rng}
+
+
+def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
+    """AdamW with linear warm-up, cosine decay and clipping by global norm.
+
+    Fixed position embeddings are stored among the parameters; weight decay spares them.
+    """
+    warmup = min(cfg.warmup_steps, cfg.num_steps - 1)
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=cfg.initial_learning_rate if warmup else cfg.learning_rate,
+        peak_value=cfg.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=cfg.num_steps,
+        end_value=cfg.final_learning_rate,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(cfg.grad_clip_norm),
+        # No mask without decay: it would be part of what a checkpoint holds.
+        optax.adamw(
+            schedule, weight_decay=cfg.weight_decay, mask=trained if cfg.weight_decay else None
+        ),
+    )
+
+
+def trained(params: Params) -> Any:
+    """The tree of `params` with False at fixed position embeddings, True elsewhere."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path[-1:], simple=True) != "positions", params
+    )
+
+
+def create_state(
+    params: Params, frozen: Any, rng: jax.Array, tx: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first step; the average starts at the initial parameters."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params),
+        opt_state=tx.init(params),
+        rng=rng,
+        frozen=frozen,
+    )
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    ema_decay: float,
+    grad_accumulation: int = 1,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Gradient, update, average. Pure; compile it with the state donated.
+
+    Args:
+      state: of the step before.
+      batch: B rows each.
+      loss_fn: what is minimised.
+      tx: what minimises it.
+      ema_decay: see `ema_decay_at`.
+      grad_accumulation: parts, a divisor of B, that the batch is taken through one after another.
+        Up to the order of sums the result does not depend on it.
+
+    Returns:
+      The next state, and scalars: `loss`, `grad_norm` (before clipping) and what `loss_fn` adds.
+    """
+    rng = jax.random.fold_in(state.rng, state.step)
+    (loss, scalars), grads = _loss_and_gradient(
+        loss_fn.given, state.params, state.frozen, loss_fn.draw(batch, rng), grad_accumulation
+    )
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = ema_decay_at(state.step, ema_decay)
+    ema_params = optax.incremental_update(params, state.ema_params, 1.0 - decay)
+    state = dataclasses.replace(
+        state, step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state
+    )
+    return state, {"loss": loss, "grad_norm": optax.tree.norm(grads), **scalars}
+
+
+def _loss_and_gradient(
+    given: Callable[[Params, Any, Batch], Loss],
+    params: Params,
+    frozen: Any,
+    batch: Batch,
+    num_parts: int,
+) -> tuple[Loss, Params]:
+    """Means over the batch of the loss, of its scalars and of the gradient."""
+    grad_fn = jax.value_and_grad(given, has_aux=True)
+    if num_parts == 1:
+        return grad_fn(params, frozen, batch)
+
+    def split(rows: jax.Array) -> jax.Array:
+        # Every num_parts-th row: a device then finds all its parts among its own rows.
+        rows = rows.reshape(-1, num_parts, *rows.shape[1:])  # (B / parts, parts, ...)
+        return jnp.moveaxis(rows, 1, 0)  # (parts, B / parts, ...)
+
+    def add_part(total: Any, part: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, grad_fn(params, frozen, part)), None
+
+    parts = jax.tree.map(split, batch)
+    shapes = jax.eval_shape(grad_fn, params, frozen, jax.tree.map(lambda rows: rows[0], parts))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(add_part, zeros, parts)
+    return jax.tree.map(lambda leaf: leaf / num_parts, total)
+
+
+def ema_decay_at(step: jax.Array, ema_decay: float) -> jax.Array:
+    """min(ema_decay, (1 + s) / (10 + s)): early averages forget the random start quickly."""
+    return jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+
+
+def make_denoiser_loss(
+    denoise: Callable[[Params, jax.Array, jax.Array], jax.Array],
+    alpha_bar: jax.Array,
+    min_snr_gamma: float = 0.0,
+    latent_noise: float = 0.0,
+) -> LossFn:
+    """The diffusion loss on encoder latents, t uniform on 0..T-1.
+
+    Args:
+      denoise: (params, x_t, t) -> eps.
+      alpha_bar: (T,) float32.
+      min_snr_gamma: see `diffusion.loss.min_snr_weight`; 0 weighs all t alike.
+      latent_noise: standard deviation of what is added to the standardised latents.
+
+    Returns:
+      A `LossFn` whose `frozen` is a `LatentStats` and whose batch has `latent` (B, h, w, C).
+    """
+
+    def draw(batch: Batch, rng: jax.Array) -> Batch:
+        t_rng, noise_rng = jax.random.split(rng)
+        shape = batch["latent"].shape  # (B, h, w, C)
+        t = jax.random.randint(t_rng, (shape[0],), 0, len(alpha_bar))
+        drawn = {**batch, "t": t, "noise": jax.random.normal(noise_rng, shape)}
+        if latent_noise:
+            drawn["latent_noise"] = latent_noise * jax.random.normal(
+                jax.random.fold_in(rng, 2), shape
+            )
+        return drawn
+
+    def given(params: Params, frozen: LatentStats, batch: Batch) -> Loss:
+        x0 = standardise(batch["latent"], frozen) + batch.get("latent_noise", 0.0)
+        losses = eps_loss(
+            lambda x, t: denoise(params, x, t), x0, batch["t"], batch["noise"], alpha_bar
+        )
+        if min_snr_gamma:
+            losses *= min_snr_weight(alpha_bar[batch["t"]], min_snr_gamma)
+        return jnp.mean(losses), {}
+
+    return LossFn(draw, given)

@@ -1,0 +1,108 @@
+"""Options: typed, checked, and wrong ones answered with the nearest right ones."""
+
+import contextlib
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invad_jax.config import Config, option_names
+from invad_jax.config import io as config_io
+from invad_jax.config.io import from_dict, frozen_differences, override, to_dict
+from invad_jax.errors import UserError
+
+
+def test_values_are_typed_by_the_annotations():
+    config = override(
+        Config(),
+        ["train.num_steps=1_000", "train.learning_rate=1e-3", "data.categories=a, b",
+         "denoiser.remat=true", "inversion.spacing=paper", "data.root=x=y",
+         "scoring.terms=nll,map_max"],
+    )  # fmt: skip
+    assert config.train.num_steps == 1000
+    assert config.train.learning_rate == 1e-3
+    assert config.data.categories == ("a", "b")
+    assert config.denoiser.remat is True
+    assert config.inversion.spacing == "paper"
+    assert config.data.root == "x=y"
+    assert config.scoring.terms == ("nll", "map_max")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("inversion.num_step=5", r"inversion\.num_steps"),
+        ("num_steps=5", "section.option=value"),
+        ("inference.num_steps=5", r"did you mean .*inversion\.num_steps"),
+        ("train.num_steps=abc", "whole number"),
+        ("train.num_steps=1.5", "whole number"),
+        ("train.learning_rate=fast", "a number"),
+        ("denoiser.remat=maybe", "true or false"),
+        ("inversion.spacing=even", "linspace, paper"),
+        ("inversion.num_steps=0", "at least 1"),
+        ("inversion.num_steps=1001", "at most"),
+        ("calibration.false_positive_rate=2", "between 0 and 1"),
+        ("data.categories=", "empty"),
+        ("scoring.terms=nll,map_rnage", "nll, map_range, map_mean, map_max, map_top"),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_helps(assignment, message):
+    with pytest.raises(UserError, match=message) as caught:
+        override(Config(), [assignment])
+    assert "\n" not in str(caught.value)
+
+
+def test_json_round_trip():
+    config = override(Config(), ["data.categories=a,b", "denoiser.channel_mult=1,2", "mesh.fsdp=2"])
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"trian": {}}, {"train": {"num_stepz": 1}}, {"train": {"num_steps": "1"}}, {"train": 3},
+     {"train": {"num_steps": True}}, {"data": {"categories": [1]}}],
+)  # fmt: skip
+def test_unknown_or_mistyped_json_is_refused(values):
+    with pytest.raises(UserError):
+        from_dict(values)
+
+
+def test_only_what_decides_the_parameters_is_frozen():
+    free = override(
+        Config(), ["data.root=/elsewhere", "inversion.num_steps=9", "train.log_every=1"]
+    )
+    assert frozen_differences(free, Config()) == []
+    (difference,) = frozen_differences(override(Config(), ["train.seed=1"]), Config())
+    assert difference == "train.seed is 1, was 0"
+
+
+def test_every_option_says_what_it_is_or_has_a_plain_name():
+    """Sections are documented, and every option name is unique enough to be suggested."""
+    for section in dataclasses.fields(Config):
+        assert type(getattr(Config(), section.name)).__doc__, section.name
+    assert len(option_names()) == len(set(option_names()))
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_assignment_or_a_user_error(text):
+    with contextlib.suppress(UserError):
+        override(Config(), [text])
+
+
+def test_config_files(tmp_path):
+    good = tmp_path / "good.py"
+    good.write_text("from invad_jax.config import Config\ndef get_config(): return Config()\n")
+    assert config_io.load(good) == Config()
+    for text, message in [
+        ("def get_config(): return 1\n", "int, not Config"),
+        ("raise RuntimeError('x')\n", "RuntimeError: x"),
+        ("", "get_config"),
+    ]:
+        bad = tmp_path / "bad.py"
+        bad.write_text(text)
+        with pytest.raises(UserError, match=message):
+            config_io.load(bad)
+    with pytest.raises(UserError, match=r"did you mean good\.py"):
+        config_io.load(tmp_path / "god.py")

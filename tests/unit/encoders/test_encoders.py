@@ -1,0 +1,268 @@
+"""Encoders with random weights: shapes, fingerprints, folding, resizing and messages."""
+
+import dataclasses
+import hashlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from invad_jax.config import EncoderConfig
+from invad_jax.encoders import build_encoder, efficientnet, weights
+from invad_jax.encoders.backbone import resolve_stages
+from invad_jax.encoders.feature_stack import area_matrix, bilinear_matrix, stack_features
+from invad_jax.errors import UserError
+from invad_jax.io.tensors import write_tensors
+
+LITE0 = EncoderConfig("efficientnet_lite0", weights="random")
+
+
+@pytest.mark.parametrize(
+    ("name", "latent_shape"),
+    [
+        ("efficientnet_b0", (16, 16, 16 + 24 + 40 + 112)),
+        ("efficientnet_b4", (16, 16, 272)),
+        ("efficientnet_b7", (16, 16, 32 + 48 + 80 + 224)),
+        ("efficientnet_lite0", (16, 16, 192)),
+        ("efficientnet_lite2", (16, 16, 16 + 24 + 48 + 120)),
+    ],
+)
+def test_latent_shapes_of_the_published_variants(name, latent_shape):
+    encoder = build_encoder(EncoderConfig(name, weights="random"), 256)
+    assert encoder.latent_shape == latent_shape
+
+
+def test_latent_is_what_the_shape_says_and_pool_is_the_mean():
+    image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    encoder = build_encoder(LITE0, 64)
+    latent = jax.jit(encoder.apply)(encoder.variables, image)
+    assert latent.shape == (2, *encoder.latent_shape) == (2, 4, 4, 192)
+    assert latent.dtype == jnp.float32
+    pooled = build_encoder(dataclasses.replace(LITE0, pool=2), 64)
+    found = jax.jit(pooled.apply)(pooled.variables, image)
+    expected = np.asarray(latent, np.float64).reshape(2, 2, 2, 2, 2, 192).mean((2, 4))
+    scale = np.abs(expected).max()
+    # Means of four float32: a few units in the last place.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * scale)
+    # Untrained, but usable: the image matters, and nothing vanishes or explodes.
+    assert 1e-3 < np.asarray(latent).std(axis=(0, 1, 2)).mean() < 1e3
+
+
+def test_fewer_stages_are_the_same_channels():
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    whole = build_encoder(LITE0, 64)
+    part = build_encoder(dataclasses.replace(LITE0, stages=(2, 4), stage_resize="area"), 64)
+    assert part.latent_shape == (8, 8, 24 + 40)
+    assert "block_5" not in part.variables
+    ours = jax.jit(part.apply)(part.variables, image)[..., 24:].reshape(1, 4, 2, 4, 2, 40)
+    expected = jax.jit(whole.apply)(whole.variables, image)[..., 40:80]
+    # The bilinear halving of an even grid is the mean of two by two.
+    np.testing.assert_allclose(ours.mean((2, 4)), expected, rtol=1e-4, atol=1e-4)
+
+
+CHANGES = [
+    {"stages": (0, 2, 4)}, {"stage_resize": "area"}, {"pool": 2},
+    {"name": "efficientnet_lite1"}, {"image_size": 96}, {"weights": True}, {"normalisation": True},
+]  # fmt: skip
+
+
+def fingerprint(monkeypatch, image_size=64, weights=False, normalisation=False, **options):
+    with monkeypatch.context() as patch:
+        if weights:
+            drawn = changed_variables()
+            patch.setattr("invad_jax.encoders.load_variables", lambda *_: drawn)
+        if normalisation:
+            patch.setattr(efficientnet, "IMAGENET_MEAN", (127.0, 127.0, 127.5))
+        config = dataclasses.replace(EncoderConfig("efficientnet_b0", "random"), **options)
+        return build_encoder(config, image_size).fingerprint
+
+
+def changed_variables():
+    variables = build_encoder(EncoderConfig("efficientnet_b0", "random"), 64).variables
+    changed = jax.tree.map(np.copy, variables)
+    changed["block_10"]["project"]["bias"][-1] += 1e-3
+    return changed
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_fingerprint_names_every_ingredient(monkeypatch, change):
+    base = fingerprint(monkeypatch)
+    assert base == fingerprint(monkeypatch)
+    assert len(bytes.fromhex(base)) == 32
+    assert fingerprint(monkeypatch, **change) != base
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "efficientnet_lite_0"}, "encoder.name=efficientnet_lite_0.*efficientnet_lite0"),
+        ({"name": "zzz"}, "efficientnet_b0"),
+        ({"stages": (2, 0)}, "encoder.stages=2,0: expected rising.*0 to 15"),
+        ({"stages": (3, 16)}, "0,2,4,10"),
+        ({"stages": (-1, 3)}, "rising"),
+        ({"pool": 3}, "encoder.pool=3: must divide.*4 x 4"),
+        ({"weights": "/nowhere/w.pth"}, "/nowhere/w.pth: cannot be read"),
+        ({"weights": "/nowhere/w.h5"}, r"\.safetensors"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build_encoder(dataclasses.replace(LITE0, **options), 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_stages_resolve():
+    assert resolve_stages((), (1, 2), 5) == (1, 2)
+    assert resolve_stages((4,), (1, 2), 5) == (4,)
+
+
+# Weights.
+
+
+def test_reader_lists_all_problems_at_once():
+    reader = weights.TensorReader({"a": np.zeros(2), "b": np.zeros((2, 3)), "c": np.zeros(1)})
+    np.testing.assert_array_equal(reader.take("a", (3,)), np.zeros(3))
+    reader.take("b", (2, 3))
+    reader.take("d", (1,))
+    with pytest.raises(UserError) as caught:
+        reader.finish()
+    assert str(caught.value) == ("a is (2,) where (3,) is expected; d is missing; c is unexpected")
+    weights.TensorReader({"c.x": np.zeros(1)}).finish(ignore=r"c\..*")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_folded_convolution_equals_convolution_then_normalisation(seed):
+    rng = np.random.default_rng(seed)
+    weight, x = rng.normal(size=(5, 4, 1, 1)), rng.normal(size=(7, 4))
+    scale, bias, mean = rng.normal(size=(3, 5))
+    variance = rng.uniform(0, 3, 5)
+    names = {"n.weight": scale, "n.bias": bias, "n.running_mean": mean, "n.running_var": variance}
+    reader = weights.TensorReader({"c.weight": weight} | names)
+    folded = weights.pointwise(weights.folded_conv(reader, "c", "n", (5, 4, 1, 1), 1e-3))
+    reader.finish()
+    expected = (x @ weight[:, :, 0, 0].T - mean) / np.sqrt(variance + 1e-3) * scale + bias
+    found = x @ folded["kernel"].astype(np.float64) + folded["bias"]
+    # The variables are rounded to float32 once.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_depthwise_convolution_equals_a_grouped_one():
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 6))
+    for kernel, stride, padding in [(3, 1, (1, 1)), (5, 2, (1, 2)), (5, 2, (2, 2)), (3, 2, (0, 1))]:
+        layer = efficientnet.DepthwiseConv(kernel, stride, padding)
+        params = layer.init(jax.random.key(1), x)
+        params["params"]["bias"] = jnp.arange(6.0)
+        expected = jax.lax.conv_general_dilated(
+            x, params["params"]["kernel"][:, :, None], (stride, stride), (padding, padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=6,
+        ) + jnp.arange(6.0)[None, None, None]  # fmt: skip
+        # Sums of 25 float32 products in another order.
+        np.testing.assert_allclose(layer.apply(params, x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    write_tensors(path, {"x": np.zeros(1)})
+    with pytest.raises(UserError) as caught:
+        build_encoder(dataclasses.replace(LITE0, weights=str(path)), 64)
+    assert str(caught.value).startswith(
+        f"{path}: not weights of efficientnet_lite0: _conv_stem.weight is missing; "
+    )
+    assert "more" in str(caught.value)
+
+
+def url_source(monkeypatch, tmp_path, content, sha256):
+    monkeypatch.setenv("INVAD_CACHE", str(tmp_path / "cache"))
+    published = tmp_path / "published.pth"
+    published.write_bytes(content)
+    source = weights.UrlSource(published.as_uri(), sha256, "CC0")
+    monkeypatch.setitem(weights.SOURCES, "some", source)
+    return published
+
+
+def test_download_is_verified_and_kept(monkeypatch, tmp_path):
+    digest = hashlib.sha256(b"weights").hexdigest()
+    published = url_source(monkeypatch, tmp_path, b"weights", digest[:8])
+    path = weights.fetch("some")
+    assert path.read_bytes() == b"weights"
+    published.unlink()
+    assert weights.fetch("some") == path
+
+
+def test_download_of_other_content_is_not_kept(monkeypatch, tmp_path):
+    url_source(monkeypatch, tmp_path, b"weights", "0" * 8)
+    with pytest.raises(UserError, match=r"SHA-256 is .* expected 00000000; not kept"):
+        weights.fetch("some")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_without_a_network_it_says_what_to_do(monkeypatch, tmp_path):
+    url_source(monkeypatch, tmp_path, b"", "").unlink()
+    with pytest.raises(UserError, match=r"published\.pth: cannot be downloaded .*encoder\.weights"):
+        weights.fetch("some")
+    with pytest.raises(UserError, match="no published weights"):
+        weights.fetch("none_such")
+
+
+# Resizing.
+
+
+sizes = st.tuples(st.integers(1, 24), st.integers(1, 24))
+
+
+@given(sizes)
+def test_resizing_keeps_constants(size):
+    for matrix in (bilinear_matrix(*size), area_matrix(*size)):
+        assert matrix.shape == (size[1], size[0])
+        # Weights are non-negative and sum to one, to float32 rounding.
+        np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-6)
+        assert matrix.min() >= 0
+
+
+@given(st.integers(1, 8), st.integers(1, 8))
+def test_area_of_integer_ratios_is_the_mean(target, ratio):
+    x = np.random.default_rng(0).normal(size=target * ratio)
+    expected = x.reshape(target, ratio).mean(1)
+    # The weights are float32.
+    np.testing.assert_allclose(area_matrix(len(x), target) @ x, expected, rtol=0, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(sizes)
+def test_bilinear_is_torchs_interpolate(size):
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    source, target = size
+    x = torch.eye(source, dtype=torch.float64)[None]
+    expected = torch.nn.functional.interpolate(x, target, mode="linear", align_corners=False)[0].T
+    # Positions are exact in float64; the weights are then float32.
+    np.testing.assert_allclose(bilinear_matrix(source, target), expected.numpy(), atol=1e-6)
+
+
+def test_stack_is_torchs_interpolate_in_two_dimensions():
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    rng = np.random.default_rng(0)
+    fine, coarse = (rng.normal(size=(2, *s)).astype(np.float32) for s in [(11, 8, 3), (4, 5, 2)])
+    found = stack_features([jnp.asarray(fine), jnp.asarray(coarse)], "bilinear", 1)
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(fine.transpose(0, 3, 1, 2)), (4, 5), mode="bilinear", align_corners=False
+    )
+    # Four float32 products.
+    np.testing.assert_allclose(found[..., :3], resized.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+    np.testing.assert_array_equal(found[..., 3:], coarse)
+
+
+def test_importing_touches_no_device():
+    code = (
+        "import invad_jax.encoders, jax; from jax._src import xla_bridge; "
+        "print(xla_bridge.backends_are_initialized())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"

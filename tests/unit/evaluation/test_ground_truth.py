@@ -1,0 +1,58 @@
+"""Metrics of several scores held against one ground truth."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invad_jax.data.dataset import Sample
+from invad_jax.evaluation import ground_truth
+from invad_jax.metrics import PIXEL_METRICS
+
+sklearn_metrics = pytest.importorskip("sklearn.metrics")
+SIZE = 16
+
+
+@pytest.fixture
+def samples(tmp_path):
+    """Category `nut` with masks; `pin`, one of whose anomalous images has none."""
+    rng = np.random.default_rng(0)
+    made = []
+    for category in ("nut", "pin"):
+        for i in range(6):
+            path, mask_path = (tmp_path / f"{category}_{i}{end}.png" for end in ("", "_mask"))
+            Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(path)
+            mask = np.zeros((SIZE, SIZE), np.uint8)
+            mask[2 : 5 + i, 3:7] = 255
+            Image.fromarray(mask).save(mask_path)
+            known = i % 2 and not (category == "pin" and i == 1)
+            defect = "bent" if i % 2 else "good"
+            made.append(
+                Sample(str(path), category, defect, i % 2, str(mask_path) if known else None)
+            )
+    return tuple(made)
+
+
+def test_masks_of_normals_are_empty_and_known(samples):
+    truth = ground_truth.read(samples, SIZE)
+    assert truth.has_mask.tolist() == [True] * 7 + [False] + [True] * 4
+    assert truth.gt_mask.sum((1, 2)).tolist() == [0, 16, 0, 24, 0, 32, 0, 0, 0, 24, 0, 32]
+
+
+def test_every_score_has_its_image_metrics_and_all_share_the_pixels(samples):
+    rng = np.random.default_rng(1)
+    truth = ground_truth.read(samples, SIZE)
+    anomaly_map = rng.random((12, SIZE, SIZE), np.float32) + 0.5 * truth.gt_mask
+    scores = {"one": rng.random(12), "two": rng.random(12)}
+    tables = ground_truth.metric_tables(truth, anomaly_map.astype(np.float32), scores)
+    label = np.array([sample.gt_label for sample in samples])
+    for kind, score in scores.items():
+        for category, rows in {"nut": np.arange(6), "pin": np.arange(6, 12)}.items():
+            expected = sklearn_metrics.roc_auc_score(label[rows], score[rows])
+            assert tables[kind]["categories"][category]["i_auroc"] == pytest.approx(expected)
+        known = [6, 8, 9, 10, 11]  # the anomalous image without a mask takes no part
+        expected = sklearn_metrics.roc_auc_score(
+            truth.gt_mask[known].ravel(), anomaly_map[known].ravel()
+        )
+        assert tables[kind]["categories"]["pin"]["p_auroc"] == pytest.approx(expected)
+    pixel = [[t["mean"][name] for name in PIXEL_METRICS] for t in tables.values()]
+    assert pixel[0] == pixel[1]

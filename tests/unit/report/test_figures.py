@@ -1,0 +1,195 @@
+"""Pictures: where heat lies, and that the same case gives the same bytes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invad_jax.normality import calibration
+from invad_jax.report import figures
+
+CALIBRATION = calibration.Calibration(
+    terms=(calibration.Term("nll", 0.0, 1.0), calibration.Term("map_range", 8.0, 1.0)),
+    threshold=3.0, false_positive_rate=0.01, guaranteed_false_positive_rate=0.1, num_normals=9,
+    held_out=True, heat=(15.0, 23.0),
+)  # fmt: skip
+
+
+def make_image(height=24, width=32, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def make_case(**changes):
+    mask = np.zeros((24, 32), bool)
+    mask[4:10, 6:12] = True
+    values = {
+        "path": "test/crack/003.png", "category": "bottle", "defect": "broken_large", "gt_label": 1,
+        "image": make_image(), "gt_mask": mask,
+        "anomaly_map": np.where(mask, 30, 2).astype(np.float32),
+        "image_score": 12.34, "nll": 100.0, "map_range": 28.0, "threshold": 3.0, "decision": True,
+    }  # fmt: skip
+    return figures.Case(**{**values, **changes})
+
+
+def test_overlay_leaves_normal_pixels_untouched_and_marks_the_others():
+    image = make_image()
+    anomaly_map = np.zeros(image.shape[:2], np.float32)
+    anomaly_map[5:9, 7:11] = 10
+    marked = figures.overlay(image, anomaly_map, low=1.0, high=5.0)
+    hot = anomaly_map > 1
+    assert marked.dtype == np.uint8
+    np.testing.assert_array_equal(marked[~hot], image[~hot])
+    # Full heat is 85 % of one bright yellow: red and green well above blue, whatever lies below.
+    assert (marked[hot].astype(int)[:, :2] - marked[hot].astype(int)[:, 2:] > 100).all()
+
+
+def test_overlay_exactly_at_low_is_untouched():
+    image = make_image()
+    level = np.full((3, 4), 1.5, np.float32)
+    np.testing.assert_array_equal(figures.overlay(image, level, low=1.5, high=2.0), image)
+
+
+def test_overlay_grows_with_the_excess():
+    black = np.zeros((1, 64, 3), np.uint8)
+    ramp = np.linspace(0, 1, 64, dtype=np.float32)[None]
+    luma = figures.overlay(black, ramp, low=0.0, high=1.0)[0] @ [0.299, 0.587, 0.114]
+    assert (np.diff(luma) > -1).all()  # 8-bit rounding of three channels: under one level
+    assert luma[-1] > luma[16] + 50 > luma[0] + 50
+
+
+def test_overlay_resizes_the_map_bilinearly_with_half_pixel_centres():
+    gray = np.full((8, 8, 3), 100, np.uint8)
+    coarse = np.array([[0, 1], [0, 1]], np.float32)
+    # Half-pixel centres: 2 columns become 0, 0, 1/8, 3/8, 5/8, 7/8, 1, 1 of 8.
+    fine = np.tile(np.float32([0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]), (8, 1))
+    np.testing.assert_array_equal(
+        figures.overlay(gray, coarse, 0.0, 1.0), figures.overlay(gray, fine, 0.0, 1.0)
+    )
+    np.testing.assert_array_equal(figures.overlay(gray, coarse, 0.2, 1.0)[:, :3], gray[:, :3])
+
+
+def test_a_map_that_stays_where_normal_ones_do_gets_no_heat():
+    case = make_case(anomaly_map=np.linspace(0, 15, 24 * 32, dtype=np.float32).reshape(24, 32))
+    np.testing.assert_array_equal(figures.tiles(case, CALIBRATION)["heat map"], case.image)
+
+
+def test_contour_surrounds_the_ground_truth_and_covers_none_of_it():
+    case = make_case()
+    drawn = figures.contour(case.image, case.gt_mask)
+    changed = (drawn != case.image).any(axis=2)
+    assert not changed[case.gt_mask].any()
+    assert changed[3, 6:12].all()
+    assert changed[4:10, 12].all()
+    assert (drawn[changed] == [0, 255, 255]).all()
+
+
+def test_contour_of_a_small_mask_on_a_large_image():
+    mask = np.array([[False, True], [False, False]])
+    drawn = figures.contour(np.zeros((10, 20, 3), np.uint8), mask)
+    assert (drawn[:5, 10:] == 0).all()
+    assert drawn[0, 9].tolist() == drawn[5, 10].tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("changes", "titles"),
+    [
+        ({}, ["image", "ground truth", "heat map"]),
+        ({"gt_mask": None}, ["image", "heat map"]),
+        ({"gt_mask": np.zeros((24, 32), bool), "gt_label": 0}, ["image", "heat map"]),
+    ],
+)
+def test_ground_truth_is_shown_where_it_marks_something(changes, titles):
+    assert list(figures.tiles(make_case(**changes), CALIBRATION)) == titles
+
+
+@pytest.mark.parametrize(
+    ("gt_label", "decision", "verdict"),
+    [
+        (1, True, "found"), (1, False, "missed"), (0, True, "false alarm"), (0, False, "passed"),
+        (None, True, "anomalous"), (None, False, "normal"),
+    ],
+)  # fmt: skip
+def test_verdicts(gt_label, decision, verdict):
+    assert make_case(gt_label=gt_label, decision=decision).verdict == verdict
+
+
+def test_worst_first():
+    worst = make_case(gt_label=0, image_score=90.0)
+    missed = make_case(gt_label=1, image_score=-4.0, decision=False)
+    clear = make_case(gt_label=1, image_score=50.0)
+    assert figures.worst_first([clear, missed, worst]) == [worst, missed, clear]
+    unlabelled = [make_case(gt_label=None, image_score=score) for score in (1.0, 7.0, 3.0)]
+    assert [c.image_score for c in figures.worst_first(unlabelled)] == [7.0, 3.0, 1.0]
+
+
+def test_panel_holds_the_pictures_side_by_side_above_the_caption():
+    case = make_case()
+    panel = np.asarray(figures.case_panel(case, CALIBRATION))
+    for i, picture in enumerate(figures.tiles(case, CALIBRATION).values()):
+        left = 8 + i * (32 + 8)
+        np.testing.assert_array_equal(panel[8 : 8 + 24, left : left + 32], picture)
+    assert (panel[8 + 24 + 8 :] != 255).any()
+
+
+@pytest.mark.parametrize(
+    "name", ["a$b_{c}$.png", "日本語.png", "x" * 300 + ".png", "bad-\udcff.png"]
+)
+def test_panel_copes_with_any_name(name):
+    assert figures.case_panel(make_case(path=name), CALIBRATION).width == 3 * 40 + 8
+
+
+def test_examples_explain_themselves_and_replace_those_of_before(tmp_path):
+    cases = [
+        make_case(),
+        make_case(path="other/003.png"),
+        make_case(path="good/a b.png", defect="good", gt_label=0, image_score=5.0),
+    ]
+    (tmp_path / "notes.txt").write_text("the user's")
+    old = figures.write_examples(tmp_path, [make_case(decision=False)], CALIBRATION)
+    assert [path.relative_to(tmp_path).as_posix() for path in old] == [
+        "missed/bottle_broken_large_003_score_12.3.png"
+    ]
+    figures.write_examples(tmp_path, cases, CALIBRATION)
+    found = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
+    assert found == [
+        "false_alarm/bottle_good_a-b_score_5.0.png",
+        "found/bottle_broken_large_003_score_12.3.png",
+        "found/bottle_broken_large_003_score_12.3_2.png",
+        "notes.txt",
+    ]
+
+
+def test_pictures_are_the_same_every_time(tmp_path):
+    first, second = (
+        figures.write_examples(tmp_path / name, [make_case()], CALIBRATION)[0] for name in "ab"
+    )
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_overlay_file_has_the_size_of_the_image(tmp_path):
+    case = dataclasses.replace(make_case(), image=make_image(50, 70))
+    path = tmp_path / "sub" / "o.png"
+    figures.write_overlay(path, case.image, case.anomaly_map, CALIBRATION)
+    with Image.open(path) as written:
+        assert written.size == (70, 50)
+        expected = figures.overlay(case.image, case.anomaly_map, *CALIBRATION.heat)
+        np.testing.assert_array_equal(np.asarray(written), expected)
+
+
+def test_histogram_is_an_inline_svg_that_takes_the_colours_of_the_page():
+    normal = {"NLL (nats)": np.arange(9.0), "image score": np.arange(9.0)}
+    anomalous = {name: values + 20 for name, values in normal.items()}
+    svg = figures.score_histogram(normal, anomalous, threshold=12.0)
+    assert svg.startswith("<svg")
+    assert "NLL (nats)" in svg
+    assert "currentColor" in svg
+    assert svg.count("var(--normal,") == svg.count("var(--anomalous,") > 0
+    assert "<metadata" not in svg  # it would hold the date
+    assert svg == figures.score_histogram(normal, anomalous, threshold=12.0)
+    assert svg != figures.score_histogram(normal, anomalous, threshold=15.0)
+
+
+@pytest.mark.parametrize("normal", [np.zeros(0), np.full(5, 2.0)])
+def test_histogram_of_one_kind_or_one_value(normal):
+    assert "</svg>" in figures.score_histogram({"s": normal}, {"s": np.full(3, 2.0)}, 1.0)

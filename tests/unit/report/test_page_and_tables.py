@@ -1,0 +1,278 @@
+"""Files, table and page: the contract of their columns, and pages that load nothing."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from invad_jax.normality import calibration
+from invad_jax.report import page, tables
+from invad_jax.report.figures import Case
+
+HOSTILE = '<script>alert("1")</script>&\'x'
+ROW = {
+    "i_auroc": 0.1 + 0.2, "i_ap": 1.0, "i_f1_max": 0.5, "p_auroc": None, "p_ap": None,
+    "p_f1_max": None, "aupro": None, "mad": None, "n_normal": 3, "n_anomalous": 4,
+}  # fmt: skip
+TABLE = {"categories": {"nut": ROW, HOSTILE: ROW}, "mean": ROW}
+METRICS = {
+    "schema": 1, "step": 7, "nfe": 3, "seed": 5, "config_hash": "abc", "versions": {"jax": "0.1"},
+    "device": {"platform": "cpu", "kind": "toy", "count": 2},
+    "fusion": {"calibrated": TABLE, "test_minmax": TABLE},
+    "speed": {
+        "batch_size": 16, "images_per_second": 12.5,
+        "latency_ms_batch1": {"p50": 41.0, "p95": 50.0},
+    },
+}  # fmt: skip
+TERM = {"nll": np.arange(20.0), "map_range": np.arange(20.0)}
+CALIBRATION = calibration.fit(TERM, ("nll", "map_range"), (12.0, 20.0), 0.1, held_out=True)
+
+
+def score_row(**changes):
+    return {
+        "path": "a,b.png", "category": "nut", "defect": "crack", "gt_label": 1, "nll": 1 / 3,
+        "map_range": 2.0, "map_mean": 1.0, "map_max": 3.0, "map_top": 2.5, "component": "nut",
+        "image_score_calibrated": 4.0, "image_score_test_minmax": 1e-300,
+        "threshold": CALIBRATION.threshold, "decision": "anomalous", **changes,
+    }  # fmt: skip
+
+
+def make_case(**changes):
+    mask = np.zeros((16, 16), bool)
+    mask[2:6, 3:7] = True
+    values = {
+        "path": "nut.png", "category": "nut", "defect": "crack", "gt_label": 1,
+        "image": np.full((16, 16, 3), 90, np.uint8), "gt_mask": mask,
+        "anomaly_map": np.where(mask, 90, 1).astype(np.float32), "image_score": 4.0, "nll": 1.0,
+        "map_range": 2.0, "threshold": CALIBRATION.threshold, "decision": True,
+    }  # fmt: skip
+    return Case(**{**values, **changes})
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        header, *rows = list(csv.reader(stream))
+    return header, [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def write_page(path, rows, cases, metrics, **changes):
+    arguments = {"title": "T", "command": "python -m x", "config": {"data": {"root": "r"}}}
+    page.write_html(
+        path,
+        **{**arguments, **changes},
+        calibration=CALIBRATION,
+        rows=rows,
+        cases=cases,
+        metrics=metrics,
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def test_scores_csv_has_the_columns_of_the_contract_and_every_digit(tmp_path):
+    tables.write_scores_csv(tmp_path / "s.csv", [score_row(nll=np.float64(1 / 3), extra=1)])
+    header, [row] = read_csv(tmp_path / "s.csv")
+    assert header == [
+        "path", "category", "defect", "gt_label", "nll", "map_range", "map_mean", "map_max",
+        "map_top", "component", "image_score_calibrated", "image_score_test_minmax", "threshold",
+        "decision",
+    ]  # fmt: skip
+    assert float(row["nll"]) == 1 / 3
+    assert float(row["image_score_test_minmax"]) == 1e-300
+    assert row["path"] == "a,b.png"
+    assert row["gt_label"] == "1"
+
+
+def test_predictions_csv_keeps_a_name_that_is_not_unicode(tmp_path):
+    path = b"part-\xff.png".decode(errors="surrogateescape")
+    row = {"path": path, "image_score": 0.1, "threshold": 2.0, "decision": "normal"}
+    row["component"] = "nut"
+    tables.write_predictions_csv(tmp_path / "p.csv", [row])
+    assert b"part-\xff.png" in (tmp_path / "p.csv").read_bytes()
+    header, rows = read_csv(tmp_path / "p.csv")
+    assert header == ["path", "image_score", "threshold", "decision", "component"]
+    assert rows == [{name: str(value) for name, value in row.items()}]
+
+
+def test_a_row_without_a_column_leaves_the_old_file_as_it_was(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("old")
+    with pytest.raises(KeyError, match="decision"):
+        tables.write_predictions_csv(path, [{"path": "a", "image_score": 1, "threshold": 2}])
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_metrics_csv_has_every_category_and_the_mean_of_both_fusions(tmp_path):
+    tables.write_metrics_csv(tmp_path / "m.csv", METRICS["fusion"])
+    _, rows = read_csv(tmp_path / "m.csv")
+    assert [(row["fusion"], row["category"]) for row in rows] == [
+        (kind, category)
+        for kind in ("calibrated", "test_minmax")
+        for category in ("nut", HOSTILE, "mean")
+    ]
+    assert float(rows[0]["i_auroc"]) == 0.1 + 0.2
+    assert rows[0]["aupro"] == ""
+    assert set(rows[0]) == {"fusion", "category", *ROW}
+
+
+def test_metrics_json_has_null_and_refuses_nan(tmp_path):
+    path = tmp_path / "metrics.json"
+    tables.write_metrics_json(path, METRICS)
+    assert json.loads(path.read_text()) == METRICS
+    assert '"aupro": null' in path.read_text()
+    with pytest.raises(ValueError, match="JSON"):
+        tables.write_metrics_json(path, {"i_auroc": float("nan")})
+    assert json.loads(path.read_text()) == METRICS
+
+
+def test_table_is_aligned_in_percent_with_dashes():
+    lines = tables.format_table({"categories": {"nut": ROW, "longer_name": ROW}, "mean": ROW})
+    header, rule, *body = lines.splitlines()
+    assert header.split() == [
+        "category", "n_normal", "n_anomalous", "i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap",
+        "p_f1_max", "aupro", "mad",
+    ]  # fmt: skip
+    assert body[0].split() == ["nut", "3", "4", "30.0", "100.0", "50.0", *"-----"]
+    assert body[-1].split()[0] == "mean"
+    assert body[-2] == rule
+    assert {len(line) for line in (header, rule, *body)} == {len(rule)}
+
+
+class Reader(HTMLParser):
+    """Elements by name, and what attributes and styles point at."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.references, self.text, self.open = [], [], "", []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "poster", "action", "data"):
+                self.references.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def find(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def evaluation_page(path, **changes):
+    rows = [
+        score_row(), score_row(decision="normal"),
+        score_row(gt_label=0, decision="normal"), score_row(gt_label=0, category="aa"),
+    ]  # fmt: skip
+    cases = [
+        make_case(),
+        make_case(path="miss.png", image_score=-9.0, decision=False),
+        make_case(path="pass.png", gt_label=0, gt_mask=None, image_score=-5.0, decision=False),
+        make_case(path="alarm.png", gt_label=0, gt_mask=None, category="aa"),
+    ]
+    return write_page(path, rows, cases, METRICS, **changes)
+
+
+def test_page_loads_nothing_from_elsewhere(tmp_path):
+    text = evaluation_page(tmp_path / "report.html")
+    reader = Reader(text)
+    assert reader.open == []
+    assert reader.references
+    assert all(reference.startswith(("data:image/", "#")) for reference in reader.references)
+    assert not re.search(r"@import|url\((?!#)|fetch\(|\bimport\b", text)
+    assert len(reader.find("script")) == 1
+    assert not reader.find("link")
+
+
+def test_page_shows_worst_cases_first_with_their_pictures(tmp_path):
+    reader = Reader(evaluation_page(tmp_path / "report.html"))
+    cards = reader.find("article")
+    assert [card["data-verdict"] for card in cards] == ["missed", "false alarm", "found", "passed"]
+    titles = [image["alt"] for image in reader.find("img")]
+    assert titles == [
+        "image", "ground truth", "heat map",
+        "image", "heat map",
+        "image", "ground truth", "heat map",
+        "image", "heat map",
+    ]  # fmt: skip
+
+
+def test_page_counts_errors_and_names_the_fusions(tmp_path):
+    reader = Reader(evaluation_page(tmp_path / "report.html"))
+    assert "missed1of 2 anomalous" in reader.text
+    assert "false alarms1of 2 normal" in reader.text
+    assert "image AUROC30.0 %" in reader.text
+    assert "pixel AUROC" not in reader.text  # there are no masks: the number does not exist
+    for title in tables.FUSION_TITLES.values():
+        assert title in reader.text
+    assert "inductive" in tables.FUSION_TITLES["calibrated"]
+    assert "transductive" in tables.FUSION_TITLES["test_minmax"]
+
+
+def test_page_escapes_everything_that_a_user_named(tmp_path):
+    case = make_case(path=f"dir/{HOSTILE}", category=HOSTILE, defect=HOSTILE)
+    other = make_case(decision=False)  # a second category and verdict bring the filters
+    text = write_page(
+        tmp_path / "r.html",
+        [score_row(category=HOSTILE)],
+        [case, other],
+        {**METRICS, "versions": {HOSTILE: HOSTILE}},
+        title=HOSTILE,
+        command=HOSTILE,
+        config={"data": {"root": HOSTILE}},
+    )
+    assert HOSTILE not in text
+    reader = Reader(text)
+    assert reader.open == []
+    assert len(reader.find("script")) == 1
+    assert HOSTILE in {option.get("value") for option in reader.find("option")}
+    assert HOSTILE in {article["data-category"] for article in reader.find("article")}
+    assert reader.find("code")[0]["title"] == f"dir/{HOSTILE}"
+
+
+def test_page_of_a_prediction_needs_no_labels(tmp_path):
+    rows = [
+        {"path": "a.png", "image_score": 9.0, "threshold": 3.0, "decision": "anomalous"},
+        {"path": "b.png", "image_score": 1.0, "threshold": 3.0, "decision": "normal"},
+    ]
+    unlabelled = {"gt_label": None, "gt_mask": None, "category": "", "defect": ""}
+    undecodable = b"b\xff.png".decode(errors="surrogateescape")
+    cases = [
+        make_case(path=undecodable, image_score=1.0, decision=False, **unlabelled),
+        make_case(path="a.png", image_score=9.0, **unlabelled),
+    ]
+    reader = Reader(write_page(tmp_path / "p.html", rows, cases, None))
+    assert [card["data-verdict"] for card in reader.find("article")] == ["anomalous", "normal"]
+    assert [image["alt"] for image in reader.find("img")] == ["image", "heat map"] * 2
+    assert "anomalous1of 2 images" in reader.text
+    assert "AUROC" not in reader.text
+
+
+def test_page_without_cases_has_no_gallery(tmp_path):
+    assert not Reader(write_page(tmp_path / "p.html", [score_row()], [], METRICS)).find("article")
+
+
+def test_page_is_the_same_every_time(tmp_path):
+    assert evaluation_page(tmp_path / "a.html") == evaluation_page(tmp_path / "b.html")
+
+
+def test_page_tells_when_the_normals_cannot_guarantee_the_rate(tmp_path):
+    text = evaluation_page(tmp_path / "a.html")
+    assert "can guarantee 9.52 %" in text  # 2 of 21

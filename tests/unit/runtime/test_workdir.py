@@ -1,0 +1,59 @@
+"""Which configs a workdir serves, and where it keeps what normal images gave."""
+
+import json
+
+import pytest
+
+from invad_jax.config import Config
+from invad_jax.config.io import override, to_dict
+from invad_jax.errors import UserError
+from invad_jax.runtime.workdir import Workdir, scoring_key
+
+HALF = override(Config(), ["denoiser.dtype=bfloat16"])
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """Claimed by the defaults, so by float32."""
+    workdir = Workdir(tmp_path / "run")
+    workdir.claim(Config(), write=True)
+    return workdir
+
+
+def test_another_type_of_activations_may_evaluate_but_not_train_on(workdir):
+    assert workdir.resolve(None, ["denoiser.dtype=bfloat16"]) == HALF
+    with pytest.raises(UserError, match=r"denoiser\.dtype is 'bfloat16', was 'float32'"):
+        workdir.claim(HALF, write=True)
+    assert workdir.read_config() == Config()
+
+
+def test_a_training_goes_on_with_other_evaluation_options(workdir):
+    changed = override(Config(), ["inversion.num_steps=7", "data.root=elsewhere"])
+    workdir.claim(changed, write=True)
+    assert workdir.read_config() == changed
+
+
+@pytest.mark.parametrize("assignment", ["denoiser.width=64", "diffusion.beta_end=0.01"])
+def test_what_decided_the_parameters_is_never_another(workdir, assignment):
+    with pytest.raises(UserError, match="was trained with another config"):
+        workdir.resolve(None, [assignment])
+
+
+def test_scores_of_normals_are_kept_apart_by_all_that_decides_them(workdir):
+    configs = [Config(), HALF, override(Config(), ["inversion.num_steps=7"]),
+               override(Config(), ["scoring.prior=standard_normal"]),
+               override(Config(), ["scoring.states=all"]),
+               override(Config(), ["scoring.components=one"]),
+               override(Config(), ["inversion.paradigm=padim"])]  # fmt: skip
+    folders = {workdir.normals(config, step) for config in configs for step in (1, 2)}
+    assert len(folders) == 2 * len(configs)
+    unrelated = override(HALF, ["eval.batch_size=1", "data.root=elsewhere", "scoring.terms=nll"])
+    assert workdir.normals(unrelated, 1) == workdir.normals(HALF, 1)
+    assert json.loads(json.dumps(scoring_key(HALF, 1)))["dtype"] == "bfloat16"
+
+
+def test_an_older_config_lacks_newer_options(workdir):
+    values = to_dict(Config())
+    del values["denoiser"]["dtype"]
+    workdir.config.write_text(json.dumps(values))
+    assert workdir.read_config() == Config()
