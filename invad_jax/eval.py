@@ -18,7 +18,7 @@ from invad_jax.errors import UserError
 from invad_jax.evaluation import results
 from invad_jax.evaluation.evaluate import evaluate
 from invad_jax.evaluation.speed import measure_speed
-from invad_jax.inference.calibrate import calibrated
+from invad_jax.inference.calibrate import calibrate
 from invad_jax.inference.model import load_model
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime import processes
@@ -33,7 +33,8 @@ def main(args: argparse.Namespace) -> None:
     if not dataset.test:
         raise UserError(f"data.root={config.data.root}: has no test images; use predict")
     normals = layouts.hold_out(dataset.train, config.data.holdout_fraction)
-    model, calibration = calibrated(load_model(workdir, config), workdir, normals)
+    model = load_model(workdir, config)
+    calibration = calibrate(model, workdir, normals)
 
     evaluation = evaluate(model, calibration, dataset.test)
     speed = measure_speed(model, [sample.path for sample in dataset.test])

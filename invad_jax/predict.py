@@ -20,7 +20,7 @@ from invad_jax.config import TERMS
 from invad_jax.config.io import to_dict
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
-from invad_jax.inference.calibrate import calibrated
+from invad_jax.inference.calibrate import calibrate
 from invad_jax.inference.model import load_model
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.report import page, tables
@@ -39,7 +39,8 @@ def main(args: argparse.Namespace) -> None:
     workdir = Workdir(command_line.workdir_of(args))
     config = workdir.resolve(args.config, args.set)
     paths = find_images(Path(args.input))
-    model, calibration = calibrated(load_model(workdir, config), workdir, None)
+    model = load_model(workdir, config)
+    calibration = calibrate(model, workdir, None)
     out = Path(args.out)
     names = overlay_names(paths, Path(args.input))
     rows: list[dict[str, Any]] = [{} for _ in paths]

@@ -82,6 +82,8 @@ class Scores(NamedTuple):
     """(B,) float32: mean of the highest tenth of `latent_norm`, at least one position."""
     component: jax.Array
     """(B,) int32: the likeliest kind of product; 0 where there is one, or nothing was learnt."""
+    x_T: jax.Array | None = None  # noqa: N815, the field's own capital
+    """(B, h, w, C) float32, the inverted latents, where latents were scored and inverted."""
 
 
 def score(x_T: jax.Array, image_size: int) -> Scores:

@@ -39,7 +39,7 @@ from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.ground_truth import GroundTruth
-from invad_jax.inference.calibrate import Normals, calibrated
+from invad_jax.inference.calibrate import Normals, calibrate
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model, load_model
 from invad_jax.io import files
@@ -128,7 +128,7 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
         model = _with_options(loaded[use_ema], cell.config)
         result = {
             "key": _key(cell),
-            "nfe": model.detector.nfe,
+            "nfe": model.paradigm.nfe,
             "fusion": _measure(model, workdir, _data(cell.config.data)),
             "date": datetime.date.today().isoformat(),
             "device": "{count} x {kind} ({platform})".format(**processes.device_summary()),
@@ -139,9 +139,9 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
 
 def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     """What `eval` measures, and each term of the score alone; nothing is drawn or timed."""
-    model, calibration = calibrated(model, workdir, data.normals)
+    calibration = calibrate(model, workdir, data.normals)
     latents = encode_samples(data.test, model.encoder, model.config, model.mesh)
-    scores = model.score_latents(np.asarray(latents)).scores
+    scores = model.score_latents(np.asarray(latents))
     terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
     categories = [sample.category for sample in data.test]
     image_score = {

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from invad_jax.data import layouts
 from invad_jax.encoders import build_encoder
 from invad_jax.inference.assembly import build_detector
-from invad_jax.inference.calibrate import calibrated, check_enough
+from invad_jax.inference.calibrate import calibrate
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import load_model
+from invad_jax.normality.reference import check_enough
+from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
@@ -32,9 +34,10 @@ def main(args: argparse.Namespace) -> None:
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     dataset = layouts.load_dataset(config.data)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
-    check_enough(config, fit)
+    check_enough(paradigm_of(config).lessons, [sample.category for sample in fit])
     encoder = build_encoder(config.encoder, config.data.image_size)
-    build_detector(config, encoder)  # sizes that do not fit are said before anything is written
+    # Sizes that do not fit are said before anything is written.
+    build_detector(config, encoder.latent_shape, encoder.apply)
     workdir.claim(config, write=processes.is_primary())
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
@@ -42,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     fitted = train_denoiser(config, workdir, encoder, latents, layouts.fingerprint(fit), mesh)
     if fitted.stopped:
         return
-    _, calibration = calibrated(load_model(workdir, config), workdir, (fit, held_out))
+    calibration = calibrate(load_model(workdir, config), workdir, (fit, held_out))
     log.info(
         "calibrated on %d %s normals: threshold %.3f", calibration.num_normals,
         "held-out" if held_out else "training", calibration.threshold,

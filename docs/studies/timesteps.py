@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
@@ -29,14 +30,15 @@ import invad_jax
 from invad_jax.data import layouts
 from invad_jax.data.dataset import Sample
 from invad_jax.detector import standardise
-from invad_jax.diffusion.inversion import scored_states
+from invad_jax.diffusion.inversion import invert
 from invad_jax.diffusion.schedule import Plan, make_plan
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import alpha_bar_of
 from invad_jax.inference.encode import encode_samples
+from invad_jax.inference.model import to_device
 from invad_jax.metrics import image_metrics
-from invad_jax.normality import mixture, reference
+from invad_jax.normality import mixture
 from invad_jax.normality.reference import Learnt
+from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.runtime import cli
 from invad_jax.scoring import Reference, Scores, score_under
 
@@ -90,9 +92,8 @@ class Study:
         @jax.jit
         def states(latent: jax.Array, plan: Plan) -> jax.Array:
             x0 = standardise(latent, variables.latent_stats)
-            return scored_states(
-                "ends", lambda x, t: model.detector.denoise(variables.denoiser, x, t), x0, plan
-            )
+            x_T = invert(lambda x, t: model.detector.denoise(variables.denoiser, x, t), x0, plan)
+            return jnp.stack([x0, x_T], axis=1)
 
         self.states = states
         self.score = jax.jit(lambda fitted, states: score_under(fitted, states, 8))
@@ -124,7 +125,7 @@ class Study:
             mixture.Component(name, [states[its]])
             for name, its in zip(self.categories, self._rows(self.kind), strict=True)
         )
-        return reference.to_device(Learnt(mixture.fit(components)))
+        return to_device(Learnt(mixture.fit(components)))
 
     def _scores(self, fitted: Reference, states: np.ndarray) -> Scores:
         return self._batched(lambda batch: self.score(fitted, batch), states)

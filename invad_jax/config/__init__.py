@@ -15,6 +15,7 @@ from invad_jax.config.options import (
     TrainConfig,
     VAEConfig,
     VAELossConfig,
+    option,
     option_names,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "TrainConfig",
     "VAEConfig",
     "VAELossConfig",
+    "option",
     "option_names",
 ]

@@ -313,3 +313,9 @@ def option_names() -> list[str]:
         for section in dataclasses.fields(defaults)
         for option in dataclasses.fields(getattr(defaults, section.name))
     ]
+
+
+def option(config: Config, name: str) -> Any:
+    """The value of `section.option`."""
+    section, _, its_name = name.partition(".")
+    return getattr(getattr(config, section), its_name)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from invad_jax.config import Config, DiffusionConfig, option_names
+from invad_jax.config import Config, DiffusionConfig, option, option_names
 from invad_jax.errors import UserError
 
 
@@ -28,12 +27,12 @@ def validate(config: Config) -> None:
         "mesh.tensor": 1, "inversion.num_steps": 1, "eval.batch_size": 1, "eval.num_examples": 0,
     }  # fmt: skip
     for name, low in at_least.items():
-        value = _get(config, name)
+        value = option(config, name)
         if value < low:
             raise UserError(f"{name}={value}: must be at least {low}")
     for name in option_names():
-        if isinstance(_get(config, name), float) and not math.isfinite(_get(config, name)):
-            raise UserError(f"{name}={_get(config, name)}: must be finite")
+        if isinstance(option(config, name), float) and not math.isfinite(option(config, name)):
+            raise UserError(f"{name}={option(config, name)}: must be finite")
     within = {
         "data.holdout_fraction": (0.0, 0.9), "inversion.final_alpha_bar": (0.0, 1.0),
         "inversion.noise_ratio": (0.0, 1.0), "calibration.false_positive_rate": (0.0, 1.0),
@@ -41,9 +40,9 @@ def validate(config: Config) -> None:
         "diffusion.beta_end": (0.0, 1.0),
     }  # fmt: skip
     for name, (lower, upper) in within.items():
-        if not lower <= _get(config, name) <= upper:
+        if not lower <= option(config, name) <= upper:
             raise UserError(
-                f"{name}={_get(config, name)}: must lie between {lower:g} and {upper:g}"
+                f"{name}={option(config, name)}: must lie between {lower:g} and {upper:g}"
             )
     if config.inversion.num_steps > config.diffusion.num_timesteps:
         raise UserError(
@@ -70,8 +69,3 @@ def _validate_betas(diffusion: DiffusionConfig) -> None:
     odd = [beta for beta in betas if not 0 < beta <= 1]
     if odd:
         raise UserError(f"diffusion.betas: {odd[0]!r}: must lie between 0 and 1")
-
-
-def _get(config: Config, name: str) -> Any:
-    section, option = name.split(".")
-    return getattr(getattr(config, section), option)

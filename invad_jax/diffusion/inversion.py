@@ -69,28 +69,3 @@ def invert_trajectory(eps_fn: EpsFn, x0: jax.Array, plan: Plan) -> tuple[jax.Arr
 
     _, (states, eps) = jax.lax.scan(body, x0, Plan(*map(jnp.asarray, plan)))
     return jnp.concatenate([x0[None], states]), eps  # (S + 1, B, h, w, C), (S, B, h, w, C)
-
-
-def scored_states(kind: str, eps_fn: EpsFn, x0: jax.Array, plan: Plan) -> jax.Array:
-    """The latents that are scored together, (B, M, h, w, C).
-
-    Args:
-      kind: `x_0`: x0 alone, which asks nothing of the network; `x_T`: the inverted latent alone;
-        `ends`: both; `all`: x0, the prediction of every step but the last, and x_T.
-      eps_fn: the noise predictor.
-      x0: (B, h, w, C) float32.
-      plan: from `schedule.make_plan`.
-
-    Raises:
-      ValueError: another kind.
-    """
-    if kind == "x_0":
-        return x0[:, None]
-    if kind == "x_T":
-        return invert(eps_fn, x0, plan)[:, None]
-    if kind == "ends":
-        return jnp.stack([x0, invert(eps_fn, x0, plan)], axis=1)
-    if kind == "all":
-        states, eps = invert_trajectory(eps_fn, x0, plan)
-        return jnp.moveaxis(jnp.concatenate([x0[None], eps[:-1], states[-1:]]), 0, 1)
-    raise ValueError(f"unknown states {kind!r}")

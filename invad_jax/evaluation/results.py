@@ -41,7 +41,7 @@ def write(
     payload = {
         "schema": 1,
         "step": model.step,
-        "nfe": model.detector.nfe,
+        "nfe": model.paradigm.nfe,
         "terms": [term.name for term in calibration.terms],
         "seed": config.train.seed,
         "config_hash": config_hash(config),
@@ -65,7 +65,7 @@ def write(
     tables.write_metrics_json(out / "metrics.json", payload)
     for name in FUSIONS:
         print(f"\n{tables.FUSION_TITLES[name]}\n{tables.format_table(fusion[name])}")
-    log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, tables.html, examples", out)
+    log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html, examples", out)
     log.info(
         "next: open %s, or score new images: "
         "python -m invad_jax.predict --workdir %s --input IMAGES --out FOLDER",

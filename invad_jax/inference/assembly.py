@@ -5,7 +5,6 @@ Read next: `detector.py`, what they make together; `model.py`, where they are co
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,50 +17,29 @@ from invad_jax.config import Config
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector
 from invad_jax.diffusion.parameterization import to_eps
-from invad_jax.diffusion.reconstruction import reconstruction_plan
-from invad_jax.diffusion.schedule import alpha_bar_schedule, make_plan, spaced_timesteps
-from invad_jax.encoders import Encoder
-from invad_jax.normality import reference
+from invad_jax.paradigms import paradigm_of
+from invad_jax.paradigms.levels import alpha_bar_of
 
 
-def alpha_bar_of(config: Config) -> np.ndarray:
-    """The noise schedule of a config, (T,) float64."""
-    diffusion = config.diffusion
-    return alpha_bar_schedule(
-        diffusion.schedule, diffusion.num_timesteps, diffusion.beta_start, diffusion.beta_end,
-        diffusion.betas, diffusion.zero_terminal_snr,
-    )  # fmt: skip
-
-
-def build_detector(config: Config, encoder: Encoder) -> Detector:
-    """The pure functions of a config."""
-    return make_detector(config, encoder.latent_shape, encoder.apply)
-
-
-def make_detector(
+def build_detector(
     config: Config,
     latent_shape: tuple[int, int, int],
     encode: Callable[[Any, jax.Array], jax.Array],
 ) -> Detector:
-    """The pure functions of a config around any encoder."""
-    inversion = config.inversion
-    timesteps = spaced_timesteps(
-        inversion.spacing, inversion.num_steps, config.diffusion.num_timesteps
-    )
-    build_denoiser(config.denoiser, latent_shape)  # sizes that do not fit are said at once
-    detector = Detector(
+    """The pure functions of a config, around an encoder's `apply`.
+
+    Raises:
+      UserError: the sizes of the denoiser do not fit the latents.
+    """
+    build_denoiser(config.denoiser, latent_shape)
+    paradigm = paradigm_of(config)
+    return Detector(
         encode=encode,
         denoise=partial(denoise, config),
-        plan=make_plan(alpha_bar_of(config), timesteps, inversion.final_alpha_bar),
+        states=paradigm.states,
+        compare=paradigm.compare,
+        inverts=paradigm.inverts,
         image_size=config.data.image_size,
-        states=reference.states(config),
-    )
-    if inversion.paradigm != "reconstruction":
-        return detector
-    return dataclasses.replace(
-        detector,
-        plan=reconstruction_plan(alpha_bar_of(config), timesteps, inversion.noise_ratio),
-        noise=jax.random.normal(jax.random.key(0), (1, *latent_shape)),
     )
 
 

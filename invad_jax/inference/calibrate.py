@@ -9,20 +9,20 @@ Read next: `normality/reference.py`, `normality/calibration.py`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from invad_jax.config import TERMS, Config
+from invad_jax.config import TERMS
 from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model
 from invad_jax.io import files
 from invad_jax.normality import calibration as calibration_lib
-from invad_jax.normality import clusters, memory_bank, mixture, reference
+from invad_jax.normality import clusters, reference
 from invad_jax.normality.calibration import Calibration
 from invad_jax.normality.mixture import Component
 from invad_jax.runtime import processes
@@ -33,78 +33,71 @@ Normals = tuple[Sequence[Sample], Sequence[Sample]]
 """Images that were trained on, and images that were held out."""
 
 
-def calibrated(
-    model: Model, workdir: Workdir, normals: Normals | None
-) -> tuple[Model, Calibration]:
-    """The model with its reference, and the calibration of its scores under the model's config.
+def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibration:
+    """Lets the model compare with what is normal, and calibrates its scores.
 
     Args:
       model: as loaded.
-      workdir: where what the normal images gave is kept.
+      workdir: where what the normal images taught is kept.
       normals: the images, or None when they are not at hand.
 
     Raises:
       UserError: not in the workdir, and no images given.
     """
-    folder = workdir.normals(model.config, model.step)
-    if not (folder / "scores.json").is_file():
-        if normals is None:
-            raise UserError(
-                f"{workdir.path}: not calibrated for these inversion and scoring options; run "
-                "`python -m invad_jax.eval` with them where the training images are"
-            )
-        _learn(model, folder, normals)
-    if reference.parts(model.config):
-        model = model.with_reference(reference.read(folder, model.config))
-    scores = files.read_json(folder / "scores.json")
-    return model, calibration_lib.fit(
-        {term: np.array(scores[term]) for term in TERMS}, reference.terms(model.config),
-        tuple(scores["heat"]), model.config.calibration.false_positive_rate, scores["held_out"],
-    )  # fmt: skip
+    folder = workdir.normals(model.config, model.paradigm, model.step)
+    if (folder / "scores.json").is_file():
+        if model.paradigm.lessons:
+            model.adopt(reference.read(folder, model.paradigm.lessons))
+        scores = files.read_json(folder / "scores.json")
+    elif normals is None:
+        raise UserError(
+            f"{workdir.path}: not calibrated for these inversion and scoring options; run "
+            "`python -m invad_jax.eval` with them where the training images are"
+        )
+    else:
+        scores = _learn(model, folder, normals)
+    return calibration_lib.fit(
+        {term: np.array(scores[term]) for term in TERMS},
+        model.paradigm.terms,
+        tuple(scores["heat"]),
+        model.config.calibration.false_positive_rate,
+        scores["held_out"],
+    )
 
 
-def check_enough(config: Config, trained_on: Sequence[Sample]) -> None:
-    """Raises UserError where there are too few images; better said before training."""
-    what = reference.parts(config)
-    if "memory" in what:
-        memory_bank.check_count(len(trained_on))
-    if what & {"gaussians", "padim"} and config.scoring.components == "category":
-        count = Counter(sample.category for sample in trained_on)
-        mixture.check_count(*min(count.items(), key=lambda item: item[1]))
-
-
-def _learn(model: Model, folder: Path, normals: Normals) -> None:
+def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
     """Learns from the images of the training, scores those held out, and keeps both."""
     trained_on, held_out = normals
     latents = np.asarray(encode_samples(trained_on, model.encoder, model.config, model.mesh))
     scored = latents
     if held_out:
         scored = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
-    if reference.parts(model.config):
-        labels = _labels(model.config, trained_on, latents)
-        learnt = reference.learn(model.config, _components(model, latents, labels))
+    lessons = model.paradigm.lessons
+    if lessons:
+        labels = _labels(lessons.components, trained_on, latents)
+        learnt = reference.learn(lessons, _components(model, latents, labels))
         _report(learnt)
-        model = model.with_reference(learnt)
+        model.adopt(learnt)
         if processes.is_primary():
             reference.write(folder, learnt)
-    scores = model.score_latents(scored).scores
+    scores = model.score_latents(scored)
+    samples = held_out or trained_on
+    content = {
+        "key": scoring_key(model.config, model.paradigm, model.step),
+        "held_out": bool(held_out),
+        "path": [sample.path for sample in samples],
+        "category": [sample.category for sample in samples],
+        "heat": calibration_lib.heat_scale(np.asarray(scores.latent_norm)),
+        **{term: getattr(scores, term).tolist() for term in TERMS},
+    }
     if processes.is_primary():
-        samples = held_out or trained_on
-        content = {
-            "key": scoring_key(model.config, model.step),
-            "held_out": bool(held_out),
-            "path": [sample.path for sample in samples],
-            "category": [sample.category for sample in samples],
-            "heat": calibration_lib.heat_scale(np.asarray(scores.latent_norm)),
-            **{term: getattr(scores, term).tolist() for term in TERMS},
-        }
         files.write_json(folder / "scores.json", content)
     processes.barrier("normals")
+    return content
 
 
-def _labels(config: Config, samples: Sequence[Sample], latents: np.ndarray) -> list[str]:
-    """The component that each normal image belongs to."""
-    how = config.scoring.components
+def _labels(how: str, samples: Sequence[Sample], latents: np.ndarray) -> list[str]:
+    """The component that each normal image belongs to; `how` is `scoring.components`."""
     if how == "category":
         return [sample.category for sample in samples]
     if how == "one":

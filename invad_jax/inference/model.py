@@ -11,7 +11,6 @@ Read next: `calibrate.py`, the calibration.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,13 +23,15 @@ from jax.sharding import Mesh
 
 from invad_jax.config import Config
 from invad_jax.data.pipeline import image_batches
-from invad_jax.detector import DetectorVariables, LatentScores, LatentStats
+from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import abstract_params, make_detector
+from invad_jax.inference.assembly import abstract_params, build_detector
 from invad_jax.normality import reference
 from invad_jax.normality.memory_bank import FittedMemory
 from invad_jax.normality.mixture import FittedPrior
+from invad_jax.normality.reference import Learnt
+from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
 from invad_jax.runtime.sharding import batch_sharding, global_batch, make_mesh, replicated
 from invad_jax.runtime.workdir import Workdir
@@ -61,7 +62,8 @@ class Model:
         self.component_names: tuple[str, ...] = ("",)
         """Of `Scores.component`."""
         self._make_encoder = make_encoder
-        self.detector = make_detector(
+        self.paradigm = paradigm_of(config)
+        self.detector = build_detector(
             config, latent_shape, lambda variables, image: self.encoder.apply(variables, image)
         )
         self._without_encoder = jax.device_put(
@@ -91,19 +93,19 @@ class Model:
         return self._make_encoder()
 
     @cached_property
+    def _encoder_variables(self) -> Any:
+        return jax.device_put(self.encoder.variables, replicated(self.mesh))
+
+    @property
     def variables(self) -> DetectorVariables:
         """Every array, on the mesh."""
-        encoder = jax.device_put(self.encoder.variables, replicated(self.mesh))
-        return self._without_encoder._replace(encoder=encoder)
+        return self._without_encoder._replace(encoder=self._encoder_variables)
 
-    def with_reference(self, learnt: reference.Learnt) -> Model:
-        """The same model, comparing with what was learnt of normal images instead of N(0, I)."""
-        model = copy.copy(self)
+    def adopt(self, learnt: Learnt) -> None:
+        """Compares from now on with what was learnt of normal images."""
         arrays = jax.device_put(to_device(learnt), replicated(self.mesh))
-        model._without_encoder = self._without_encoder._replace(reference=arrays)
-        model.component_names = reference.component_names(learnt)
-        model.__dict__.pop("variables", None)  # made again when asked for
-        return model
+        self._without_encoder = self._without_encoder._replace(reference=arrays)
+        self.component_names = learnt.component_names
 
     @property
     def batch_size(self) -> int:
@@ -114,7 +116,7 @@ class Model:
         """Scores images, (B, H, W, 3) uint8 of the model's size, any B; NumPy arrays come back."""
         return self._in_batches(self._predict, self.variables, image)
 
-    def score_latents(self, latent: np.ndarray) -> LatentScores:
+    def score_latents(self, latent: np.ndarray) -> Scores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32, any B.
 
         Args:
@@ -162,7 +164,7 @@ class Model:
             arrays = global_batch(batch, self.mesh)
             scores = self._predict(self.variables, arrays["image"])
             ids, scores = jax.device_get((sharded_ids(arrays["sample_id"]), scores))
-            yield ids[ids >= 0], Scores(*(s[ids >= 0] for s in scores))
+            yield ids[ids >= 0], _without_padding(scores, ids >= 0)
 
     def _check_latent(self, shape: tuple[int, ...]) -> None:
         """Raises UserError unless the parameters are those of a network for such latents."""
@@ -173,7 +175,7 @@ class Model:
             raise UserError(f"latents of shape {shape}: {expected}")
         theirs = jax.tree.map(np.shape, abstract_params(self.config, shape[1:]))
         ours = jax.tree.map(np.shape, self._without_encoder.denoiser)
-        if theirs != ours or self.detector.noise is not None:
+        if theirs != ours:
             raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")
 
     def _in_batches(self, compiled: Any, variables: DetectorVariables, *inputs: np.ndarray) -> Any:
@@ -189,6 +191,10 @@ class Model:
             parts.append(jax.device_get(compiled(variables, *padded)))
         whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
         return jax.tree.map(lambda array: array[: len(inputs[0])], whole)  # without the padding
+
+
+def _without_padding(rows: Any, known: np.ndarray) -> Any:
+    return jax.tree.map(lambda array: array[known], rows)
 
 
 def _padded(array: np.ndarray, count: int) -> np.ndarray:
@@ -285,13 +291,13 @@ def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Model:
     """
     folder = Workdir(workdir)
     model = load_model(folder, folder.resolve(None, overrides))
-    if not reference.parts(model.config):
-        return model
-    normals = folder.normals(model.config, model.step)
-    return model.with_reference(reference.read(normals, model.config))
+    if model.paradigm.lessons:
+        kept = folder.normals(model.config, model.paradigm, model.step)
+        model.adopt(reference.read(kept, model.paradigm.lessons))
+    return model
 
 
-def to_device(learnt: reference.Learnt) -> Reference:
+def to_device(learnt: Learnt) -> Reference:
     """As the arrays that the detector takes."""
     return Reference(
         _prior_to_device(learnt.prior) if learnt.prior else None,

@@ -1,34 +1,41 @@
-"""What images are compared with under a config: learnt from normals, kept.
+"""What normal images teach: learnt in one pass over them, kept in a file, read back.
 
-| `inversion.paradigm` | `scoring.prior` | what is scored, and what it is compared with |
-| --- | --- | --- |
-| inversion | fitted | `scoring.states`: Gaussians of each position (`mixture.py`); with |
-| | | `scoring.neighbours` also x0: vectors of normal images (`memory_bank.py`) |
-| inversion | standard_normal | x_T: N(0, I), the paper's |
-| reconstruction | - | the error: nothing |
-| padim | - | x0: Gaussians of each position, as published (`mixture.py`) |
-| nearest_neighbour | - | x0: vectors of normal images |
-
-Read next: `inference/calibrate.py`, which learns it.
+Which of it a config needs is its paradigm's `lessons` (`paradigms/`). Read next: `mixture.py` and
+`memory_bank.py`, the two kinds; `inference/calibrate.py`, which learns.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import zipfile
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from invad_jax.config import Config
 from invad_jax.errors import UserError
 from invad_jax.io import files
-from invad_jax.normality import mixture
+from invad_jax.normality import memory_bank, mixture
 from invad_jax.normality.memory_bank import Collector, FittedMemory
-from invad_jax.normality.mixture import Component, FittedPrior
+from invad_jax.normality.mixture import Component, Estimator, FittedPrior
+
+
+class Lessons(NamedTuple):
+    """What has to be learnt of normal images; nothing by default."""
+
+    gaussians: Estimator | None = None
+    """How the Gaussian of a position is estimated, if there is to be one."""
+    last_states: int = 1
+    """How many of the states, from the last one back, the Gaussians are of."""
+    memory_bank: bool = False
+    """Whether vectors of the first state are kept."""
+    components: str = "category"
+    """`scoring.components`: what makes images one kind of product."""
+
+    def __bool__(self) -> bool:
+        return bool(self.gaussians) or self.memory_bank
 
 
 class Learnt(NamedTuple):
@@ -37,60 +44,44 @@ class Learnt(NamedTuple):
     prior: FittedPrior | None = None
     memory: FittedMemory | None = None
 
-
-def parts(config: Config) -> frozenset[Literal["gaussians", "padim", "memory"]]:
-    """What has to be learnt; empty: nothing."""
-    paradigm = config.inversion.paradigm
-    if paradigm == "padim":
-        return frozenset({"padim"})
-    if paradigm == "nearest_neighbour":
-        return frozenset({"memory"})
-    if paradigm == "reconstruction" or config.scoring.prior == "standard_normal":
-        return frozenset()
-    return frozenset({"gaussians", "memory"} if config.scoring.neighbours else {"gaussians"})
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """The kinds of product that `Scores.component` counts."""
+        named = self.prior or self.memory
+        return tuple(map(str, named.name)) if named else ("",)
 
 
-def states(config: Config) -> Literal["x_0", "x_T", "ends", "all"]:
-    """Which latents are needed; see `diffusion.inversion.scored_states`."""
-    what = parts(config)
-    if not what:
-        return "x_T"
-    if config.inversion.paradigm != "inversion":
-        return "x_0"
-    if "memory" in what and config.scoring.states == "x_T":
-        return "ends"  # for x0
-    return config.scoring.states
+def check_enough(lessons: Lessons, categories: Sequence[str]) -> None:
+    """Raises UserError where there are too few images; better said before training.
+
+    Args:
+      lessons: what is to be learnt.
+      categories: of each normal image.
+    """
+    if lessons.memory_bank:
+        memory_bank.check_count(len(categories))
+    if lessons.gaussians and lessons.components == "category":
+        count = Counter(categories)
+        mixture.check_count(*min(count.items(), key=lambda item: item[1]))
 
 
-def terms(config: Config) -> tuple[str, ...]:
-    """The terms of the image score: the config's, or those that suit what is compared with."""
-    if config.scoring.terms:
-        return config.scoring.terms
-    if config.inversion.paradigm in ("padim", "nearest_neighbour"):
-        return ("map_max",)  # as published
-    return ("map_top",) if parts(config) else ("nll", "map_range")
-
-
-def learn(config: Config, components: Iterable[Component]) -> Learnt:
+def learn(lessons: Lessons, components: Iterable[Component]) -> Learnt:
     """Learns from normal images, in one pass over them.
 
     Raises:
       UserError: too few of them.
-      ValueError: the config compares with nothing learnt.
+      ValueError: there is nothing to learn.
     """
-    what = parts(config)
-    if not what:
+    if not lessons:
         raise ValueError("nothing to learn")
-    collector = Collector() if "memory" in what else None
+    collector = Collector() if lessons.memory_bank else None
     if collector:
         components = (Component(c.name, collector.watch(*c)) for c in components)
-    if "gaussians" in what:
-        first = -1 if config.scoring.states == "x_T" else None
-        fitted = mixture.fit(_of_states(component, slice(first, None)) for component in components)
-    elif "padim" in what:
-        fitted = mixture.fit(components, mixture.padim)
+    fitted = None
+    if lessons.gaussians:
+        last = slice(-lessons.last_states, None)
+        fitted = mixture.fit((_of_states(c, last) for c in components), lessons.gaussians)
     else:
-        fitted = None
         for component in components:
             deque(component.states, maxlen=0)  # lets them pass by the collector
     return Learnt(fitted, collector.fit() if collector else None)
@@ -111,20 +102,19 @@ def write(folder: Path, learnt: Learnt) -> None:
         np.savez(stream, **arrays)
 
 
-def read(folder: Path, config: Config) -> Learnt:
+def read(folder: Path, lessons: Lessons) -> Learnt:
     """Reads what `write` wrote.
 
     Raises:
-      UserError: missing, damaged, or not what the config compares with.
+      UserError: missing, damaged, or not what is compared with.
     """
     path = folder / "reference.npz"
-    what = parts(config)
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in arrays.files}
         return Learnt(
-            FittedPrior(**_below("prior", values)) if what & {"gaussians", "padim"} else None,
-            FittedMemory(**_below("memory", values)) if "memory" in what else None,
+            FittedPrior(**_below("prior", values)) if lessons.gaussians else None,
+            FittedMemory(**_below("memory", values)) if lessons.memory_bank else None,
         )
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read; delete its folder and run eval") from error
@@ -132,9 +122,3 @@ def read(folder: Path, config: Config) -> Learnt:
 
 def _below(head: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{head}.")}
-
-
-def component_names(learnt: Learnt) -> tuple[str, ...]:
-    """The kinds of product that `Scores.component` counts."""
-    named = learnt.prior or learnt.memory
-    return tuple(map(str, named.name)) if named else ("",)

@@ -19,7 +19,8 @@ from jax.sharding import Mesh
 from invad_jax.config import Config
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder
-from invad_jax.inference.assembly import alpha_bar_of, build_detector, init_params
+from invad_jax.inference.assembly import build_detector, denoise, init_params
+from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
 from invad_jax.runtime.sharding import (
@@ -66,7 +67,7 @@ def trace_train_step(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
     state = jax.eval_shape(create, jax.random.key(0), LatentStats(channels, channels))  # type: ignore[arg-type]
     shardings = state_sharding(state, mesh)
     loss_fn = make_denoiser_loss(
-        build_detector(config, encoder).denoise, jnp.asarray(alpha_bar_of(config), jnp.float32)
+        partial(denoise, config), jnp.asarray(alpha_bar_of(config), jnp.float32)
     )
     step: Any = compile_step(config.train, loss_fn, tx, mesh, shardings)
     latent = _abstract((config.train.batch_size, *shape), np.float32, train_batch_sharding(mesh))
@@ -76,7 +77,11 @@ def trace_train_step(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
 
 def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
     """The detector that `eval` would compile: parameters on every device, the batch split."""
-    detector, (_, _, channels) = build_detector(config, encoder), encoder.latent_shape
+    # Compared with N(0, I): what would be learnt of normal images is not known here.
+    paper = dataclasses.replace(config.scoring, prior="standard_normal")
+    config = dataclasses.replace(config, scoring=paper)
+    detector = build_detector(config, encoder.latent_shape, encoder.apply)
+    channels = encoder.latent_shape[-1]
     per_channel = jax.ShapeDtypeStruct((channels,), np.float32)
     params = jax.eval_shape(partial(init_params, config, encoder.latent_shape), jax.random.key(0))
     variables = DetectorVariables(

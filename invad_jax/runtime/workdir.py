@@ -11,19 +11,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from invad_jax.config import Config
+from invad_jax.config import Config, option
 from invad_jax.config import io as config_io
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.paradigms.paradigm import Paradigm
 
-NORMALS_FORMAT = 4
+NORMALS_FORMAT = 5
 """Raised when the files of that folder change: what an older version kept is then made anew."""
 
 
@@ -37,9 +37,9 @@ class Workdir:
         self.logs = self.path / "logs"
         self.kept = self.path / "kept"
 
-    def normals(self, config: Config, step: int) -> Path:
-        """The folder of what normal images gave under a way of scoring: scores, fitted prior."""
-        text = json.dumps(scoring_key(config, step), sort_keys=True)
+    def normals(self, config: Config, paradigm: Paradigm, step: int) -> Path:
+        """The folder of what normal images taught under a way of comparing."""
+        text = json.dumps(scoring_key(config, paradigm, step), sort_keys=True)
         return self.path / "normals" / hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def read_config(self) -> Config:
@@ -81,12 +81,12 @@ class Workdir:
         return config
 
 
-def scoring_key(config: Config, step: int) -> dict[str, Any]:
+def scoring_key(config: Config, paradigm: Paradigm, step: int) -> dict[str, Any]:
     """All that the scores of the normal images depend on, besides the images."""
+    options = sorted(paradigm.options - {"scoring.terms"})  # made of what is kept
     return {
         "format": NORMALS_FORMAT,
         "step": step,
         "dtype": config.denoiser.dtype,
-        "inversion": dataclasses.asdict(config.inversion),
-        "scoring": {k: v for k, v in dataclasses.asdict(config.scoring).items() if k != "terms"},
+        "options": {name: option(config, name) for name in options},
     }

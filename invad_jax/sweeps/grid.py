@@ -5,7 +5,6 @@ Read next: `sweep.py`, which walks the grid.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import re
@@ -13,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from invad_jax.config import Config
+from invad_jax.config import Config, option, option_names
 from invad_jax.config import io as config_io
 from invad_jax.errors import UserError
+from invad_jax.paradigms import paradigm_of
 
 _OTHER_FILES = ("data.root", "encoder.weights")
 """Free, as a workdir may move with its files; but other values in one sweep are other files."""
@@ -155,8 +155,7 @@ def option_text(config: Config, name: str) -> str:
     >>> option_text(Config(), "denoiser.channel_mult"), option_text(Config(), "denoiser.remat")
     ('[1,2,3,4]', 'false')
     """
-    section, option = name.split(".")
-    value = getattr(getattr(config, section), option)
+    value = option(config, name)
     if isinstance(value, tuple):
         return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -164,14 +163,5 @@ def option_text(config: Config, name: str) -> str:
 
 def _unused(config: Config) -> set[str]:
     """Options that have no effect under a config: points that differ in them alone are one."""
-    paradigm = config.inversion.paradigm
-    of_fitted = {"scoring.states", "scoring.neighbours", "scoring.components"}
-    if paradigm == "inversion":
-        plain = config.scoring.prior == "standard_normal"
-        return {"inversion.noise_ratio"} | (of_fitted if plain else set())
-    if paradigm == "reconstruction":
-        return {"inversion.final_alpha_bar", "scoring.prior"} | of_fitted
-    undiffused = {f"inversion.{field.name}" for field in dataclasses.fields(config.inversion)}
-    unused = (undiffused - {"inversion.paradigm"}) | {"scoring.prior", "scoring.states"}
-    unused |= {"scoring.neighbours"}
-    return unused | ({"scoring.components"} if paradigm == "nearest_neighbour" else set())
+    compared = {name for name in option_names() if name.startswith(("inversion.", "scoring."))}
+    return compared - paradigm_of(config).options

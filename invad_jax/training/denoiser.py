@@ -14,8 +14,9 @@ from invad_jax.config.io import config_hash, to_dict
 from invad_jax.data import pipeline
 from invad_jax.detector import LatentStats
 from invad_jax.encoders import Encoder
-from invad_jax.inference.assembly import alpha_bar_of, build_detector, init_params
+from invad_jax.inference.assembly import denoise, init_params
 from invad_jax.inference.latent_cache import Latents
+from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.runtime import processes
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
@@ -59,7 +60,7 @@ def train_denoiser(
         init_params=partial(init_params, config, encoder.latent_shape),
         frozen=latent_stats(latents, cfg.latent_stats),
         loss_fn=make_denoiser_loss(
-            build_detector(config, encoder).denoise,
+            partial(denoise, config),
             jnp.asarray(alpha_bar_of(config), jnp.float32),
             cfg.min_snr_gamma,
             cfg.latent_noise,

@@ -12,7 +12,8 @@ from PIL import Image
 
 from invad_jax import encoders
 from invad_jax.config.io import load
-from invad_jax.inference.assembly import abstract_params, make_detector
+from invad_jax.inference.assembly import abstract_params
+from invad_jax.paradigms.levels import rising_plan
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 IMAGES = {  # normal images to train on, and devices that took 8 each
@@ -62,7 +63,7 @@ def test_the_published_path_through_the_options():
     stages = jax.eval_shape(backbone.features, backbone.abstract, image)
     assert [s.shape[-1] for s in stages] == [24, 32, 56, 160]
     assert stages[-1].shape[1:3] == (16, 16)
-    plan = make_detector(config, (16, 16, 272), lambda variables, image: image).plan
+    plan = rising_plan(config)
     assert np.asarray(plan.timesteps).tolist() == [0, 500, 999]
     assert float(plan.alpha_bar_next[-1]) == 0
 

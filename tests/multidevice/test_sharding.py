@@ -10,15 +10,18 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from invad_jax.config import DenoiserConfig, MeshConfig, TrainConfig
+from invad_jax.config import Config, DenoiserConfig, MeshConfig, TrainConfig
+from invad_jax.config.io import override
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
-from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan
+from invad_jax.diffusion.schedule import linear_alpha_bar
 from invad_jax.errors import UserError
-from invad_jax.normality import mixture, reference
+from invad_jax.inference.model import to_device
+from invad_jax.normality import mixture
 from invad_jax.normality.memory_bank import Collector
 from invad_jax.normality.mixture import Component
 from invad_jax.normality.reference import Learnt
+from invad_jax.paradigms import paradigm_of
 from invad_jax.planning.hlo import Program
 from invad_jax.runtime.sharding import (
     batch_sharding,
@@ -140,11 +143,13 @@ def learnt(states, memory):
     normal = rng.standard_normal((12, states, *LATENT_SHAPE)).astype(np.float32)
     collector = Collector()
     components = [Component("nut", collector.watch("nut", [normal]))]
-    return reference.to_device(Learnt(mixture.fit(components), collector.fit() if memory else None))
+    return to_device(Learnt(mixture.fit(components), collector.fit() if memory else None))
 
 
-@pytest.mark.parametrize(("states", "memory"), [("x_T", None), ("ends", False), ("ends", True)])
-def test_the_detector_on_a_mesh_equals_one_device(states, memory):
+@pytest.mark.parametrize("memory", [None, False, True])
+def test_the_detector_on_a_mesh_equals_one_device(memory):
+    options = ["scoring.prior=standard_normal"] if memory is None else ["scoring.states=ends"]
+    paradigm = paradigm_of(override(Config(), [*options, f"scoring.neighbours={bool(memory)}"]))
     denoiser = build_denoiser(SIZES["dit"], LATENT_SHAPE)
     x, t = jnp.zeros((1, *LATENT_SHAPE)), jnp.zeros((1,), jnp.int32)
     params = denoiser.init(jax.random.key(0), x, t)["params"]
@@ -152,9 +157,10 @@ def test_the_detector_on_a_mesh_equals_one_device(states, memory):
     detector = Detector(
         encode=lambda variables, image: image,
         denoise=lambda p, x, t: denoiser.apply({"params": p}, x, t),
-        plan=make_plan(ALPHA_BAR, np.array([0, 500, 999])),
+        states=paradigm.states,
+        compare=paradigm.compare,
+        inverts=paradigm.inverts,
         image_size=16,
-        states=states,
     )
     stats = LatentStats(jnp.zeros(8), jnp.ones(8))
     known = None if memory is None else learnt(2, memory)

@@ -15,8 +15,8 @@ from invad_jax.converters.diffusers_folder import read_folder
 from invad_jax.diffusion.inversion import invert_trajectory
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.diffusion.schedule import alpha_bar_schedule, make_plan
-from invad_jax.inference.assembly import alpha_bar_of
 from invad_jax.io.tensors import read_tensors, write_tensors
+from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.runtime.workdir import Workdir
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch")

@@ -12,7 +12,7 @@ COMMANDS = {"train", "eval", "predict", "train_vae", "convert", "build_dataset",
 FLOORS = [
     {"errors", "version", "diffusion", "scoring", "metrics"},
     {"config", "io", "detector"},
-    {"data", "normality", "encoders", "denoisers"},
+    {"data", "normality", "encoders", "denoisers", "paradigms"},
     {"runtime", "report", "converters"},
     {"inference", "sweeps"},
     {"training", "evaluation"},

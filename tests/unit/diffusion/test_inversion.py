@@ -9,7 +9,6 @@ from invad_jax.diffusion.inversion import (
     euler_step,
     invert,
     invert_trajectory,
-    scored_states,
 )
 from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan, spaced_timesteps
 
@@ -62,29 +61,6 @@ def test_trajectory_ends_where_invert_does():
     np.testing.assert_array_equal(states[0], x0)
     # The same operations, fused differently by the compiler.
     np.testing.assert_allclose(states[-1], invert(toy_eps, x0, plan), rtol=1e-6, atol=1e-6)
-
-
-def test_scored_states():
-    """What each kind names, by a float64 loop that keeps the predictions."""
-    x0 = np.asarray(jax.random.normal(jax.random.key(6), (2, 4, 4, 3)))
-    timesteps = spaced_timesteps("linspace", 3, 1000)
-    plan = make_plan(ALPHA_BAR, timesteps)
-    at = [python_loop(x0, timesteps[:i], ALPHA_BAR[timesteps[i]]) for i in range(3)]
-    at[0] = x0  # no step taken
-    eps = [toy_eps(x, np.array([t], np.float64)) for x, t in zip(at, timesteps, strict=True)]
-    x_T = python_loop(x0, timesteps, 0.0)
-    expected = {
-        "x_0": [x0],
-        "x_T": [x_T],
-        "ends": [x0, x_T],
-        "all": [x0, eps[0], eps[1], x_T],
-    }
-    for kind, states in expected.items():
-        found = jax.jit(lambda x, kind=kind: scored_states(kind, toy_eps, x, plan))(x0)
-        # float32 against float64, as above
-        np.testing.assert_allclose(found, np.stack(states, axis=1), rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="unknown states"):
-        scored_states("x_1", toy_eps, x0, plan)
 
 
 def test_step_to_the_same_level_stays():

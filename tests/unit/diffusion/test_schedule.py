@@ -16,7 +16,7 @@ from invad_jax.diffusion.schedule import (
     spaced_timesteps,
 )
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import alpha_bar_of
+from invad_jax.paradigms.levels import alpha_bar_of
 
 SPACINGS = ("linspace", "paper", "quadratic", "cubic", "exponential")
 

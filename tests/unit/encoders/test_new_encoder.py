@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from invad_jax import encoders
-from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig
+from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, ScoringConfig
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import build_encoder
 from invad_jax.encoders.backbone import Backbone, resolve_stages
@@ -91,6 +91,7 @@ def test_it_makes_a_detector(weights, image):
         data=DataConfig(image_size=32),
         encoder=EncoderConfig(name="toy", weights=str(weights[0]), pool=2),
         denoiser=DenoiserConfig(name="mlp", width=16, depth=1),
+        scoring=ScoringConfig(prior="standard_normal"),
     )
     encoder = build_encoder(config.encoder, config.data.image_size)
     assert encoder.latent_shape == (2, 2, CHANNELS)
@@ -101,7 +102,8 @@ def test_it_makes_a_detector(weights, image):
     )
     stats = LatentStats(jnp.zeros(CHANNELS), jnp.ones(CHANNELS))
     variables = DetectorVariables(encoder.variables, params, stats)
-    scores = jax.jit(build_detector(config, encoder).predict)(variables, image)
+    detector = build_detector(config, encoder.latent_shape, encoder.apply)
+    scores = jax.jit(detector.predict)(variables, image)
     assert scores.anomaly_map.shape == (2, 32, 32)
     assert np.all(np.isfinite(scores.anomaly_map))
     assert scores.nll[0] != scores.nll[1]

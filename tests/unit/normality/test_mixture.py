@@ -11,13 +11,12 @@ from scipy import special, stats
 
 from invad_jax.config import Config
 from invad_jax.config.io import override
-from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
-from invad_jax.inference.calibrate import check_enough
 from invad_jax.inference.model import to_device
 from invad_jax.normality import gaussian, mixture, reference
 from invad_jax.normality.mixture import Component
-from invad_jax.normality.reference import Learnt
+from invad_jax.normality.reference import Learnt, check_enough
+from invad_jax.paradigms import paradigm_of
 from invad_jax.scoring import score, score_under
 
 STATES, GRID, CHANNELS = 2, (2, 3), 4
@@ -74,7 +73,7 @@ def test_nll_is_scipys_under_the_shrunk_covariances(fitted, normal):
 
 def test_images_are_recognised_and_components_weigh_what_they_stand_for(fitted):
     np.testing.assert_allclose(np.exp(fitted.log_weight), [0.75, 0.25], rtol=1e-6)  # float32
-    assert reference.component_names(Learnt(fitted)) == ("nut", "pin")
+    assert Learnt(fitted).component_names == ("nut", "pin")
     for kind in (0, 1):
         found = scores_of(fitted, images(np.random.default_rng(2), 50, kind)).component
         assert found.tolist() == [kind] * 50
@@ -141,7 +140,7 @@ def test_above_so_many_channels_it_is_low_rank(monkeypatch, normal, tmp_path):
         -np.linalg.slogdet(precision)[1].sum(axis=1), rel=1e-4
     )  # factors stored as float32
     reference.write(tmp_path, Learnt(low))
-    again = to_device(reference.read(tmp_path, POSITION)).prior
+    again = to_device(reference.read(tmp_path, paradigm_of(POSITION).lessons)).prior
     np.testing.assert_array_equal(again.inv_std, low.inv_std)
 
 
@@ -150,14 +149,15 @@ def test_above_so_many_channels_it_is_low_rank(monkeypatch, normal, tmp_path):
 def test_round_trip(normal, tmp_path, neighbours, states):
     config = override(Config(), [f"scoring.neighbours={neighbours}", f"scoring.states={states}"])
     kinds = [component("nut", normal[0][:90]), component("pin", normal[1][:50])]
-    learnt = reference.learn(config, kinds)
+    lessons = paradigm_of(config).lessons
+    learnt = reference.learn(lessons, kinds)
     assert learnt.prior.mean.shape[1] == (1 if states == "x_T" else 2)
     assert (learnt.memory is not None) == neighbours
-    assert reference.component_names(learnt) == ("nut", "pin")
+    assert learnt.component_names == ("nut", "pin")
     reference.write(tmp_path, learnt)
-    again = reference.read(tmp_path, config)
+    again = reference.read(tmp_path, lessons)
     jax.tree.map(np.testing.assert_array_equal, to_device(again), to_device(learnt))
-    assert reference.component_names(again) == ("nut", "pin")
+    assert again.component_names == ("nut", "pin")
     assert [path.name for path in tmp_path.iterdir()] == ["reference.npz"]
     of_pin = score_under(to_device(again), jnp.asarray(normal[1][60:70], jnp.float32), 6)
     assert of_pin.component.tolist() == [1] * 10
@@ -171,19 +171,19 @@ def test_a_damaged_file_is_one_line(fitted, tmp_path, kind):
     content = {"empty": b"", "not a zip": b"PK\x03\x04 not", "cut": whole[: len(whole) // 2]}
     path.write_bytes(content[kind])
     with pytest.raises(UserError, match=r"reference\.npz: cannot be read") as caught:
-        reference.read(tmp_path, POSITION)
+        reference.read(tmp_path, paradigm_of(POSITION).lessons)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("config", [Config(), POSITION])
 def test_an_absent_or_foreign_file_is_one_line(tmp_path, config):
     with pytest.raises(UserError, match=r"reference\.npz: cannot be read"):
-        reference.read(tmp_path, config)
+        reference.read(tmp_path, paradigm_of(config).lessons)
     foreign = ({"memory.vector": np.ones((2, 3))}, {"prior.mean": np.array([object()])})
     for arrays in foreign:  # of another kind, or not whole; a pickle
         np.savez(tmp_path / "reference.npz", **arrays)
         with pytest.raises(UserError, match=r"reference\.npz: cannot be read"):
-            reference.read(tmp_path, config)
+            reference.read(tmp_path, paradigm_of(config).lessons)
 
 
 def test_one_image_is_not_enough():
@@ -212,15 +212,17 @@ def test_memory_is_what_the_docstring_says(kinds, states):
 
 
 def test_a_kind_with_one_image_is_refused_before_training():
-    samples = [Sample(f"{i}.png", "nut" if i else "bolt", "good", 0) for i in range(5)]
-    for neighbours in ("true", "false"):
-        config = override(Config(), [f"scoring.neighbours={neighbours}"])
+    categories = ["bolt", "nut", "nut", "nut", "nut"]
+
+    def check(*options, of=categories):
+        check_enough(paradigm_of(override(Config(), list(options))).lessons, of)
+
+    for neighbours in ("scoring.neighbours=true", "scoring.neighbours=false"):
         with pytest.raises(UserError, match="'bolt' has 1 normal image"):
-            check_enough(config, samples)
+            check(neighbours)
         for change in ("scoring.components=one", "scoring.prior=standard_normal"):
-            check_enough(override(config, [change]), samples)
-        check_enough(config, samples[1:])
-    alone = override(Config(), ["inversion.paradigm=nearest_neighbour"])
-    check_enough(alone, samples)
+            check(neighbours, change)
+        check(neighbours, of=categories[1:])
+    check("inversion.paradigm=nearest_neighbour")
     with pytest.raises(UserError, match=r"1 normal image.* two is needed"):
-        check_enough(alone, samples[:1])
+        check("inversion.paradigm=nearest_neighbour", of=categories[:1])

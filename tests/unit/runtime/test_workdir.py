@@ -7,6 +7,7 @@ import pytest
 from invad_jax.config import Config
 from invad_jax.config.io import override, to_dict
 from invad_jax.errors import UserError
+from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime.workdir import Workdir, scoring_key
 
 HALF = override(Config(), ["denoiser.dtype=bfloat16"])
@@ -39,17 +40,23 @@ def test_what_decided_the_parameters_is_never_another(workdir, assignment):
         workdir.resolve(None, [assignment])
 
 
+def folder(workdir, config, step):
+    return workdir.normals(config, paradigm_of(config), step)
+
+
 def test_scores_of_normals_are_kept_apart_by_all_that_decides_them(workdir):
     configs = [Config(), HALF, override(Config(), ["inversion.num_steps=7"]),
                override(Config(), ["scoring.prior=standard_normal"]),
-               override(Config(), ["scoring.states=all"]),
+               override(Config(), ["scoring.states=ends"]),
                override(Config(), ["scoring.components=one"]),
                override(Config(), ["inversion.paradigm=padim"])]  # fmt: skip
-    folders = {workdir.normals(config, step) for config in configs for step in (1, 2)}
+    folders = {folder(workdir, config, step) for config in configs for step in (1, 2)}
     assert len(folders) == 2 * len(configs)
     unrelated = override(HALF, ["eval.batch_size=1", "data.root=elsewhere", "scoring.terms=nll"])
-    assert workdir.normals(unrelated, 1) == workdir.normals(HALF, 1)
-    assert json.loads(json.dumps(scoring_key(HALF, 1)))["dtype"] == "bfloat16"
+    assert folder(workdir, unrelated, 1) == folder(workdir, HALF, 1)
+    without_effect = override(HALF, ["inversion.noise_ratio=0.25"])
+    assert folder(workdir, without_effect, 1) == folder(workdir, HALF, 1)
+    assert json.loads(json.dumps(scoring_key(HALF, paradigm_of(HALF), 1)))["dtype"] == "bfloat16"
 
 
 def test_an_older_config_lacks_newer_options(workdir):

@@ -11,6 +11,7 @@ from invad_jax.config.io import override
 from invad_jax.inference.model import to_device
 from invad_jax.normality import reference
 from invad_jax.normality.mixture import Component
+from invad_jax.paradigms import paradigm_of
 from invad_jax.scoring import score_under
 
 
@@ -25,8 +26,8 @@ def component(name, x):
     return Component(name, np.array_split(x[:, None], 3))
 
 
-def config_of(paradigm):
-    return override(Config(), [f"inversion.paradigm={paradigm}"])
+def found(name):
+    return paradigm_of(override(Config(), [f"inversion.paradigm={name}"]))
 
 
 def scores_of(learnt, test):
@@ -35,7 +36,7 @@ def scores_of(learnt, test):
 
 def test_padim_is_scipys_mahalanobis_distance():
     normal, test = images(25, 0), images(3, 1, shift=0.5)
-    learnt = reference.learn(config_of("padim"), [component("nut", normal)])
+    learnt = reference.learn(found("padim").lessons, [component("nut", normal)])
     norm = scores_of(learnt, test).latent_norm
     for i, j in np.ndindex(2, 3):
         x = normal[:, i, j].astype(np.float64)
@@ -47,7 +48,7 @@ def test_padim_is_scipys_mahalanobis_distance():
 
 def test_nearest_neighbour_is_scikit_learns():
     kinds = [component("nut", images(8, 0)), component("pin", images(5, 1, shift=3))]
-    learnt = reference.learn(config_of("nearest_neighbour"), kinds)
+    learnt = reference.learn(found("nearest_neighbour").lessons, kinds)
     assert learnt.memory.vector.shape == (13 * 6, 4)  # so few are all kept
     test = np.concatenate([images(4, 2), images(3, 4, shift=3)])
     scores = scores_of(learnt, test)
@@ -59,10 +60,10 @@ def test_nearest_neighbour_is_scikit_learns():
     norm = np.asarray(scores.latent_norm) / learnt.memory.inv_std
     np.testing.assert_allclose(norm, expected, atol=2e-4)
     assert scores.component.tolist() == [0, 0, 0, 0, 1, 1, 1]
-    assert reference.component_names(learnt) == ("nut", "pin")
+    assert learnt.component_names == ("nut", "pin")
 
 
 @pytest.mark.parametrize("paradigm", ["padim", "nearest_neighbour"])
 def test_the_term_is_the_published_one(paradigm):
-    assert reference.terms(config_of(paradigm)) == ("map_max",)
-    assert reference.states(config_of(paradigm)) == "x_0"
+    assert found(paradigm).terms == ("map_max",)
+    assert found(paradigm).nfe == 0

@@ -1,0 +1,41 @@
+"""Ways of setting an image against normal ones; one place that decides which, from the config.
+
+| `inversion.paradigm` | file | what is compared, with what |
+| --- | --- | --- |
+| inversion | `inversion.py` | x_T, and x0 where asked: N(0, I), or what normal images taught |
+| reconstruction | `reconstruction.py` | the squared error: nothing |
+| padim | `padim.py` | x0: a Gaussian of each position |
+| nearest_neighbour | `nearest_neighbour.py` | x0: vectors of normal images, from anywhere |
+
+A new one is a file with a function from a config to a `Paradigm`, a line of `PARADIGMS`, and its
+options. Read next: `paradigm.py`, what it is; `inversion.py`, the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from invad_jax.config import Config
+from invad_jax.paradigms import inversion, nearest_neighbour, padim, reconstruction
+from invad_jax.paradigms.paradigm import Paradigm
+
+PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
+    "inversion": inversion.paradigm,
+    "reconstruction": reconstruction.paradigm,
+    "padim": padim.paradigm,
+    "nearest_neighbour": nearest_neighbour.paradigm,
+}
+
+
+def paradigm_of(config: Config) -> Paradigm:
+    """What a config compares, and with what.
+
+    >>> from invad_jax.config.io import override
+    >>> paradigm_of(override(Config(), ["inversion.paradigm=padim"])).nfe
+    0
+    """
+    found = PARADIGMS[config.inversion.paradigm](config)
+    terms = config.scoring.terms or found.terms
+    return found._replace(
+        terms=terms, options=found.options | {"inversion.paradigm", "scoring.terms"}
+    )

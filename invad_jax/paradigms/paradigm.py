@@ -1,0 +1,37 @@
+"""What a way of comparing consists of. Read next: `inversion.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from invad_jax.diffusion.inversion import EpsFn
+from invad_jax.normality.reference import Lessons
+from invad_jax.scoring import Scores
+
+StatesFn = Callable[[EpsFn, jax.Array], jax.Array]
+"""(eps_fn, x0 (B, h, w, C)) -> what is compared, (B, M, h, w, C) float32. Pure."""
+CompareFn = Callable[[Any, jax.Array, int], Scores]
+"""(`scoring.Reference` or None, states (B, M, h, w, C), image size) -> scores. Pure."""
+
+
+class Paradigm(NamedTuple):
+    """All that follows from the sections `inversion` and `scoring` of a config.
+
+    Everybody else takes this value: nobody asks the config again what an image is compared with.
+    """
+
+    nfe: int
+    """Evaluations of the network an image."""
+    states: StatesFn
+    compare: CompareFn
+    lessons: Lessons
+    """What normal images have to teach beforehand."""
+    terms: tuple[str, ...]
+    """Of `config.TERMS`: what the image score adds up."""
+    options: frozenset[str]
+    """Names of the options of the two sections that have an effect."""
+    inverts: bool = False
+    """Whether the last state is x_T."""

@@ -1,0 +1,42 @@
+"""The baseline that inversion replaces: perturb, denoise back, look at what came back changed."""
+
+from __future__ import annotations
+
+import jax
+
+from invad_jax.config import Config
+from invad_jax.diffusion.inversion import EpsFn
+from invad_jax.diffusion.reconstruction import (
+    error_terms,
+    reconstruction_error,
+    reconstruction_plan,
+)
+from invad_jax.normality.reference import Lessons
+from invad_jax.paradigms.levels import alpha_bar_of, timesteps_of
+from invad_jax.paradigms.paradigm import Paradigm
+from invad_jax.scoring import Reference, Scores, summarise
+
+
+def paradigm(config: Config) -> Paradigm:
+    """Reconstruction from one fixed noise, so that no score depends on the place in a batch."""
+    plan = reconstruction_plan(
+        alpha_bar_of(config), timesteps_of(config), config.inversion.noise_ratio
+    )
+
+    def states(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
+        noise = jax.random.normal(jax.random.key(0), (1, *x0.shape[1:]))
+        return reconstruction_error(eps_fn, x0, noise, plan)[:, None]  # (B, 1, h, w, C)
+
+    used = ("num_steps", "spacing", "noise_ratio", "use_ema")
+    return Paradigm(
+        nfe=len(plan.timesteps),
+        states=states,
+        compare=_by_itself,
+        lessons=Lessons(),
+        terms=("nll", "map_range"),
+        options=frozenset(f"inversion.{name}" for name in used),
+    )
+
+
+def _by_itself(reference: Reference | None, states: jax.Array, image_size: int) -> Scores:
+    return summarise(*error_terms(states[:, 0]), image_size)

@@ -1,0 +1,94 @@
+"""What each way of comparing consists of, and that its options are those with an effect."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from invad_jax.config import Config
+from invad_jax.config.io import override
+from invad_jax.diffusion.schedule import linear_alpha_bar
+from invad_jax.paradigms import PARADIGMS, paradigm_of
+
+ALPHA_BAR = linear_alpha_bar(1000, 1e-4, 2e-2)
+X0 = np.asarray(jax.random.normal(jax.random.key(6), (2, 4, 4, 3)))
+
+
+def eps_fn(x, t):
+    """Depends on both."""
+    return jnp.tanh(x) * 0.7 + 1e-4 * t[:, None, None, None]
+
+
+def of(*options):
+    return paradigm_of(override(Config(), list(options)))
+
+
+def python_loop(x0, timesteps):
+    """Float64, the published formula; x_T for a last level of 0."""
+    x = np.asarray(x0, np.float64)
+    levels = [*ALPHA_BAR[list(timesteps[1:])], 0.0]
+    for t, after in zip(timesteps, levels, strict=True):
+        eps = np.tanh(x) * 0.7 + 1e-4 * t
+        x0_hat = (x - np.sqrt(1 - ALPHA_BAR[t]) * eps) / np.sqrt(ALPHA_BAR[t])
+        x = np.sqrt(after) * x0_hat + np.sqrt(1 - after) * eps
+    return x
+
+
+@pytest.mark.parametrize(
+    ("options", "with_x0"),
+    [
+        ((), True),
+        (("scoring.neighbours=false",), False),
+        (("scoring.neighbours=false", "scoring.states=ends"), True),
+        (("scoring.prior=standard_normal",), False),
+    ],
+)
+def test_the_states_of_an_inversion(options, with_x0):
+    x_T = python_loop(X0, (0, 500, 999))
+    expected = np.stack([X0, x_T] if with_x0 else [x_T], axis=1)
+    states = jax.jit(lambda x: of(*options).states(eps_fn, x))(X0)
+    np.testing.assert_allclose(states, expected, rtol=1e-4, atol=1e-5)  # float32 against float64
+    assert of(*options).nfe == 3
+
+
+@pytest.mark.parametrize("name", ["padim", "nearest_neighbour"])
+def test_the_baselines_ask_no_network(name):
+    paradigm = of(f"inversion.paradigm={name}")
+    assert paradigm.nfe == 0
+    np.testing.assert_array_equal(paradigm.states(None, X0), X0[:, None])
+
+
+def other_value(config, name):
+    """An assignment that changes an option of `inversion` or `scoring`."""
+    values = {
+        "inversion.num_steps": "2", "inversion.spacing": "quadratic", "inversion.noise_ratio": "1",
+        "inversion.final_alpha_bar": "0.5", "inversion.use_ema": "false",
+        "scoring.prior": "standard_normal", "scoring.neighbours": "false",
+        "scoring.states": "ends", "scoring.components": "one", "scoring.terms": "nll,map_max",
+    }  # fmt: skip
+    return f"{name}={values[name]}"
+
+
+def meaning(config, x0):
+    """All that a config's scores follow from: what is compared, learnt and added up."""
+    paradigm = paradigm_of(config)
+    states = np.asarray(paradigm.states(eps_fn, x0))
+    return states.tobytes(), paradigm.lessons, paradigm.terms, config.inversion.use_ema
+
+
+@pytest.mark.parametrize("name", PARADIGMS)
+def test_options_without_effect_change_nothing_and_the_others_do(name):
+    config = override(Config(), [f"inversion.paradigm={name}"])
+    paradigm = paradigm_of(config)
+    for section in ("inversion", "scoring"):
+        for field in dataclasses.fields(getattr(config, section)):
+            option = f"{section}.{field.name}"
+            if option == "inversion.paradigm":
+                continue
+            changed = override(config, [other_value(config, option)])
+            same = meaning(changed, X0) == meaning(config, X0)
+            if option == "inversion.use_ema" and option not in paradigm.options:
+                continue  # the parameters are asked by nobody
+            assert same == (option not in paradigm.options), option
