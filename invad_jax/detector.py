@@ -1,4 +1,4 @@
-"""The method as one pure function: encode, standardise, invert, score.
+"""The method as one pure function: encode, whiten, invert, score.
 
 What is here is what is trained, compiled, exported and served; nothing scores an image in another
 way. What is compared with what, `paradigms/` says. Read next: `diffusion/inversion.py`, then
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from invad_jax.coordinates import Coordinates, Neighbourhood, whiten
 from invad_jax.diffusion.inversion import EpsFn
 from invad_jax.scoring import Reference, Scores
 
@@ -36,7 +37,9 @@ class DetectorVariables(NamedTuple):
     denoiser: Params
     latent_stats: LatentStats
     reference: Reference | None = None
-    """What latents are compared with; None: N(0, I), the paper's."""
+    """What normal images taught for this way of comparing, if anything."""
+    coordinates: Coordinates | None = None
+    """In which normal latents are N(0, I), where the network was trained in them."""
 
 
 class Detector(NamedTuple):
@@ -52,6 +55,10 @@ class Detector(NamedTuple):
     """(reference, states, image size) -> scores."""
     inverts: bool
     """Whether the last state is x_T."""
+    whitened: bool
+    """Whether x0 is taken in the coordinates of normal latents, if there are any."""
+    where: Neighbourhood
+    """In which the coordinates look for normal latents."""
     image_size: int
 
     def predict(self, variables: DetectorVariables, image: jax.Array) -> Scores:
@@ -66,14 +73,24 @@ class Detector(NamedTuple):
 
     def score_latents(self, variables: DetectorVariables, latent: jax.Array) -> Scores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32."""
-        states = self.scored_states(variables, latent)  # (B, M, h, w, C)
+        states, component = self._states(variables, latent)  # (B, M, h, w, C)
         scores = self.compare(variables.reference, states, self.image_size)
+        if component is not None and variables.reference is None:
+            scores = scores._replace(component=component)
         return scores._replace(x_T=states[:, -1] if self.inverts else None)
 
     def scored_states(self, variables: DetectorVariables, latent: jax.Array) -> jax.Array:
         """What of latents is compared, (B, M, h, w, C); what a reference is learnt from."""
-        x0 = standardise(latent, variables.latent_stats)
-        return self.states(lambda x, t: self.denoise(variables.denoiser, x, t), x0)
+        return self._states(variables, latent)[0]
+
+    def _states(
+        self, variables: DetectorVariables, latent: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """The states, and the kind of product (B,) where the coordinates tell it."""
+        x0, component = standardise(latent, variables.latent_stats), None
+        if self.whitened and variables.coordinates is not None:
+            x0, component = whiten(variables.coordinates, self.where, x0)
+        return self.states(lambda x, t: self.denoise(variables.denoiser, x, t), x0), component
 
 
 def standardise(latent: jax.Array, stats: LatentStats) -> jax.Array:

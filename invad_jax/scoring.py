@@ -55,10 +55,12 @@ class Memory(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What was learnt of normal images: either, or both, whose densities are multiplied."""
+    """What was learnt of normal images, of which each way of comparing takes its own."""
 
     prior: Prior | None = None
     memory: Memory | None = None
+    bank: Any = None
+    """`coordinates.ImageBank`."""
 
 
 class Scores(NamedTuple):
@@ -125,16 +127,33 @@ def _under_prior(prior: Prior, states: jax.Array) -> tuple[jax.Array, jax.Array,
     likeliest by the half of the positions that suit it best. An anomaly may be large, and shall
     not decide what it is held against.
     """
-    square = jax.lax.map(lambda k: mahalanobis(prior, k, states), jnp.arange(len(prior.log_det)))
-    square = jnp.sum(square, axis=2)  # (K, B, h, w)
-    K, B = square.shape[:2]
-    energy = jnp.reshape(square + prior.log_det[:, None], (K, B, -1))  # (K, B, hw)
-    half = jnp.sum(jnp.sort(energy, axis=-1)[..., : (energy.shape[-1] + 1) // 2], axis=-1)
-    component = jnp.argmax(prior.log_weight[:, None] - 0.5 * half, axis=0)  # (B,)
+    square = _squares(prior, states)  # (K, B, h, w)
+    energy, component = _energy_and_component(prior, square)
     its_square = jnp.take_along_axis(square, component[None, :, None, None], axis=0)[0]  # (B, h, w)
     constant = math.prod(states.shape[1:]) * math.log(2 * math.pi)
     joint = prior.log_weight[:, None] - 0.5 * (jnp.sum(energy, axis=-1) + constant)  # (K, B)
     return its_square, -jax.nn.logsumexp(joint, axis=0), component
+
+
+def choose_component(prior: Prior, states: jax.Array) -> jax.Array:
+    """The component that the better half of an image suits best, (B, M, h, w, C) -> (B,) int32."""
+    if len(prior.log_det) == 1:
+        return jnp.zeros(len(states), jnp.int32)
+    return _energy_and_component(prior, _squares(prior, states))[1]
+
+
+def _squares(prior: Prior, states: jax.Array) -> jax.Array:
+    """Squared distances from every component, all states together, (K, B, h, w)."""
+    square = jax.lax.map(lambda k: mahalanobis(prior, k, states), jnp.arange(len(prior.log_det)))
+    return jnp.sum(square, axis=2)
+
+
+def _energy_and_component(prior: Prior, square: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Twice -log density but for a constant, (K, B, hw), and the component (B,)."""
+    K, B = square.shape[:2]
+    energy = jnp.reshape(square + prior.log_det[:, None], (K, B, -1))  # (K, B, hw)
+    half = jnp.sum(jnp.sort(energy, axis=-1)[..., : (energy.shape[-1] + 1) // 2], axis=-1)
+    return energy, jnp.argmax(prior.log_weight[:, None] - 0.5 * half, axis=0)
 
 
 def _near_memory(memory: Memory, x0: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

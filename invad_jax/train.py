@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
     latents = encode_samples(fit, encoder, config, mesh)
-    fitted = train_denoiser(config, workdir, encoder, latents, layouts.fingerprint(fit), mesh)
+    fitted = train_denoiser(config, workdir, encoder, latents, fit, mesh)
     if fitted.stopped:
         return
     calibration = calibrate(load_model(workdir, config), workdir, (fit, held_out))

@@ -33,8 +33,8 @@ from invad_jax.detector import standardise
 from invad_jax.diffusion.inversion import invert
 from invad_jax.diffusion.schedule import Plan, make_plan
 from invad_jax.errors import UserError
+from invad_jax.inference.arrays import reference_to_device
 from invad_jax.inference.encode import encode_samples
-from invad_jax.inference.model import to_device
 from invad_jax.metrics import image_metrics
 from invad_jax.normality import mixture
 from invad_jax.normality.reference import Learnt
@@ -125,7 +125,7 @@ class Study:
             mixture.Component(name, [states[its]])
             for name, its in zip(self.categories, self._rows(self.kind), strict=True)
         )
-        return to_device(Learnt(mixture.fit(components)))
+        return reference_to_device(Learnt(mixture.fit(components)))
 
     def _scores(self, fitted: Reference, states: np.ndarray) -> Scores:
         return self._batched(lambda batch: self.score(fitted, batch), states)

@@ -15,6 +15,7 @@ from invad_jax.config.options import (
     TrainConfig,
     VAEConfig,
     VAELossConfig,
+    WhiteningConfig,
     option,
     option_names,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "TrainConfig",
     "VAEConfig",
     "VAELossConfig",
+    "WhiteningConfig",
     "option",
     "option_names",
 ]

@@ -128,8 +128,8 @@ class DiffusionConfig:
     zero_terminal_snr: bool = False
     """Rescale the levels so that the last one is all noise (Lin et al. 2024)."""
     prediction: Literal["eps", "v", "sample"] = "eps"
-    """What the network's output is (`diffusion/parameterization.py`); training always compares the
-    eps that follows from it."""
+    """What the network's output is (`diffusion/parameterization.py`). Training compares v with v,
+    and otherwise the eps that follows from the output."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,7 @@ class TrainConfig:
     where the paper gives them."""
 
     num_steps: int = 10_000
+    """0: no network; with `latent_stats=whiten` that is the detector of the Gaussians alone."""
     batch_size: int = 64
     """Global batch, over all devices and processes."""
     grad_accumulation: int = _free(1)
@@ -182,28 +183,42 @@ class TrainConfig:
     learning_rate: float = 5e-5
     """Peak, reached after the warm-up."""
     warmup_steps: int = 1_000
-    initial_learning_rate: float = 1e-6
-    final_learning_rate: float = 1e-6
-    """End of the cosine."""
     weight_decay: float = 0.0
     grad_clip_norm: float = 1.0
     """Global norm."""
     ema_decay: float = 0.999
     """Reached gradually: at step s the decay is min(ema_decay, (1 + s) / (10 + s))."""
-    min_snr_gamma: float = 0.0
-    """Gamma of the min-SNR weight of the loss (`diffusion/loss.py`); 0, as published, weighs all
-    timesteps alike."""
-    latent_noise: float = 0.0
-    """Standard deviation of noise added to the standardised latents that are trained on."""
-    latent_stats: Literal["channel", "none"] = "channel"
+    latent_stats: Literal["channel", "none", "whiten"] = "channel"
     """`channel` standardises the latents with statistics of the training set; `none` feeds them
-    raw, as the published code does."""
+    raw, as the published code does; `whiten` goes on from `channel` to coordinates in which normal
+    latents are N(0, I), see `whitening`."""
     seed: int = 0
     checkpoint_every: int = _free(1_000)
     """Steps between two checkpoints; the last step always writes one."""
     keep_checkpoints: int = _free(2)
     log_every: int = _free(50)
     """Steps between two lines in the log and TensorBoard."""
+
+
+@dataclass(frozen=True)
+class WhiteningConfig:
+    """Coordinates in which normal latents are N(0, I) (`coordinates.py`), where
+    `train.latent_stats=whiten`."""
+
+    mean: Literal["retrieved", "position"] = "retrieved"
+    """What is subtracted before a Gaussian whitens what is left: `retrieved`, the mean of what
+    normal images showed around the position, weighted by how near it comes; `position`, the mean
+    of the position, which makes N(0, I) PaDiM's distance."""
+    identity: float = 1.0
+    """Multiple of the identity added to the covariance of a position, in units of the mean
+    variance."""
+    radius: int = 2
+    """Positions around one, in both directions, where vectors of normal images are looked for."""
+    images: int = 30
+    """How many of the most similar normal images are looked at."""
+    temperature: float = 0.25
+    """Variance of the weights of the retrieved mean, in units of the mean squared distance of a
+    normal image to the nearest vector of the others."""
 
 
 @dataclass(frozen=True)
@@ -230,12 +245,15 @@ class InversionConfig:
     `paper` the paper's (333, 666, 999)."""
     final_alpha_bar: float = _free(0.0)
     """alpha_bar after the last step. 0 as published: x_T is then the last predicted noise."""
-    paradigm: Literal["inversion", "reconstruction", "padim", "nearest_neighbour"] = _free(
-        "inversion"
+    paradigm: Literal["inversion", "reconstruction", "padim", "nearest_neighbour", "retrieval"] = (
+        _free("inversion")
     )
     """`inversion` is the method, the others are what it is compared with: `reconstruction`
-    perturbs, denoises back and scores the squared error (`diffusion/reconstruction.py`); `padim`
-    and `nearest_neighbour` ask no denoiser (`normality/mixture.py`)."""
+    perturbs, denoises back and scores the squared error (`diffusion/reconstruction.py`); `padim`,
+    `nearest_neighbour` and `retrieval` ask no denoiser (`normality/mixture.py`)."""
+    solver: Literal["ddim", "angle"] = _free("ddim")
+    """The Euler step: `ddim`, the published one, or `angle`, in arccos sqrt(alpha_bar), along which
+    white normal latents stay where they are (`diffusion/inversion.py`)."""
     noise_ratio: float = _free(0.5)
     """r of a reconstruction: of the S levels, the perturbation reaches the round(r S)-th."""
     use_ema: bool = _free(True)
@@ -258,9 +276,9 @@ class ScoringConfig:
     """Beside the fitted prior, x0 is compared with the nearest x0 of normal images, wherever in the
     image it was (`normality/memory_bank.py`), so that parts need not lie alike; squared distances
     add up."""
-    states: Literal["x_T", "ends", "all"] = _free("x_T")
-    """Which latents a fitted prior scores together: the inverted one; also x0, where the trajectory
-    begins; or x0 and the prediction of every step."""
+    states: Literal["x_T", "ends"] = _free("x_T")
+    """Which latents a fitted prior scores together: the inverted one, or also x0, where the
+    trajectory begins."""
     components: Literal["category", "cluster", "one"] = _free("category")
     """Of the Gaussians: one for each category that was trained on, one for each cluster that is
     found in the latents without their labels, or one for all. A test image needs no label; what it
@@ -298,6 +316,7 @@ class Config:
     vae: VAEConfig = VAEConfig()
     vae_loss: VAELossConfig = VAELossConfig()
     train: TrainConfig = TrainConfig()
+    whitening: WhiteningConfig = WhiteningConfig()
     mesh: MeshConfig = MeshConfig()
     inversion: InversionConfig = InversionConfig()
     scoring: ScoringConfig = ScoringConfig()

@@ -56,8 +56,6 @@ def published_config(data: DataConfig, num_images: int, num_devices: int) -> Con
             batch_size=batch_size,
             learning_rate=5e-5,
             warmup_steps=WARMUP_EPOCHS * num_images // batch_size,
-            initial_learning_rate=1e-6,
-            final_learning_rate=1e-6,
             weight_decay=0.0,
             grad_clip_norm=1.0,
             ema_decay=0.999,  # kept, and not evaluated

@@ -21,9 +21,10 @@ def validate(config: Config) -> None:
         "denoiser.norm_eps": 0, "denoiser.time_frequency_shift": 0, "diffusion.num_timesteps": 2,
         "vae.width": 1, "vae.num_res_blocks": 1, "vae.latent_channels": 1, "vae_loss.kl_weight": 0,
         "vae_loss.perceptual_weight": 0,
-        "train.num_steps": 1, "train.batch_size": 1, "train.warmup_steps": 0,
+        "train.num_steps": 0, "train.batch_size": 1, "train.warmup_steps": 0,
         "train.checkpoint_every": 1, "train.keep_checkpoints": 1, "train.log_every": 1,
-        "train.grad_accumulation": 1, "train.min_snr_gamma": 0, "train.latent_noise": 0,
+        "train.grad_accumulation": 1, "whitening.radius": 0, "whitening.images": 1,
+        "whitening.identity": 0,
         "mesh.tensor": 1, "inversion.num_steps": 1, "eval.batch_size": 1, "eval.num_examples": 0,
     }  # fmt: skip
     for name, low in at_least.items():
@@ -36,8 +37,8 @@ def validate(config: Config) -> None:
     within = {
         "data.holdout_fraction": (0.0, 0.9), "inversion.final_alpha_bar": (0.0, 1.0),
         "inversion.noise_ratio": (0.0, 1.0), "calibration.false_positive_rate": (0.0, 1.0),
-        "train.ema_decay": (0.0, 1.0), "diffusion.beta_start": (0.0, 1.0),
-        "diffusion.beta_end": (0.0, 1.0),
+        "train.ema_decay": (0.0, 1.0),
+        "diffusion.beta_start": (0.0, 1.0), "diffusion.beta_end": (0.0, 1.0),
     }  # fmt: skip
     for name, (lower, upper) in within.items():
         if not lower <= option(config, name) <= upper:
@@ -50,12 +51,26 @@ def validate(config: Config) -> None:
             f"diffusion.num_timesteps={config.diffusion.num_timesteps}"
         )
     _validate_betas(config.diffusion)
+    _validate_whitening(config)
     if config.inversion.noise_ratio == 0:
         raise UserError("inversion.noise_ratio=0: must be above 0, or nothing is perturbed")
     if min(config.vae.multipliers, default=0) < 1:
         raise UserError(f"vae.multipliers={config.vae.multipliers}: needs positive multipliers")
     if not config.data.categories:
         raise UserError("data.categories: empty; name some, or `all`")
+
+
+def _validate_whitening(config: Config) -> None:
+    white = config.train.latent_stats == "whiten"
+    if white and config.diffusion.prediction != "v":
+        raise UserError(
+            f"diffusion.prediction={config.diffusion.prediction}: train.latent_stats=whiten takes "
+            "v, so that training begins with the exact denoiser of white latents"
+        )
+    if not white and config.train.num_steps == 0:
+        raise UserError("train.num_steps=0: needs train.latent_stats=whiten, or nothing is known")
+    if config.whitening.temperature <= 0:
+        raise UserError(f"whitening.temperature={config.whitening.temperature}: must be positive")
 
 
 def _validate_betas(diffusion: DiffusionConfig) -> None:

@@ -1,4 +1,4 @@
-"""The training objective: predict the noise (Ho et al. 2020, equation 14)."""
+"""The training objective: predict the noise (Ho et al. 2020, equation 14), or v."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def eps_loss(
     return jnp.mean(jnp.square(error), axis=range(1, error.ndim))  # (B,)
 
 
-def min_snr_weight(alpha_bar: jax.Array, gamma: float) -> jax.Array:
-    """min(SNR, gamma) / SNR, SNR = alpha_bar / (1 - alpha_bar): less weight where noise is little.
+def v_loss(
+    v_fn: Callable[[jax.Array, jax.Array], jax.Array],
+    x0: jax.Array,
+    t: jax.Array,
+    noise: jax.Array,
+    alpha_bar: jax.Array,
+) -> jax.Array:
+    """Squared error of v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022).
 
-    The weight of Hang et al. 2023 ("Efficient diffusion training via min-SNR weighting strategy")
-    for a network that predicts the noise.
-
-    Args:
-      alpha_bar: (B,) float32, the level of each sample.
-      gamma: positive; 5 in the paper.
-
-    >>> [round(float(w), 3) for w in min_snr_weight(jnp.array([0.5, 0.9, 0.99]), 5.0)]
-    [1.0, 0.556, 0.051]
+    Arguments and result as `eps_loss`. For white Gaussian x0 the best v is 0, and its loss 1.
     """
-    snr = alpha_bar / (1.0 - alpha_bar)
-    return jnp.minimum(snr, gamma) / snr
+    level = alpha_bar[t]
+    target = perturb(noise, -x0, level)
+    error = v_fn(perturb(x0, noise, level), t) - target
+    return jnp.mean(jnp.square(error), axis=range(1, error.ndim))  # (B,)

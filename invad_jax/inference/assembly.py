@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import Config
+from invad_jax.coordinates import Neighbourhood
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector
 from invad_jax.diffusion.parameterization import to_eps
@@ -39,16 +40,24 @@ def build_detector(
         states=paradigm.states,
         compare=paradigm.compare,
         inverts=paradigm.inverts,
+        whitened=paradigm.whitened,
+        where=Neighbourhood(config.whitening.radius, config.whitening.images),
         image_size=config.data.image_size,
     )
 
 
 def denoise(config: Config, params: Any, x_t: jax.Array, t: jax.Array) -> jax.Array:
     """The noise that the config's denoiser predicts, (B, h, w, C), on any grid that it takes."""
-    _, h, w, C = x_t.shape
-    output: Any = build_denoiser(config.denoiser, (h, w, C)).apply({"params": params}, x_t, t)
+    output = network_output(config, params, x_t, t)
     alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
     return to_eps(config.diffusion.prediction, x_t, output, t, alpha_bar)
+
+
+def network_output(config: Config, params: Any, x_t: jax.Array, t: jax.Array) -> jax.Array:
+    """What the config's network says of x_t, (B, h, w, C): `diffusion.prediction`."""
+    _, h, w, C = x_t.shape
+    output: Any = build_denoiser(config.denoiser, (h, w, C)).apply({"params": params}, x_t, t)
+    return output
 
 
 def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Array) -> Any:

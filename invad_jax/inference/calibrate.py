@@ -74,7 +74,8 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
         scored = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
     lessons = model.paradigm.lessons
     if lessons:
-        labels = _labels(lessons.components, trained_on, latents)
+        categories = [sample.category for sample in trained_on]
+        labels = clusters.kinds(lessons.components, categories, latents)
         learnt = reference.learn(lessons, _components(model, latents, labels))
         _report(learnt)
         model.adopt(learnt)
@@ -94,15 +95,6 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
         files.write_json(folder / "scores.json", content)
     processes.barrier("normals")
     return content
-
-
-def _labels(how: str, samples: Sequence[Sample], latents: np.ndarray) -> list[str]:
-    """The component that each normal image belongs to; `how` is `scoring.components`."""
-    if how == "category":
-        return [sample.category for sample in samples]
-    if how == "one":
-        return ["all"] * len(samples)
-    return [f"cluster {k}" for k in clusters.find(clusters.describe(latents))]
 
 
 def _components(model: Model, latents: np.ndarray, labels: Sequence[str]) -> Iterator[Component]:

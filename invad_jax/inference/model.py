@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -26,16 +25,17 @@ from invad_jax.data.pipeline import image_batches
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.errors import UserError
+from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
 from invad_jax.inference.assembly import abstract_params, build_detector
-from invad_jax.normality import reference
-from invad_jax.normality.memory_bank import FittedMemory
-from invad_jax.normality.mixture import FittedPrior
+from invad_jax.inference.batches import in_batches, rounded_up
+from invad_jax.normality import reference, whitening
 from invad_jax.normality.reference import Learnt
+from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
 from invad_jax.runtime.sharding import batch_sharding, global_batch, make_mesh, replicated
 from invad_jax.runtime.workdir import Workdir
-from invad_jax.scoring import Memory, Prior, Reference, Scores
+from invad_jax.scoring import Scores
 
 
 class Model:
@@ -53,13 +53,15 @@ class Model:
         make_encoder: Callable[[], Encoder],
         mesh: Mesh,
         step: int,
+        coordinates: FittedCoordinates | None = None,
     ):
         """See `load_model`; `denoiser` are its parameters."""
         self.config = config
         self.latent_shape = latent_shape
         self.mesh = mesh
         self.step = step
-        self.component_names: tuple[str, ...] = ("",)
+        self.coordinates = coordinates
+        self.component_names = coordinates.component_names if coordinates else ("",)
         """Of `Scores.component`."""
         self._make_encoder = make_encoder
         self.paradigm = paradigm_of(config)
@@ -67,8 +69,12 @@ class Model:
             config, latent_shape, lambda variables, image: self.encoder.apply(variables, image)
         )
         self._without_encoder = jax.device_put(
-            DetectorVariables((), denoiser, latent_stats), replicated(mesh)
-        )
+            DetectorVariables(
+                (), denoiser, latent_stats,
+                coordinates=coordinates_to_device(coordinates) if coordinates else None,
+            ),
+            replicated(mesh),
+        )  # fmt: skip
         compile_on_mesh = partial(jax.jit, out_shardings=replicated(mesh))
         arrays, batch = replicated(mesh), batch_sharding(mesh)
         self._predict = compile_on_mesh(self.detector.predict, in_shardings=(arrays, batch))
@@ -103,14 +109,15 @@ class Model:
 
     def adopt(self, learnt: Learnt) -> None:
         """Compares from now on with what was learnt of normal images."""
-        arrays = jax.device_put(to_device(learnt), replicated(self.mesh))
+        arrays = jax.device_put(reference_to_device(learnt), replicated(self.mesh))
         self._without_encoder = self._without_encoder._replace(reference=arrays)
-        self.component_names = learnt.component_names
+        if any(learnt.component_names):
+            self.component_names = learnt.component_names
 
     @property
     def batch_size(self) -> int:
         """`eval.batch_size`, rounded up to a multiple of the devices."""
-        return -(-self.config.eval.batch_size // self.mesh.size) * self.mesh.size
+        return rounded_up(self.config.eval.batch_size, self.mesh)
 
     def predict(self, image: np.ndarray) -> Scores:
         """Scores images, (B, H, W, 3) uint8 of the model's size, any B; NumPy arrays come back."""
@@ -179,27 +186,11 @@ class Model:
             raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")
 
     def _in_batches(self, compiled: Any, variables: DetectorVariables, *inputs: np.ndarray) -> Any:
-        """Feeds rows in batches of one size, so that one compilation serves all."""
-        if not len(inputs[0]):
-            raise UserError("nothing to score: the batch is empty")
-        parts = []
-        for start in range(0, len(inputs[0]), self.batch_size):
-            rows = [array[start : start + self.batch_size] for array in inputs]
-            padded = jax.device_put(
-                [_padded(array, self.batch_size) for array in rows], batch_sharding(self.mesh)
-            )
-            parts.append(jax.device_get(compiled(variables, *padded)))
-        whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
-        return jax.tree.map(lambda array: array[: len(inputs[0])], whole)  # without the padding
+        return in_batches(compiled, variables, self.batch_size, self.mesh, *inputs)
 
 
 def _without_padding(rows: Any, known: np.ndarray) -> Any:
     return jax.tree.map(lambda array: array[known], rows)
-
-
-def _padded(array: np.ndarray, count: int) -> np.ndarray:
-    """With rows of zeros behind, `count` rows in all."""
-    return np.pad(array, [(0, count - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
 class Restored(NamedTuple):
@@ -212,6 +203,8 @@ class Restored(NamedTuple):
     encoder: str | None
     """Fingerprint of the encoder; None for a converted checkpoint, which knows no encoder."""
     step: int
+    coordinates: FittedCoordinates | None
+    """In which normal latents are N(0, I), where the network was trained in them."""
 
 
 def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
@@ -239,8 +232,23 @@ def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
         model = checkpoints.restore_model(abstract_like(abstract, shardings))
         step = checkpoints.latest_step() or 0
     return Restored(
-        model["params"], model["ema_params"], model["frozen"], (h, w, C), meta["encoder"], step
-    )
+        model["params"], model["ema_params"], model["frozen"], (h, w, C), meta["encoder"], step,
+        read_coordinates(workdir, meta),
+    )  # fmt: skip
+
+
+def read_coordinates(workdir: Workdir, meta: dict[str, Any]) -> FittedCoordinates | None:
+    """Those that a checkpoint was trained in.
+
+    Raises:
+      UserError: they are not there, damaged, or of another training.
+    """
+    if meta.get("coordinates") is None:
+        return None
+    fitted, key = whitening.read(workdir.coordinates)
+    if key != meta["coordinates"]:
+        raise UserError(f"{workdir.coordinates}: is of another training than the checkpoint")
+    return fitted
 
 
 def load_model(workdir: Workdir, config: Config) -> Model:
@@ -259,6 +267,7 @@ def load_model(workdir: Workdir, config: Config) -> Model:
         partial(_matching_encoder, config, workdir, restored),
         mesh,
         restored.step,
+        restored.coordinates,
     )
 
 
@@ -295,25 +304,3 @@ def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Model:
         kept = folder.normals(model.config, model.paradigm, model.step)
         model.adopt(reference.read(kept, model.paradigm.lessons))
     return model
-
-
-def to_device(learnt: Learnt) -> Reference:
-    """As the arrays that the detector takes."""
-    return Reference(
-        _prior_to_device(learnt.prior) if learnt.prior else None,
-        _memory_to_device(learnt.memory) if learnt.memory else None,
-    )
-
-
-def _prior_to_device(fitted: FittedPrior) -> Prior:
-    return Prior(
-        mean=jnp.asarray(fitted.mean),
-        projection=jnp.asarray(fitted.projection),
-        inv_std=jnp.asarray(fitted.inv_std) if fitted.inv_std.size else None,
-        log_det=jnp.asarray(fitted.log_det),
-        log_weight=jnp.asarray(fitted.log_weight),
-    )
-
-
-def _memory_to_device(fitted: FittedMemory) -> Memory:
-    return Memory(*(jnp.asarray(getattr(fitted, name)) for name in Memory._fields))

@@ -102,6 +102,15 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not valid JSON: {error}") from error
 
 
+def below(head: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Values whose names begin with `head.`, without it.
+
+    >>> below("a", {"a.b": 1, "c.d": 2})
+    {'b': 1}
+    """
+    return {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{head}.")}
+
+
 def digests(folder: str | Path, skip: Sequence[str] = ()) -> dict[str, str]:
     """SHA-256 of every file below a folder: relative path -> hexadecimal digest.
 

@@ -6,6 +6,7 @@ Read next: `mixture.py`, which fits a component to each.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
@@ -15,6 +16,21 @@ MOST = 32
 FEWEST_IMAGES = 10
 """In a cluster; with fewer its covariance would rest on next to nothing."""
 _RESTARTS = 4  # k-means ends in a local optimum
+
+
+def kinds(how: str, categories: Sequence[str], latents: np.ndarray) -> list[str]:
+    """The kind of product that each normal image counts as.
+
+    Args:
+      how: `scoring.components`: `category`, `cluster` or `one`.
+      categories: N names.
+      latents: (N, h, w, C).
+    """
+    if how == "category":
+        return list(categories)
+    if how == "one":
+        return ["all"] * len(categories)
+    return [f"cluster {k}" for k in find(describe(latents))]
 
 
 def describe(latents: np.ndarray) -> np.ndarray:

@@ -135,7 +135,8 @@ def _low_rank(S: np.ndarray) -> Factor:
     The leading eigenvectors less the mean of the other eigenvalues; D keeps all variances exactly.
     Exact where S is a low rank plus a multiple of the identity. By Woodbury's identity
     c^T S^-1 c = |u|^2 - |B^T u|^2 with u = c / sqrt(D), and
-    log det S = log det D + log det(I + A^T D^-1 A).
+    log det S = log det D + log det(I + A^T D^-1 A). The rows of B D^1/2 are orthogonal, which
+    whitening makes use of (`coordinates.py`).
     """
     channels = len(S)
     rank = min(RANK, channels - 1)
@@ -146,7 +147,7 @@ def _low_rank(S: np.ndarray) -> Factor:
     rest = np.maximum(variance - np.sum(np.square(loading), axis=1), 1e-4 * variance)  # (C,) of D
     inv_std = 1 / np.sqrt(rest)
     scaled = loading * inv_std[:, None]  # (C, r)
-    cholesky = np.linalg.cholesky(np.eye(rank) + scaled.T @ scaled)  # (r, r)
-    basis = scipy.linalg.solve_triangular(cholesky, scaled.T, lower=True)  # (r, C)
-    log_det = 2 * (np.sum(np.log(np.diagonal(cholesky))) - np.sum(np.log(inv_std)))
+    above, directions = np.linalg.eigh(scaled.T @ scaled)  # (r,), (r, r)
+    basis = (directions / np.sqrt(1 + above)).T @ scaled.T  # (r, C), its rows orthogonal
+    log_det = np.sum(np.log1p(np.maximum(above, 0))) - 2 * np.sum(np.log(inv_std))
     return Factor(basis * inv_std, inv_std, np.asarray(log_det))

@@ -18,6 +18,7 @@ import numpy as np
 from invad_jax.errors import UserError
 from invad_jax.io import files
 from invad_jax.normality import memory_bank, mixture
+from invad_jax.normality.image_bank import BankCollector, FittedBank
 from invad_jax.normality.memory_bank import Collector, FittedMemory
 from invad_jax.normality.mixture import Component, Estimator, FittedPrior
 
@@ -31,11 +32,13 @@ class Lessons(NamedTuple):
     """How many of the states, from the last one back, the Gaussians are of."""
     memory_bank: bool = False
     """Whether vectors of the first state are kept."""
+    bank: bool = False
+    """Whether the first state of every image is kept, to retrieve from."""
     components: str = "category"
     """`scoring.components`: what makes images one kind of product."""
 
     def __bool__(self) -> bool:
-        return bool(self.gaussians) or self.memory_bank
+        return bool(self.gaussians) or self.memory_bank or self.bank
 
 
 class Learnt(NamedTuple):
@@ -43,6 +46,7 @@ class Learnt(NamedTuple):
 
     prior: FittedPrior | None = None
     memory: FittedMemory | None = None
+    bank: FittedBank | None = None
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -75,16 +79,19 @@ def learn(lessons: Lessons, components: Iterable[Component]) -> Learnt:
     if not lessons:
         raise ValueError("nothing to learn")
     collector = Collector() if lessons.memory_bank else None
+    bank = BankCollector() if lessons.bank else None
     if collector:
         components = (Component(c.name, collector.watch(*c)) for c in components)
+    if bank:
+        components = (Component(c.name, bank.watch(*c)) for c in components)
     fitted = None
     if lessons.gaussians:
         last = slice(-lessons.last_states, None)
         fitted = mixture.fit((_of_states(c, last) for c in components), lessons.gaussians)
     else:
         for component in components:
-            deque(component.states, maxlen=0)  # lets them pass by the collector
-    return Learnt(fitted, collector.fit() if collector else None)
+            deque(component.states, maxlen=0)  # lets them pass by the collectors
+    return Learnt(fitted, collector.fit() if collector else None, bank.fit() if bank else None)
 
 
 def _of_states(component: Component, rows: slice) -> Component:
@@ -98,6 +105,8 @@ def write(folder: Path, learnt: Learnt) -> None:
         arrays |= {f"prior.{k}": v for k, v in dataclasses.asdict(learnt.prior).items()}
     if learnt.memory:
         arrays |= {f"memory.{k}": v for k, v in learnt.memory._asdict().items()}
+    if learnt.bank:
+        arrays |= {f"bank.{k}": v for k, v in learnt.bank._asdict().items()}
     with files.replaced(folder / "reference.npz") as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
 
@@ -113,12 +122,9 @@ def read(folder: Path, lessons: Lessons) -> Learnt:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in arrays.files}
         return Learnt(
-            FittedPrior(**_below("prior", values)) if lessons.gaussians else None,
-            FittedMemory(**_below("memory", values)) if lessons.memory_bank else None,
+            FittedPrior(**files.below("prior", values)) if lessons.gaussians else None,
+            FittedMemory(**files.below("memory", values)) if lessons.memory_bank else None,
+            FittedBank(**files.below("bank", values)) if lessons.bank else None,
         )
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read; delete its folder and run eval") from error
-
-
-def _below(head: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{head}.")}

@@ -6,6 +6,7 @@
 | reconstruction | `reconstruction.py` | the squared error: nothing |
 | padim | `padim.py` | x0: a Gaussian of each position |
 | nearest_neighbour | `nearest_neighbour.py` | x0: vectors of normal images, from anywhere |
+| retrieval | `retrieval.py` | x0: vectors of similar normal images, from around the position |
 
 A new one is a file with a function from a config to a `Paradigm`, a line of `PARADIGMS`, and its
 options. Read next: `paradigm.py`, what it is; `inversion.py`, the method.
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from invad_jax.config import Config
-from invad_jax.paradigms import inversion, nearest_neighbour, padim, reconstruction
+from invad_jax.paradigms import inversion, nearest_neighbour, padim, reconstruction, retrieval
 from invad_jax.paradigms.paradigm import Paradigm
 
 PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
@@ -24,6 +25,7 @@ PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
     "reconstruction": reconstruction.paradigm,
     "padim": padim.paradigm,
     "nearest_neighbour": nearest_neighbour.paradigm,
+    "retrieval": retrieval.paradigm,
 }
 
 

@@ -7,11 +7,13 @@ position, and with `scoring.neighbours` x0 with vectors of normal images from an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from invad_jax.config import Config
-from invad_jax.diffusion.inversion import EpsFn, invert
+from invad_jax.diffusion.inversion import EpsFn, angle_step, euler_step, invert, shrinkage
 from invad_jax.normality import gaussian
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.levels import rising_plan
@@ -19,26 +21,27 @@ from invad_jax.paradigms.paradigm import Paradigm
 from invad_jax.scoring import Reference, Scores, score, score_under
 
 OPTIONS = frozenset(
-    f"inversion.{name}" for name in ("num_steps", "spacing", "final_alpha_bar", "use_ema")
+    f"inversion.{name}" for name in ("num_steps", "spacing", "final_alpha_bar", "solver", "use_ema")
 )
 
 
 def paradigm(config: Config) -> Paradigm:
     """Inversion under the prior of a config."""
-    plan, scoring = rising_plan(config), config.scoring
+    scoring, white = config.scoring, config.train.latent_stats == "whiten"
+    to_noise, nfe = _to_noise(config, white)
 
     def x_T_alone(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
-        return invert(eps_fn, x0, plan)[:, None]  # (B, 1, h, w, C)
+        return to_noise(eps_fn, x0)[:, None]  # (B, 1, h, w, C)
 
     def both_ends(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
-        return jnp.stack([x0, invert(eps_fn, x0, plan)], axis=1)  # (B, 2, h, w, C)
+        return jnp.stack([x0, to_noise(eps_fn, x0)], axis=1)  # (B, 2, h, w, C)
 
     found = Paradigm(
-        nfe=len(plan.timesteps),
+        nfe=nfe,
         states=x_T_alone,
         compare=_with_standard_normal,
         lessons=Lessons(),
-        terms=("nll", "map_range"),
+        terms=("map_top",) if white else ("nll", "map_range"),
         options=OPTIONS | {"scoring.prior"},
         inverts=True,
     )
@@ -58,6 +61,24 @@ def paradigm(config: Config) -> Paradigm:
         terms=("map_top",),
         options=found.options | {f"scoring.{name}" for name in fitted},
     )
+
+
+def _to_noise(config: Config, white: bool) -> tuple[Callable[[EpsFn, jax.Array], jax.Array], int]:
+    """The inversion of a config, and its evaluations of the network.
+
+    From white latents an untrained network leaves them as they are, and is not asked.
+    """
+    if white and config.train.num_steps == 0:
+        return lambda eps_fn, x0: x0, 0
+    plan = rising_plan(config)
+    step = angle_step if config.inversion.solver == "angle" else euler_step
+    factor = shrinkage(plan) if white and step is euler_step else 1.0
+
+    def to_noise(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
+        x_T = invert(eps_fn, x0, plan, step)
+        return x_T / factor if factor != 1.0 else x_T
+
+    return to_noise, len(plan.timesteps)
 
 
 def _with_standard_normal(

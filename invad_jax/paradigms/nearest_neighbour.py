@@ -17,5 +17,6 @@ def paradigm(config: Config) -> Paradigm:
         compare=score_under,
         lessons=Lessons(memory_bank=True),
         terms=("map_max",),  # as published
+        whitened=False,
         options=frozenset(),
     )

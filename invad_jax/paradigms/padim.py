@@ -23,6 +23,7 @@ def paradigm(config: Config) -> Paradigm:
         compare=score_under,
         lessons=Lessons(gaussians=mixture.padim, components=config.scoring.components),
         terms=("map_max",),  # as published
+        whitened=False,
         options=frozenset({"scoring.components"}),
     )
 

@@ -35,3 +35,6 @@ class Paradigm(NamedTuple):
     """Names of the options of the two sections that have an effect."""
     inverts: bool = False
     """Whether the last state is x_T."""
+    whitened: bool = True
+    """Whether x0 is taken in the coordinates of normal latents, where a model has them; a method
+    that knows none takes it standardised."""

@@ -12,15 +12,13 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.config import Config
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder
-from invad_jax.inference.assembly import build_detector, denoise, init_params
-from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.inference.assembly import build_detector, init_params
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
 from invad_jax.runtime.sharding import (
@@ -29,8 +27,9 @@ from invad_jax.runtime.sharding import (
     state_sharding,
     train_batch_sharding,
 )
+from invad_jax.training.denoiser import denoiser_loss
 from invad_jax.training.loop import compile_step
-from invad_jax.training.step import create_state, make_denoiser_loss, make_optimizer
+from invad_jax.training.step import create_state, make_optimizer
 
 Row = dict[str, Any]
 """One program on one topology; bytes and operations are those of one device in one run."""
@@ -66,10 +65,7 @@ def trace_train_step(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
 
     state = jax.eval_shape(create, jax.random.key(0), LatentStats(channels, channels))  # type: ignore[arg-type]
     shardings = state_sharding(state, mesh)
-    loss_fn = make_denoiser_loss(
-        partial(denoise, config), jnp.asarray(alpha_bar_of(config), jnp.float32)
-    )
-    step: Any = compile_step(config.train, loss_fn, tx, mesh, shardings)
+    step: Any = compile_step(config.train, denoiser_loss(config), tx, mesh, shardings)
     latent = _abstract((config.train.batch_size, *shape), np.float32, train_batch_sharding(mesh))
     state = jax.tree.map(lambda a, s: _abstract(a.shape, a.dtype, s), state, shardings)
     return step.trace(state, {"latent": latent})

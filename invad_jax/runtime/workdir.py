@@ -2,6 +2,7 @@
 
 <workdir>/config.json      the resolved config
           checkpoints/     see `checkpoint.py`
+          coordinates.npz  in which normal latents are N(0, I), with train.latent_stats=whiten
           normals/         what normal images taught, a folder for each way of scoring
           logs/            TensorBoard
           vae.safetensors  of a first stage: what an encoder reads; with vae.json, examples.png
@@ -34,6 +35,7 @@ class Workdir:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
+        self.coordinates = self.path / "coordinates.npz"
         self.logs = self.path / "logs"
         self.kept = self.path / "kept"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +14,18 @@ from jax.sharding import Mesh
 from invad_jax.config import Config
 from invad_jax.config.io import config_hash, to_dict
 from invad_jax.data import pipeline
+from invad_jax.data.dataset import Sample, fingerprint
 from invad_jax.detector import LatentStats
+from invad_jax.diffusion.loss import eps_loss, v_loss
 from invad_jax.encoders import Encoder
-from invad_jax.inference.assembly import denoise, init_params
+from invad_jax.inference.assembly import denoise, init_params, network_output
 from invad_jax.inference.latent_cache import Latents
+from invad_jax.inference.whitening import white_rows
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.runtime import processes
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
-from invad_jax.training.step import make_denoiser_loss
+from invad_jax.training.step import LossFn, make_denoiser_loss
 
 
 def latent_stats(latents: Latents | np.ndarray, kind: str) -> LatentStats:
@@ -28,7 +33,7 @@ def latent_stats(latents: Latents | np.ndarray, kind: str) -> LatentStats:
 
     Args:
       latents: (N, h, w, C) float32; read once, row by row, in float64.
-      kind: `channel` or `none`.
+      kind: `train.latent_stats`.
     """
     channels = latents.shape[-1]
     if kind == "none":
@@ -45,37 +50,60 @@ def latent_stats(latents: Latents | np.ndarray, kind: str) -> LatentStats:
     return LatentStats(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
 
 
+def denoiser_loss(config: Config) -> LossFn:
+    """What training minimises."""
+    of_v = config.diffusion.prediction == "v"
+    return make_denoiser_loss(
+        partial(network_output if of_v else denoise, config),
+        jnp.asarray(alpha_bar_of(config), jnp.float32),
+        v_loss if of_v else eps_loss,
+        standardised=config.train.latent_stats == "whiten",
+    )
+
+
 def train_denoiser(
     config: Config,
     workdir: Workdir,
     encoder: Encoder,
     latents: Latents,
-    dataset_fingerprint: str,
+    samples: Sequence[Sample],
     mesh: Mesh,
 ) -> loop.Fitted:
-    """Runs the loop on encoded images, to the last step of the config; see `loop.fit`."""
+    """Runs the loop on encoded images, to the last step of the config; see `loop.fit`.
+
+    Args:
+      config: the experiment.
+      workdir: claimed by it.
+      encoder: that made the latents.
+      latents: (N, h, w, C) float32.
+      samples: the N normal images.
+      mesh: devices.
+    """
     cfg = config.train
+    stats = latent_stats(latents, cfg.latent_stats)
+    meta = {
+        "config": to_dict(config),
+        "config_hash": config_hash(config),
+        "versions": processes.versions(),
+        "dataset": fingerprint(samples),
+        "encoder": encoder.fingerprint,
+        "latent_shape": list(encoder.latent_shape),
+    }
+    rows: Any = latents
+    if cfg.latent_stats == "whiten":
+        categories = [sample.category for sample in samples]
+        rows, meta["coordinates"] = white_rows(
+            config, workdir, stats, np.asarray(latents), categories, meta, mesh
+        )
     return loop.fit(
         cfg=cfg,
         init_params=partial(init_params, config, encoder.latent_shape),
-        frozen=latent_stats(latents, cfg.latent_stats),
-        loss_fn=make_denoiser_loss(
-            partial(denoise, config),
-            jnp.asarray(alpha_bar_of(config), jnp.float32),
-            cfg.min_snr_gamma,
-            cfg.latent_noise,
-        ),
+        frozen=stats,
+        loss_fn=denoiser_loss(config),
         iterator=pipeline.latent_batches(
-            latents, cfg.seed, cfg.batch_size, jax.process_index(), jax.process_count()
+            rows, cfg.seed, cfg.batch_size, jax.process_index(), jax.process_count()
         ),
         mesh=mesh,
         workdir=workdir,
-        meta={
-            "config": to_dict(config),
-            "config_hash": config_hash(config),
-            "versions": processes.versions(),
-            "dataset": dataset_fingerprint,
-            "encoder": encoder.fingerprint,
-            "latent_shape": list(encoder.latent_shape),
-        },
+        meta=meta,
     )

@@ -91,7 +91,8 @@ def fit(
         Checkpoints(workdir.checkpoints, cfg.keep_checkpoints) as checkpoints,
         StopSignal() as stop,
     ):
-        if checkpoints.latest_step() is None:
+        fresh = checkpoints.latest_step() is None
+        if fresh:
             state = jax.jit(create, out_shardings=shardings)(rng, frozen)
         else:
             _check_same_inputs(checkpoints.meta(), meta, workdir)
@@ -101,6 +102,8 @@ def fit(
             log.info("resumed at step %d", int(state.step))
         writer = ScalarWriter(workdir.logs, int(state.step))
         save = partial(_save, checkpoints, writer, iterator=iterator, meta=meta, draw=draw)
+        if fresh and cfg.num_steps == 0:
+            save(state, None)
         return _loop(state, step_fn, iterator, mesh, cfg, save, writer, stop)
 
 

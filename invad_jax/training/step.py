@@ -16,7 +16,10 @@ import optax
 
 from invad_jax.config import TrainConfig
 from invad_jax.detector import LatentStats, standardise
-from invad_jax.diffusion.loss import eps_loss, min_snr_weight
+from invad_jax.diffusion.loss import eps_loss
+
+LOWEST_LEARNING_RATE = 1e-6
+"""Where the warm-up begins and the cosine ends; published."""
 
 Params = Any
 Batch = dict[str, jax.Array]
@@ -66,13 +69,14 @@ def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
 
     Fixed position embeddings are stored among the parameters; weight decay spares them.
     """
-    warmup = min(cfg.warmup_steps, cfg.num_steps - 1)
+    steps = max(cfg.num_steps, 1)
+    warmup = min(cfg.warmup_steps, steps - 1)
     schedule = optax.warmup_cosine_decay_schedule(
-        init_value=cfg.initial_learning_rate if warmup else cfg.learning_rate,
+        init_value=LOWEST_LEARNING_RATE if warmup else cfg.learning_rate,
         peak_value=cfg.learning_rate,
         warmup_steps=warmup,
-        decay_steps=cfg.num_steps,
-        end_value=cfg.final_learning_rate,
+        decay_steps=steps,
+        end_value=LOWEST_LEARNING_RATE,
     )
     return optax.chain(
         optax.clip_by_global_norm(cfg.grad_clip_norm),
@@ -173,19 +177,23 @@ def ema_decay_at(step: jax.Array, ema_decay: float) -> jax.Array:
     return jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
 
 
+SampleLoss = Callable[..., jax.Array]
+"""`diffusion.loss.eps_loss` or `v_loss`."""
+
+
 def make_denoiser_loss(
-    denoise: Callable[[Params, jax.Array, jax.Array], jax.Array],
+    predict: Callable[[Params, jax.Array, jax.Array], jax.Array],
     alpha_bar: jax.Array,
-    min_snr_gamma: float = 0.0,
-    latent_noise: float = 0.0,
+    sample_loss: SampleLoss = eps_loss,
+    standardised: bool = False,
 ) -> LossFn:
     """The diffusion loss on encoder latents, t uniform on 0..T-1.
 
     Args:
-      denoise: (params, x_t, t) -> eps.
+      predict: (params, x_t, t) -> what `sample_loss` compares: eps, or v.
       alpha_bar: (T,) float32.
-      min_snr_gamma: see `diffusion.loss.min_snr_weight`; 0 weighs all t alike.
-      latent_noise: standard deviation of what is added to the standardised latents.
+      sample_loss: the loss of each sample.
+      standardised: whether the latents come in the coordinates that the network is trained in.
 
     Returns:
       A `LossFn` whose `frozen` is a `LatentStats` and whose batch has `latent` (B, h, w, C).
@@ -195,20 +203,13 @@ def make_denoiser_loss(
         t_rng, noise_rng = jax.random.split(rng)
         shape = batch["latent"].shape  # (B, h, w, C)
         t = jax.random.randint(t_rng, (shape[0],), 0, len(alpha_bar))
-        drawn = {**batch, "t": t, "noise": jax.random.normal(noise_rng, shape)}
-        if latent_noise:
-            drawn["latent_noise"] = latent_noise * jax.random.normal(
-                jax.random.fold_in(rng, 2), shape
-            )
-        return drawn
+        return {**batch, "t": t, "noise": jax.random.normal(noise_rng, shape)}
 
     def given(params: Params, frozen: LatentStats, batch: Batch) -> Loss:
-        x0 = standardise(batch["latent"], frozen) + batch.get("latent_noise", 0.0)
-        losses = eps_loss(
-            lambda x, t: denoise(params, x, t), x0, batch["t"], batch["noise"], alpha_bar
+        x0 = batch["latent"] if standardised else standardise(batch["latent"], frozen)
+        losses = sample_loss(
+            lambda x, t: predict(params, x, t), x0, batch["t"], batch["noise"], alpha_bar
         )
-        if min_snr_gamma:
-            losses *= min_snr_weight(alpha_bar[batch["t"]], min_snr_gamma)
         return jnp.mean(losses), {}
 
     return LossFn(draw, given)

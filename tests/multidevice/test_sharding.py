@@ -12,11 +12,12 @@ from jax.sharding import PartitionSpec
 
 from invad_jax.config import Config, DenoiserConfig, MeshConfig, TrainConfig
 from invad_jax.config.io import override
+from invad_jax.coordinates import Neighbourhood
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
 from invad_jax.diffusion.schedule import linear_alpha_bar
 from invad_jax.errors import UserError
-from invad_jax.inference.model import to_device
+from invad_jax.inference.arrays import reference_to_device
 from invad_jax.normality import mixture
 from invad_jax.normality.memory_bank import Collector
 from invad_jax.normality.mixture import Component
@@ -143,7 +144,7 @@ def learnt(states, memory):
     normal = rng.standard_normal((12, states, *LATENT_SHAPE)).astype(np.float32)
     collector = Collector()
     components = [Component("nut", collector.watch("nut", [normal]))]
-    return to_device(Learnt(mixture.fit(components), collector.fit() if memory else None))
+    return reference_to_device(Learnt(mixture.fit(components), collector.fit() if memory else None))
 
 
 @pytest.mark.parametrize("memory", [None, False, True])
@@ -160,6 +161,8 @@ def test_the_detector_on_a_mesh_equals_one_device(memory):
         states=paradigm.states,
         compare=paradigm.compare,
         inverts=paradigm.inverts,
+        whitened=False,
+        where=Neighbourhood(0, 1),
         image_size=16,
     )
     stats = LatentStats(jnp.zeros(8), jnp.ones(8))

@@ -11,7 +11,7 @@ COMMANDS = {"train", "eval", "predict", "train_vae", "convert", "build_dataset",
             "plan"}  # fmt: skip
 FLOORS = [
     {"errors", "version", "diffusion", "scoring", "metrics"},
-    {"config", "io", "detector"},
+    {"config", "io", "coordinates", "detector"},
     {"data", "normality", "encoders", "denoisers", "paradigms"},
     {"runtime", "report", "converters"},
     {"inference", "sweeps"},
@@ -21,7 +21,7 @@ FLOORS = [
 ]
 """Units of the package, from the ground up; each imports itself and the floors below it."""
 WITHOUT_JAX = {"errors", "version", "metrics", "config", "io", "data", "normality", "report"}
-MATHS = {"diffusion", "scoring"}
+MATHS = {"diffusion", "scoring", "coordinates"}
 """JAX and NumPy, and nothing of networks, files or the config."""
 COMPILES = COMMANDS | {"inference", "training", "planning", "evaluation"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -73,7 +73,7 @@ def test_floors(path):
         assert not outside & {"jax", "flax", "optax", "orbax"}
     if ours in MATHS:
         assert outside <= {"jax", "numpy"}
-        assert inside <= {"diffusion"}
+        assert inside <= {"diffusion", "scoring"}
 
 
 def test_no_circle():

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from invad_jax.diffusion.inversion import (
+    angle_step,
     euler_step,
     invert,
     invert_trajectory,
+    shrinkage,
 )
 from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan, spaced_timesteps
 
@@ -92,3 +94,33 @@ def test_the_network_is_asked_once_a_step():
     jax.block_until_ready(invert(counting_eps, jnp.ones((1, 2, 2, 1)), plan))
     jax.effects_barrier()
     assert asked == plan.timesteps.tolist()
+
+
+def test_steps_in_the_angle_follow_the_ode_of_a_gaussian():
+    """Of standard deviation s along a direction: z standard deviations stay z."""
+    s = np.array([0.3, 1.0, 2.0], np.float32)
+
+    def eps_fn(x, t):  # the optimal one
+        level = jnp.asarray(ALPHA_BAR, jnp.float32)[t][:, None, None, None]
+        return jnp.sqrt(1 - level) * x / (level * jnp.reshape(s**2, (1, 1, 1, 3)) + 1 - level)
+
+    z = np.asarray(jax.random.normal(jax.random.key(8), (2, 2, 2, 3)))
+    plan = make_plan(ALPHA_BAR, spaced_timesteps("linspace", 1000, 1000))
+    x_T = invert(eps_fn, jnp.asarray(z * s), plan, angle_step)
+    # 1000 Euler steps: of first order, and the first level already holds noise of 1e-4.
+    np.testing.assert_allclose(x_T, z, rtol=0.02, atol=1e-3)
+    few = make_plan(ALPHA_BAR, spaced_timesteps("linspace", 3, 1000))
+    white = invert(eps_fn, jnp.asarray(z * s), few, angle_step)[..., 1]
+    np.testing.assert_allclose(white, z[..., 1], rtol=1e-4, atol=1e-5)  # float32
+
+
+def test_what_the_published_step_makes_of_white_latents():
+    for steps in (1, 3, 10):
+        plan = make_plan(ALPHA_BAR, spaced_timesteps("paper", steps, 1000))
+
+        def eps_fn(x, t):
+            return jnp.sqrt(1 - jnp.asarray(ALPHA_BAR, jnp.float32)[t][:, None, None, None]) * x
+
+        x = jnp.ones((1, 1, 1, 1))
+        found = float(invert(eps_fn, x, plan).squeeze())
+        assert found == pytest.approx(shrinkage(plan), rel=1e-4)  # float32

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invad_jax.diffusion.loss import eps_loss, perturb
+from invad_jax.diffusion.loss import eps_loss, perturb, v_loss
 
 ALPHA_BAR = jnp.linspace(0.99, 0.01, 10)
 
@@ -26,3 +26,14 @@ def test_each_sample_has_its_own_level():
         ab = float(ALPHA_BAR[t[i]])
         expected = np.sqrt(ab) * x0[i] + np.sqrt(1 - ab) * noise[i]
         np.testing.assert_allclose(x_t[i], expected, rtol=1e-5, atol=1e-6)  # float32 rounding
+
+
+def test_the_best_v_of_white_data_is_nothing_and_costs_one():
+    x0, noise = jax.random.normal(jax.random.key(2), (2, 4000, 4, 4, 2))
+    t = jnp.arange(4000) % 10
+    loss = v_loss(lambda x, t: jnp.zeros_like(x), x0, t, noise, ALPHA_BAR)
+    assert abs(float(jnp.mean(loss)) - 1) < 0.01  # 128,000 squares: 0.4 %
+    # No linear function of x_t does better.
+    for slope in (-0.1, 0.1):
+        worse = v_loss(lambda x, t, slope=slope: slope * x, x0, t, noise, ALPHA_BAR)
+        assert float(jnp.mean(worse)) > float(jnp.mean(loss))

@@ -12,7 +12,7 @@ from scipy import special, stats
 from invad_jax.config import Config
 from invad_jax.config.io import override
 from invad_jax.errors import UserError
-from invad_jax.inference.model import to_device
+from invad_jax.inference.arrays import reference_to_device
 from invad_jax.normality import gaussian, mixture, reference
 from invad_jax.normality.mixture import Component
 from invad_jax.normality.reference import Learnt, check_enough
@@ -38,7 +38,7 @@ def component(name, x, batches=3):
 
 
 def scores_of(fitted, x):
-    return score_under(to_device(Learnt(fitted)), jnp.asarray(x, jnp.float32), 6)
+    return score_under(reference_to_device(Learnt(fitted)), jnp.asarray(x, jnp.float32), 6)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_above_so_many_channels_it_is_low_rank(monkeypatch, normal, tmp_path):
         -np.linalg.slogdet(precision)[1].sum(axis=1), rel=1e-4
     )  # factors stored as float32
     reference.write(tmp_path, Learnt(low))
-    again = to_device(reference.read(tmp_path, paradigm_of(POSITION).lessons)).prior
+    again = reference_to_device(reference.read(tmp_path, paradigm_of(POSITION).lessons)).prior
     np.testing.assert_array_equal(again.inv_std, low.inv_std)
 
 
@@ -156,10 +156,12 @@ def test_round_trip(normal, tmp_path, neighbours, states):
     assert learnt.component_names == ("nut", "pin")
     reference.write(tmp_path, learnt)
     again = reference.read(tmp_path, lessons)
-    jax.tree.map(np.testing.assert_array_equal, to_device(again), to_device(learnt))
+    jax.tree.map(
+        np.testing.assert_array_equal, reference_to_device(again), reference_to_device(learnt)
+    )
     assert again.component_names == ("nut", "pin")
     assert [path.name for path in tmp_path.iterdir()] == ["reference.npz"]
-    of_pin = score_under(to_device(again), jnp.asarray(normal[1][60:70], jnp.float32), 6)
+    of_pin = score_under(reference_to_device(again), jnp.asarray(normal[1][60:70], jnp.float32), 6)
     assert of_pin.component.tolist() == [1] * 10
 
 

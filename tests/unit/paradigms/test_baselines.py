@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from invad_jax.config import Config
 from invad_jax.config.io import override
-from invad_jax.inference.model import to_device
+from invad_jax.inference.arrays import reference_to_device
 from invad_jax.normality import reference
 from invad_jax.normality.mixture import Component
 from invad_jax.paradigms import paradigm_of
@@ -31,7 +31,7 @@ def found(name):
 
 
 def scores_of(learnt, test):
-    return score_under(to_device(learnt), jnp.asarray(test[:, None]), 6)
+    return score_under(reference_to_device(learnt), jnp.asarray(test[:, None]), 6)
 
 
 def test_padim_is_scipys_mahalanobis_distance():

@@ -53,7 +53,7 @@ def test_the_states_of_an_inversion(options, with_x0):
     assert of(*options).nfe == 3
 
 
-@pytest.mark.parametrize("name", ["padim", "nearest_neighbour"])
+@pytest.mark.parametrize("name", ["padim", "nearest_neighbour", "retrieval"])
 def test_the_baselines_ask_no_network(name):
     paradigm = of(f"inversion.paradigm={name}")
     assert paradigm.nfe == 0
@@ -65,6 +65,7 @@ def other_value(config, name):
     values = {
         "inversion.num_steps": "2", "inversion.spacing": "quadratic", "inversion.noise_ratio": "1",
         "inversion.final_alpha_bar": "0.5", "inversion.use_ema": "false",
+        "inversion.solver": "angle",
         "scoring.prior": "standard_normal", "scoring.neighbours": "false",
         "scoring.states": "ends", "scoring.components": "one", "scoring.terms": "nll,map_max",
     }  # fmt: skip

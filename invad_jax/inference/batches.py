@@ -1,0 +1,52 @@
+"""Any number of rows through a compiled function that takes batches of one size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from invad_jax.errors import UserError
+from invad_jax.runtime.sharding import batch_sharding
+
+
+def rounded_up(batch_size: int, mesh: Mesh) -> int:
+    """The batch size as a multiple of the devices."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
+def in_batches(compiled: Any, variables: Any, batch_size: int, mesh: Mesh, *inputs: Any) -> Any:
+    """Feeds rows in batches of one size, so that one compilation serves all.
+
+    Args:
+      compiled: (variables, *rows of each input) -> a tree of arrays with a row each, replicated.
+      variables: on the devices.
+      batch_size: a multiple of the devices.
+      mesh: devices.
+      *inputs: (N, ...) NumPy arrays.
+
+    Returns:
+      The tree, as NumPy arrays of N rows.
+
+    Raises:
+      UserError: N is 0.
+    """
+    count = len(inputs[0])
+    if not count:
+        raise UserError("nothing to score: the batch is empty")
+    parts = []
+    for start in range(0, count, batch_size):
+        rows = [np.asarray(array[start : start + batch_size]) for array in inputs]
+        padded = jax.device_put(
+            [_padded(array, batch_size) for array in rows], batch_sharding(mesh)
+        )
+        parts.append(jax.device_get(compiled(variables, *padded)))
+    whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    return jax.tree.map(lambda array: array[:count], whole)  # without the padding
+
+
+def _padded(array: np.ndarray, count: int) -> np.ndarray:
+    """With rows of zeros behind, `count` rows in all."""
+    return np.pad(array, [(0, count - len(array))] + [(0, 0)] * (array.ndim - 1))

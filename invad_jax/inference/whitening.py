@@ -1,0 +1,175 @@
+"""Learns the coordinates in which normal latents are N(0, I), before anything is trained.
+
+With a bank of images the local mean of a training image leaves the image itself out, and its
+Gaussian is fitted without it: what the network then trains on is as untypical as a new image is.
+Read next: `coordinates.py`, the mathematics; `normality/whitening.py`, the estimation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from invad_jax import coordinates as coordinates_lib
+from invad_jax.config import Config, WhiteningConfig
+from invad_jax.coordinates import Neighbourhood
+from invad_jax.detector import LatentStats, standardise
+from invad_jax.inference.arrays import bank_to_device, gaussians_to_device
+from invad_jax.inference.batches import in_batches, rounded_up
+from invad_jax.normality import clusters, whitening
+from invad_jax.normality.image_bank import FittedBank, bank_of
+from invad_jax.normality.mixture import FittedPrior
+from invad_jax.normality.whitening import FittedCoordinates
+from invad_jax.runtime import processes
+from invad_jax.runtime.sharding import batch_sharding, replicated
+from invad_jax.runtime.workdir import Workdir
+
+
+def neighbourhood(cfg: WhiteningConfig) -> Neighbourhood:
+    """Where vectors of normal images are looked for."""
+    return Neighbourhood(cfg.radius, cfg.images)
+
+
+class Learner:
+    """Runs normal images through the local mean and the whitening, on a mesh."""
+
+    def __init__(self, config: Config, stats: LatentStats, mesh: Mesh):
+        self._cfg = config.whitening
+        self._stats = stats
+        self._mesh = mesh
+        self._batch_size = rounded_up(config.eval.batch_size, mesh)
+
+    def fit(
+        self, latents: np.ndarray, labels: Sequence[str]
+    ) -> tuple[FittedCoordinates, np.ndarray]:
+        """Learns from normal images.
+
+        Args:
+          latents: (N, h, w, C) float32, as they come from the encoder.
+          labels: N kinds of product.
+
+        Returns:
+          The coordinates, and what is left of each image to be whitened, (N, h, w, C) float32.
+        """
+        cfg = self._cfg
+        bank = self._bank(latents, labels) if cfg.mean == "retrieved" and len(latents) > 1 else None
+        rest = self._rest(bank, latents)
+        return FittedCoordinates(self._fit(rest, labels), bank), rest
+
+    def rest(self, fitted: FittedCoordinates, latents: np.ndarray) -> np.ndarray:
+        """What is left of the images that the bank was made of."""
+        return self._rest(fitted.bank, latents)
+
+    def training_rows(self, rest: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+        """The training images in coordinates that were fitted without them, (N, h, w, C)."""
+        cfg, rows = self._cfg, np.empty_like(rest)
+        kind = np.array(labels)
+        centred = cfg.mean == "position"
+        for of, gaussians in whitening.cross_fitted(rest, labels, cfg.identity, centred):
+            names = {str(name): k for k, name in enumerate(gaussians.name)}
+            component = np.array([names[name] for name in kind[of]], np.int32)
+            arrays = gaussians_to_device(gaussians)
+            rows[of] = self._run(coordinates_lib.whiten_as, arrays, rest[of], component)
+        return rows
+
+    def _fit(self, rest: np.ndarray, labels: Sequence[str]) -> FittedPrior:
+        cfg = self._cfg
+        return whitening.fit(rest, labels, cfg.identity, cfg.mean == "position")
+
+    def _bank(self, latents: np.ndarray, labels: Sequence[str]) -> FittedBank:
+        x0 = self._run(lambda stats, latent: standardise(latent, stats), self._stats, latents)
+        _, kind = np.unique(labels, return_inverse=True)  # as `whitening.fit` numbers them
+        bank = bank_of(x0, kind)
+        itself = np.arange(len(latents), dtype=np.int32)
+        of_nearest = partial(_nearest, neighbourhood(self._cfg))
+        distance = self._run(of_nearest, (bank_to_device(bank), self._stats), latents, itself)
+        spread = np.stack([distance[kind == k].mean(axis=0) for k in range(kind.max() + 1)])
+        # Where all images are alike: a millionth of the unit that latents are standardised to.
+        bandwidth = self._cfg.temperature * np.maximum(spread, 1e-6)  # (K, h, w)
+        return bank._replace(bandwidth=bandwidth.astype(np.float32))
+
+    def _rest(self, bank: FittedBank | None, latents: np.ndarray) -> np.ndarray:
+        if bank is None:
+            return self._run(lambda stats, latent: standardise(latent, stats), self._stats, latents)
+        arrays = bank_to_device(bank), self._stats
+        itself = np.arange(len(latents), dtype=np.int32)
+        left = partial(_left, neighbourhood(self._cfg))
+        return self._run(left, arrays, latents, bank.kind, itself)
+
+    def _run(self, function: Any, variables: Any, *inputs: np.ndarray) -> Any:
+        mesh = self._mesh
+        shardings = (replicated(mesh), *(batch_sharding(mesh) for _ in inputs))
+        compiled = jax.jit(function, in_shardings=shardings, out_shardings=replicated(mesh))
+        on_mesh = jax.device_put(variables, replicated(mesh))
+        return in_batches(compiled, on_mesh, self._batch_size, mesh, *inputs)
+
+
+def white_rows(
+    config: Config,
+    workdir: Workdir,
+    stats: LatentStats,
+    latents: np.ndarray,
+    categories: Sequence[str],
+    inputs: Mapping[str, Any],
+    mesh: Mesh,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Learns the coordinates, or takes those that the workdir has, and gives what is trained on.
+
+    Args:
+      config: the experiment.
+      workdir: keeps the coordinates.
+      stats: of the channels.
+      latents: (N, h, w, C) float32 of the normal images.
+      categories: N names.
+      inputs: has the fingerprints `dataset` and `encoder` of what the latents were made of.
+      mesh: devices.
+
+    Returns:
+      (N, h, w, C) float32, and what the coordinates were made of.
+    """
+    learner = Learner(config, stats, mesh)
+    key = {
+        "dataset": inputs["dataset"],
+        "encoder": inputs["encoder"],
+        "whitening": dataclasses.asdict(config.whitening),
+        "components": config.scoring.components,
+    }
+    labels = clusters.kinds(config.scoring.components, categories, latents)
+    kept = _kept(workdir, key)
+    processes.barrier("coordinates read")  # before any process writes
+    if kept:
+        rest = learner.rest(kept, latents) if config.train.num_steps else latents
+    else:
+        fitted, rest = learner.fit(latents, labels)
+        if processes.is_primary():
+            whitening.write(workdir.coordinates, fitted, key)
+        processes.barrier("coordinates")
+    return (learner.training_rows(rest, labels) if config.train.num_steps else rest), key
+
+
+def _kept(workdir: Workdir, key: dict[str, Any]) -> FittedCoordinates | None:
+    if not workdir.coordinates.is_file():
+        return None
+    fitted, its_key = whitening.read(workdir.coordinates)
+    return fitted if its_key == key else None
+
+
+def _nearest(
+    where: Neighbourhood, variables: Any, latent: jax.Array, itself: jax.Array
+) -> jax.Array:
+    bank, stats = variables
+    return coordinates_lib.local_distance(bank, where, standardise(latent, stats), itself)
+
+
+def _left(
+    where: Neighbourhood, variables: Any, latent: jax.Array, kind: jax.Array, itself: jax.Array
+) -> jax.Array:
+    bank, stats = variables
+    x0 = standardise(latent, stats)
+    return x0 - coordinates_lib.local_mean(bank, where, x0, kind, itself)

@@ -1,0 +1,63 @@
+"""Keeps x0 of every normal image, position by position: what is near is sought around a position.
+
+Read next: `coordinates.py`, which seeks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+
+class FittedBank(NamedTuple):
+    """The arrays of `coordinates.ImageBank` on the host."""
+
+    latent: np.ndarray
+    """(N, h, w, C) float16."""
+    descriptor: np.ndarray
+    """(N, C) float32 of length 1."""
+    kind: np.ndarray
+    """(N,) int32: the kind of product."""
+    bandwidth: np.ndarray
+    """(K, h, w) float32; 1 where no weights are asked for."""
+
+
+def bank_of(x0: np.ndarray, kind: np.ndarray) -> FittedBank:
+    """The bank of images, (N, h, w, C) float32, standardised; float16 is 5e-4 of a value off.
+
+    Args:
+      x0: the images.
+      kind: (N,) integers from 0.
+
+    Memory: half of what it is given, beside it.
+    """
+    mean = x0.mean(axis=(1, 2), dtype=np.float64)  # (N, C)
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    descriptor = (mean / np.maximum(length, 1e-12)).astype(np.float32)
+    limit = np.finfo(np.float16).max
+    latent = np.clip(x0, -limit, limit).astype(np.float16)
+    bandwidth = np.ones((kind.max() + 1, *x0.shape[1:3]), np.float32)
+    return FittedBank(latent, descriptor, kind.astype(np.int32), bandwidth)
+
+
+class BankCollector:
+    """Keeps the first state of batches that pass by."""
+
+    def __init__(self) -> None:
+        self._kept: list[np.ndarray] = []
+        self._kinds: list[int] = []
+        self._names: list[str] = []
+
+    def watch(self, name: str, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields the batches (b, M, h, w, C) of one kind of product as they are."""
+        self._names.append(name)
+        for batch in batches:
+            self._kinds += [len(self._names) - 1] * len(batch)
+            self._kept.append(np.array(batch[:, 0], np.float32))
+            yield batch
+
+    def fit(self) -> FittedBank:
+        """The bank of all that has passed by."""
+        return bank_of(np.concatenate(self._kept), np.array(self._kinds))

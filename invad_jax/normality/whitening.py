@@ -1,0 +1,130 @@
+"""What `coordinates.py` needs, fitted on normal images and kept in one file.
+
+A position has fewer images than channels: its covariance is that of its images and as much again,
+in all directions, as latents vary on average. Read next:
+`inference/whitening.py`, which runs the images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invad_jax.errors import UserError
+from invad_jax.io import files
+from invad_jax.normality import gaussian, mixture
+from invad_jax.normality.gaussian import Gaussian, Moments
+from invad_jax.normality.image_bank import FittedBank
+from invad_jax.normality.mixture import Component, FittedPrior
+
+FOLDS = 5
+"""Training images are whitened by what was learnt without them, a fifth at a time."""
+
+
+class FittedCoordinates(NamedTuple):
+    """The arrays of `coordinates.Coordinates` on the host."""
+
+    gaussians: FittedPrior
+    bank: FittedBank | None
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """The kinds of product."""
+        return tuple(map(str, self.gaussians.name))
+
+
+def estimate(of: Moments, identity: float, centred: bool) -> Gaussian:
+    """P Gaussians with covariances S_p + identity v I.
+
+    Args:
+      of: moments of N images at P positions.
+      identity: at least 0, in units of v, the mean variance over positions and channels.
+      centred: about the mean of each position; else about 0, for what is left after a mean of
+        another kind.
+    """
+    S, mean = of.covariance, of.mean
+    if not centred:
+        S, mean = S + mean[:, :, None] * mean[:, None, :], np.zeros_like(mean)
+    elif of.count > 1:
+        S = S * (of.count / (of.count - 1))
+    variance = float(np.mean(np.diagonal(S, axis1=-2, axis2=-1)))
+    floor = identity * variance + 1e-6 * max(variance, 1e-6)
+    added = floor * np.eye(S.shape[-1])
+    return Gaussian(mean, gaussian.precision(own + added for own in S), identity)
+
+
+def fit(rest: np.ndarray, labels: Sequence[str], identity: float, centred: bool) -> FittedPrior:
+    """One Gaussian for each position and kind of product.
+
+    Args:
+      rest: (N, h, w, C) float32, what is whitened.
+      labels: N names of kinds.
+      identity: see `estimate`.
+      centred: see `estimate`.
+    """
+    kind = np.array(labels)
+    components = [Component(str(name), [rest[kind == name][:, None]]) for name in sorted(set(kind))]
+    estimator = partial(estimate, identity=identity, centred=centred)
+    return mixture.fit(components, estimator)
+
+
+def cross_fitted(
+    rest: np.ndarray, labels: Sequence[str], identity: float, centred: bool
+) -> list[tuple[np.ndarray, FittedPrior]]:
+    """Rows of the images, and the Gaussians of the others: each image is new to its own.
+
+    Folds are dealt out within each kind, in a fixed order; of a kind of two, too
+    few are left, and nothing is left out.
+    """
+    kind, fold = np.array(labels), np.empty(len(labels), int)
+    for name in set(labels):
+        rows = np.flatnonzero(kind == name)
+        fold[rows] = np.random.default_rng(0).permutation(len(rows)) % FOLDS
+    if min(np.unique(kind, return_counts=True)[1]) < 3:
+        return [(np.arange(len(kind)), fit(rest, labels, identity, centred))]
+    return [
+        (
+            np.flatnonzero(fold == k),
+            fit(rest[fold != k], kind[fold != k].tolist(), identity, centred),
+        )
+        for k in range(FOLDS)
+        if np.any(fold == k)
+    ]
+
+
+def write(path: Path, fitted: FittedCoordinates, key: dict[str, Any]) -> None:
+    """Writes one `.npz` atomically; `key` says what it was made of."""
+    arrays = {f"gaussians.{k}": v for k, v in dataclasses.asdict(fitted.gaussians).items()}
+    if fitted.bank:
+        arrays |= {f"bank.{k}": v for k, v in fitted.bank._asdict().items()}
+    arrays["key"] = np.array(json.dumps(key, sort_keys=True))
+    with files.replaced(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def read(path: Path) -> tuple[FittedCoordinates, dict[str, Any]]:
+    """Reads what `write` wrote.
+
+    Raises:
+      UserError: missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            values = {name: arrays[name] for name in arrays.files}
+        banked = files.below("bank", values)
+        return FittedCoordinates(
+            FittedPrior(**files.below("gaussians", values)),
+            FittedBank(**banked) if banked else None,
+        ), json.loads(str(values["key"]))
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: cannot be read; without it the model knows no normal image: restore it, or "
+            "train again"
+        ) from error
