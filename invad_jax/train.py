@@ -11,6 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from invad_jax.data import layouts
 from invad_jax.encoders import build_encoder
 from invad_jax.inference.assembly import build_detector
@@ -42,7 +44,8 @@ def main(args: argparse.Namespace) -> None:
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
     latents = encode_samples(fit, encoder, config, mesh)
-    fitted = train_denoiser(config, workdir, encoder, latents, fit, mesh)
+    new = np.asarray(encode_samples(held_out, encoder, config, mesh)) if held_out else None
+    fitted = train_denoiser(config, workdir, encoder, latents, fit, new, mesh)
     if fitted.stopped:
         return
     calibration = calibrate(load_model(workdir, config), workdir, (fit, held_out))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +20,11 @@ from invad_jax import coordinates as coordinates_lib
 from invad_jax.config import Config, WhiteningConfig
 from invad_jax.coordinates import Neighbourhood
 from invad_jax.detector import LatentStats, standardise
-from invad_jax.inference.arrays import bank_to_device, gaussians_to_device
+from invad_jax.inference.arrays import (
+    bank_to_device,
+    coordinates_to_device,
+    gaussians_to_device,
+)
 from invad_jax.inference.batches import in_batches, rounded_up
 from invad_jax.normality import clusters, whitening
 from invad_jax.normality.image_bank import FittedBank, bank_of
@@ -78,6 +82,11 @@ class Learner:
             rows[of] = self._run(coordinates_lib.whiten_as, arrays, rest[of], component)
         return rows
 
+    def white(self, fitted: FittedCoordinates, latents: np.ndarray) -> np.ndarray:
+        """New images in the coordinates."""
+        arrays = coordinates_to_device(fitted), self._stats
+        return self._run(partial(_white, neighbourhood(self._cfg)), arrays, latents)
+
     def _fit(self, rest: np.ndarray, labels: Sequence[str]) -> FittedPrior:
         cfg = self._cfg
         return whitening.fit(rest, labels, cfg.identity, cfg.mean == "position")
@@ -110,15 +119,27 @@ class Learner:
         return in_batches(compiled, on_mesh, self._batch_size, mesh, *inputs)
 
 
+class White(NamedTuple):
+    """What training reads."""
+
+    rows: np.ndarray
+    """(N, h, w, C) float32, each image in coordinates that were fitted without it."""
+    held_out: np.ndarray | None
+    """(n, h, w, C) float32 of held-out images."""
+    key: dict[str, Any]
+    """What the coordinates were made of."""
+
+
 def white_rows(
     config: Config,
     workdir: Workdir,
     stats: LatentStats,
     latents: np.ndarray,
     categories: Sequence[str],
+    held_out: np.ndarray | None,
     inputs: Mapping[str, Any],
     mesh: Mesh,
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> White:
     """Learns the coordinates, or takes those that the workdir has, and gives what is trained on.
 
     Args:
@@ -127,11 +148,9 @@ def white_rows(
       stats: of the channels.
       latents: (N, h, w, C) float32 of the normal images.
       categories: N names.
+      held_out: (n, h, w, C) float32 of normal images that take no part.
       inputs: has the fingerprints `dataset` and `encoder` of what the latents were made of.
       mesh: devices.
-
-    Returns:
-      (N, h, w, C) float32, and what the coordinates were made of.
     """
     learner = Learner(config, stats, mesh)
     key = {
@@ -144,13 +163,16 @@ def white_rows(
     kept = _kept(workdir, key)
     processes.barrier("coordinates read")  # before any process writes
     if kept:
-        rest = learner.rest(kept, latents) if config.train.num_steps else latents
+        rest = learner.rest(kept, latents)
     else:
-        fitted, rest = learner.fit(latents, labels)
+        kept, rest = learner.fit(latents, labels)
         if processes.is_primary():
-            whitening.write(workdir.coordinates, fitted, key)
+            whitening.write(workdir.coordinates, kept, key)
         processes.barrier("coordinates")
-    return (learner.training_rows(rest, labels) if config.train.num_steps else rest), key
+    if not config.train.num_steps:
+        return White(rest, None, key)
+    new = None if held_out is None else learner.white(kept, held_out)
+    return White(learner.training_rows(rest, labels), new, key)
 
 
 def _kept(workdir: Workdir, key: dict[str, Any]) -> FittedCoordinates | None:
@@ -158,6 +180,11 @@ def _kept(workdir: Workdir, key: dict[str, Any]) -> FittedCoordinates | None:
         return None
     fitted, its_key = whitening.read(workdir.coordinates)
     return fitted if its_key == key else None
+
+
+def _white(where: Neighbourhood, variables: Any, latent: jax.Array) -> jax.Array:
+    coordinates, stats = variables
+    return coordinates_lib.whiten(coordinates, where, standardise(latent, stats))[0]
 
 
 def _nearest(

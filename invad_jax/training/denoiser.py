@@ -25,6 +25,7 @@ from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.runtime import processes
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
+from invad_jax.training.held_out import HeldOut
 from invad_jax.training.step import LossFn, make_denoiser_loss
 
 
@@ -67,6 +68,7 @@ def train_denoiser(
     encoder: Encoder,
     latents: Latents,
     samples: Sequence[Sample],
+    held_out: np.ndarray | None,
     mesh: Mesh,
 ) -> loop.Fitted:
     """Runs the loop on encoded images, to the last step of the config; see `loop.fit`.
@@ -77,6 +79,7 @@ def train_denoiser(
       encoder: that made the latents.
       latents: (N, h, w, C) float32.
       samples: the N normal images.
+      held_out: (n, h, w, C) float32, latents of normal images that are kept out of training.
       mesh: devices.
     """
     cfg = config.train
@@ -90,20 +93,26 @@ def train_denoiser(
         "latent_shape": list(encoder.latent_shape),
     }
     rows: Any = latents
+    judge = None
+    loss_fn = denoiser_loss(config)
     if cfg.latent_stats == "whiten":
         categories = [sample.category for sample in samples]
-        rows, meta["coordinates"] = white_rows(
-            config, workdir, stats, np.asarray(latents), categories, meta, mesh
+        white = white_rows(
+            config, workdir, stats, np.asarray(latents), categories, held_out, meta, mesh
         )
+        rows, meta["coordinates"] = white.rows, white.key
+        if white.held_out is not None:
+            judge = HeldOut(loss_fn, stats, white.held_out, config.eval.batch_size, mesh)
     return loop.fit(
         cfg=cfg,
         init_params=partial(init_params, config, encoder.latent_shape),
         frozen=stats,
-        loss_fn=denoiser_loss(config),
+        loss_fn=loss_fn,
         iterator=pipeline.latent_batches(
             rows, cfg.seed, cfg.batch_size, jax.process_index(), jax.process_count()
         ),
         mesh=mesh,
         workdir=workdir,
         meta=meta,
+        held_out=judge,
     )

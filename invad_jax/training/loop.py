@@ -33,6 +33,7 @@ from invad_jax.runtime.sharding import (
 )
 from invad_jax.runtime.stop_signal import StopSignal
 from invad_jax.runtime.workdir import Workdir
+from invad_jax.training.held_out import HeldOut
 from invad_jax.training.scalars import ScalarWriter
 from invad_jax.training.step import LossFn, TrainState, create_state, make_optimizer, train_step
 
@@ -56,6 +57,7 @@ def fit(
     workdir: Workdir,
     meta: dict[str, Any],
     draw: Callable[[Any], dict[str, np.ndarray]] | None = None,
+    held_out: HeldOut | None = None,
 ) -> Fitted:
     """Trains to `cfg.num_steps`, from the newest sound checkpoint of the workdir if there is one.
 
@@ -69,6 +71,8 @@ def fit(
       workdir: checkpoints and logs go there.
       meta: JSON kept in every checkpoint; a workdir with other data or weights is refused.
       draw: averaged parameters -> pictures by name, (H, W, 3) uint8, shown with every checkpoint.
+      held_out: its loss is logged with every checkpoint, and decides at the end whether the
+        averaged parameters are worth keeping.
 
     Returns:
       The last state, on disk too, and whether it was asked to stop before the last step.
@@ -101,10 +105,13 @@ def fit(
             state = TrainState(**model, **optimizer)
             log.info("resumed at step %d", int(state.step))
         writer = ScalarWriter(workdir.logs, int(state.step))
-        save = partial(_save, checkpoints, writer, iterator=iterator, meta=meta, draw=draw)
+        save = partial(
+            _save, checkpoints, writer, iterator=iterator, meta=meta, draw=draw, held_out=held_out
+        )
         if fresh and cfg.num_steps == 0:
             save(state, None)
-        return _loop(state, step_fn, iterator, mesh, cfg, save, writer, stop)
+        accept = held_out.accept if held_out else lambda state: state
+        return _loop(state, step_fn, iterator, mesh, cfg, save, writer, stop, accept)
 
 
 def compile_step(
@@ -136,6 +143,7 @@ def _loop(
     save: Callable[[TrainState, dict[str, jax.Array] | None], None],
     writer: ScalarWriter,
     stop: StopSignal,
+    accept: Callable[[TrainState], TrainState],
 ) -> Fitted:
     first_step = int(state.step)
     bar = tqdm(
@@ -164,6 +172,8 @@ def _loop(
                 bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
                 writer.write(step + 1, values)
         if first_step < cfg.num_steps and not stopping:
+            with jax.transfer_guard("allow"):
+                state = accept(state)
             save(state, scalars)
     writer.close()
     return Fitted(state, stopping)
@@ -178,12 +188,16 @@ def _save(
     iterator: grain.DatasetIterator,
     meta: dict[str, Any],
     draw: Callable[[Any], dict[str, np.ndarray]] | None,
+    held_out: HeldOut | None,
 ) -> None:
     """Saves, unless the step that made `state` went wrong: a good checkpoint is never replaced."""
     step = int(jax.device_get(state.step))
     if scalars is not None:
         finite_scalars(scalars, step)
     checkpoints.save(step, state.model(), state.optimizer(), iterator, meta)
+    if held_out is not None:
+        with jax.transfer_guard("allow"):
+            writer.write(step, {"held_out_loss": held_out.loss(state.ema_params)})
     if draw is not None:
         writer.write_pictures(step, draw(state.ema_params))
 
