@@ -1,4 +1,4 @@
-"""Settings that hold for every test: CPU, eight devices, strict shapes, optional data."""
+"""Settings that hold for every test: CPU, eight devices, strict shapes, compiled programs kept."""
 
 import os
 
@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
+# Shared by all tests and the commands they start; its keys name program, options and jaxlib.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROJECT / ".pytest_cache" / "jax"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")
