@@ -29,3 +29,18 @@ def shared_dir() -> Path:
 def golden_dir(shared_dir: Path) -> Path:
     """Numbers of the published PyTorch code."""
     return shared_dir / "golden"
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory):
+    """Starts commands in a scratch folder with a cache of their own."""
+    from tests.commands import Commands  # imports JAX, after the settings above
+
+    return Commands(tmp_path_factory.mktemp("commands"))
+
+
+@pytest.fixture(scope="session")
+def trained(commands) -> Path:
+    """The workdir `run` of a tiny training on the procedural set."""
+    commands.train()
+    return commands.folder / "run"
