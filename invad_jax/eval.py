@@ -13,15 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from invad_jax.data import layouts
 from invad_jax.errors import UserError
-from invad_jax.evaluation import results
-from invad_jax.evaluation.evaluate import evaluate
-from invad_jax.evaluation.speed import measure_speed
-from invad_jax.inference.calibrate import calibrate
-from invad_jax.inference.model import load_model
 from invad_jax.runtime import cli as command_line
-from invad_jax.runtime import processes
 from invad_jax.runtime.workdir import Workdir
 
 
@@ -29,6 +22,14 @@ def main(args: argparse.Namespace) -> None:
     """From a workdir to `metrics.json`, the tables and the pictures."""
     workdir = Workdir(command_line.workdir_of(args))
     config = workdir.resolve(args.config, args.set)
+    from invad_jax.data import layouts
+    from invad_jax.evaluation import results
+    from invad_jax.evaluation.evaluate import evaluate
+    from invad_jax.evaluation.speed import measure_speed
+    from invad_jax.inference.calibrate import calibrate
+    from invad_jax.inference.model import load_model
+    from invad_jax.runtime import processes
+
     dataset = layouts.load_dataset(config.data)
     if not dataset.test:
         raise UserError(f"data.root={config.data.root}: has no test images; use predict")

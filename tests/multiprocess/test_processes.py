@@ -20,8 +20,8 @@ NUM_STEPS = 100
 @pytest.fixture(scope="module")
 def unbroken(commands):
     """The parameters of two processes that nothing disturbed."""
-    commands.run(*arguments("unbroken", NUM_STEPS), processes=2)
-    return final_arrays(commands.folder / "unbroken", NUM_STEPS)
+    commands.run(*arguments("unbroken_of_two", NUM_STEPS), processes=2)
+    return final_arrays(commands.folder / "unbroken_of_two", NUM_STEPS)
 
 
 def test_a_kill_changes_nothing(commands, unbroken):
@@ -55,7 +55,7 @@ def test_sigterm_to_one_process_stops_all_at_one_step(preempted):
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_a_stopped_run_goes_on_as_one_process(commands, preempted, unbroken, devices):
-    workdir = f"resumed_{devices}"
+    workdir = f"resumed_on_{devices}"
     shutil.copytree(preempted, commands.folder / workdir)
     seldom = "train.checkpoint_every=50"  # each takes time
     commands.run(*arguments(workdir, NUM_STEPS), seldom, devices=devices)
