@@ -1,45 +1,77 @@
-# make setup | quickstart | test | lint | clean
-PYTHON ?= python3
-VENV ?= .venv
-BIN := $(VENV)/bin
-PIP = $(BIN)/python -m pip install --quiet
-# A second interpreter that the unit tests also run on, where this machine has one.
-PYTHON312 ?= $(shell for p in python3.12 $$HOME/.pyenv/versions/3.12.*/bin/python3.12; do \
+# make setup | quickstart | test | test-fast | test-kills | lint | clean; what tests cost: docs/development.md
+find_python = $(shell for p in python$(1) $$HOME/.pyenv/versions/$(1).*/bin/python$(1); do \
 	"$$p" -c '' 2>/dev/null && echo "$$p" && break; done)
+# The tested pairs are 3.12 with JAX 0.12, and 3.11 with JAX 0.10, the last that runs there and the
+# one that torch, the oracle of the parity tests, is light for. Both run where both are.
+PYTHON312 ?= $(call find_python,3.12)
+PYTHON311 ?= $(call find_python,3.11)
+PYTHON ?= $(or $(PYTHON312),$(PYTHON311),python3)
+VENV ?= .venv
+VENV311 ?= $(if $(filter $(PYTHON),$(PYTHON311)),$(VENV),.venv311)
+BIN := $(VENV)/bin
+PIP = $(@D)/bin/python -m pip install --quiet
+# A file of tests stays in one process, as its fixtures are made once; the order is of `testpaths`.
+PYTEST = python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# What depends on Python, every file that asks torch, and one pass through the commands.
+TESTS311 = tests/parity tests/e2e/test_commands.py tests/unit/config tests/unit/data \
+	tests/unit/io tests/unit/report tests/unit/runtime invad_jax \
+	$(shell grep -rlw torch --include='test_*.py' tests/unit tests/e2e)
 
-.PHONY: setup quickstart test test-312 lint clean
+.PHONY: setup quickstart test test-first test-oracles test-fast test-kills lint clean
 
 setup: $(VENV)/.installed  ## a virtual environment with what running needs
 
-$(VENV)/.installed: requirements.txt pyproject.toml
+$(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+ifneq ($(VENV311),$(VENV))
+$(VENV311)/.python:
+	$(PYTHON311) -m venv $(VENV311)
+	touch $@
+endif
+
+%/.installed: %/.python requirements.txt pyproject.toml
 	$(PIP) --upgrade pip
 	$(PIP) --editable .
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
+%/.installed-test: %/.installed requirements-test.txt
 	$(PIP) --requirement requirements-test.txt
 	touch $@
 
-$(VENV)/.installed-oracles: $(VENV)/.installed-test requirements-oracles.txt requirements-oracles-nodeps.txt
+%/.installed-tpu: %/.installed-test requirements-tpu.txt
+	$(PIP) --requirement requirements-tpu.txt
+	touch $@
+
+%/.installed-oracles: %/.installed-test requirements-oracles.txt requirements-oracles-nodeps.txt
 	$(PIP) --requirement requirements-oracles.txt
 	$(PIP) --no-deps --requirement requirements-oracles-nodeps.txt
 	touch $@
+
+.PRECIOUS: %/.installed %/.installed-test %/.installed-tpu %/.installed-oracles
 
 quickstart: $(VENV)/.installed  ## train and evaluate on real photographs
 	$(BIN)/python -m invad_jax.train --config configs/hazelnut.py
 	$(BIN)/python -m invad_jax.eval --config configs/hazelnut.py
 
-test: $(VENV)/.installed-oracles  ## every test that this machine can run
-	$(BIN)/python -m pytest
+test: test-first $(if $(filter-out $(VENV),$(VENV311)),test-oracles)  ## all that this machine can run
 
-test-312:  ## the unit tests on a second Python
-ifneq ($(PYTHON312),)
-	$(MAKE) $(VENV)312/.installed-test VENV=$(VENV)312 PYTHON=$(PYTHON312)
-	$(VENV)312/bin/python -m pytest tests/unit
+test-first: $(VENV)/.installed-tpu $(if $(filter $(VENV),$(VENV311)),$(VENV)/.installed-oracles)
+	$(BIN)/$(PYTEST)
+
+test-oracles: $(if $(PYTHON311),$(VENV311)/.installed-oracles)  ## the part for Python 3.11
+ifneq ($(PYTHON311),)
+	$(VENV311)/bin/$(PYTEST) $(TESTS311)
 else
-	@echo "no Python 3.12 here: its run of the unit tests is left out"
+	@echo "no Python 3.11 here: what asks torch is left out"
 endif
+
+test-fast: $(VENV)/.installed-test  ## what compiles no network: under 90 s
+	$(BIN)/$(PYTEST) -m "not slow" tests/unit
+
+test-kills: $(VENV)/.installed-test  ## docs/reliability.md: a training killed 25 times
+	$(BIN)/python -m tests.multiprocess.kills
 
 lint: $(VENV)/.installed-test  ## style, format, types
 	$(BIN)/ruff check .
@@ -47,4 +79,4 @@ lint: $(VENV)/.installed-test  ## style, format, types
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(VENV)312 runs
+	rm -rf $(VENV) $(VENV311) runs .pytest_cache

@@ -20,26 +20,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
-
 from invad_jax.config import io as config_io
 from invad_jax.config.io import config_hash, to_dict
-from invad_jax.converters import (
-    Converted,
-    ConvertedVAE,
-    diffusers_folder,
-    guided_diffusion,
-    invad_pytorch,
-)
-from invad_jax.detector import LatentStats
+from invad_jax.converters import FILES, SETTINGS, Converted, ConvertedVAE
 from invad_jax.errors import UserError
-from invad_jax.inference.model import restore
 from invad_jax.io import files
 from invad_jax.io.tensors import read_tensors, write_tensors
 from invad_jax.runtime import cli as command_line
-from invad_jax.runtime import processes
-from invad_jax.runtime.checkpoint import Checkpoints
-from invad_jax.runtime.sharding import make_mesh
 from invad_jax.runtime.workdir import Workdir
 
 SOURCES = ("invad-pytorch", "guided-diffusion", "diffusers")
@@ -67,6 +54,8 @@ def main(args: argparse.Namespace) -> None:
     if not args.output:
         raise UserError("give --output DIR, where to write")
     converted = read_workdir(workdir)
+    from invad_jax.converters import invad_pytorch
+
     invad_pytorch.check_writable(converted.config, workdir.path)
     with files.new_folder(args.output) as folder:
         invad_pytorch.write_folder(folder, converted)
@@ -88,6 +77,8 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
     path = Path(args.input)
     if args.class_label is not None and args.source == "invad-pytorch":
         raise UserError("--class-label: models of invad-pytorch have no classes")
+    from invad_jax.converters import diffusers_folder, guided_diffusion, invad_pytorch
+
     converted: Converted | ConvertedVAE
     if args.source == "invad-pytorch":
         converted = invad_pytorch.read_folder(path, args.which, hints, args.latent_size)
@@ -107,6 +98,12 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
 
 def write_workdir(workdir: Workdir, converted: Converted, origin: str) -> None:
     """Config, a checkpoint at step 0, and what was kept aside."""
+    import jax.numpy as jnp
+
+    from invad_jax.detector import LatentStats
+    from invad_jax.runtime import processes
+    from invad_jax.runtime.checkpoint import Checkpoints
+
     workdir.claim(converted.config, write=True)
     channels = converted.latent_shape[-1]
     model = {
@@ -128,7 +125,7 @@ def write_workdir(workdir: Workdir, converted: Converted, origin: str) -> None:
     for name, tensors in converted.kept_tensors.items():
         write_tensors(_kept(workdir, name), tensors)
     if converted.kept_text:
-        files.write_text(workdir.kept / invad_pytorch.SETTINGS, converted.kept_text)
+        files.write_text(workdir.kept / SETTINGS, converted.kept_text)
 
 
 def write_vae(folder: Path, converted: ConvertedVAE, origin: str) -> None:
@@ -140,8 +137,11 @@ def write_vae(folder: Path, converted: ConvertedVAE, origin: str) -> None:
 def read_workdir(workdir: Workdir) -> Converted:
     """A workdir, trained here or converted."""
     config = workdir.read_config()
+    from invad_jax.inference.model import restore
+    from invad_jax.runtime.sharding import make_mesh
+
     restored = restore(workdir, config, make_mesh(config.mesh))
-    settings = workdir.kept / invad_pytorch.SETTINGS
+    settings = workdir.kept / SETTINGS
     return Converted(
         config=config,
         latent_shape=restored.latent_shape,
@@ -170,7 +170,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     add("--output", metavar="DIR", help="where to write with --to")
     add("--workdir", metavar="DIR", help="new with --from; an existing one with --to")
     add(
-        "--which", choices=tuple(invad_pytorch.FILES),
+        "--which", choices=tuple(FILES),
         help="which file of the folder is evaluated; default the first of latest, best, ema",
     )  # fmt: skip
     add("--num-heads", type=int, metavar="N", help="attention heads of a DiT; default 8")

@@ -19,32 +19,33 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
-from invad_jax.encoders import describe_encoder
 from invad_jax.errors import UserError
 from invad_jax.io.files import write_text
-from invad_jax.planning.estimate import estimate, markdown
-from invad_jax.planning.programs import (
-    Row,
-    eval_batch,
-    measure,
-    trace_detector,
-    trace_train_step,
-    weak,
-)
-from invad_jax.planning.topologies import topology_devices
 from invad_jax.planning.tpus import CHIPS
 from invad_jax.runtime import cli as command_line
-from invad_jax.runtime.sharding import check_batch, make_mesh
 
 
 def main(args: argparse.Namespace) -> None:
     """Prints a table, and writes it as JSON if asked to."""
-    jax.config.update("jax_platforms", "cpu")  # the TPU, if there is one, is left to others
     if not args.config or not args.topology:
         raise UserError("give --config configs/X.py and --topology, such as v5e:4x4")
     config = command_line.config_of(args)
+    import jax
+
+    from invad_jax.encoders import describe_encoder
+    from invad_jax.planning.estimate import estimate, markdown
+    from invad_jax.planning.programs import (
+        Row,
+        eval_batch,
+        measure,
+        trace_detector,
+        trace_train_step,
+        weak,
+    )
+    from invad_jax.planning.topologies import topology_devices
+    from invad_jax.runtime.sharding import check_batch, make_mesh
+
+    jax.config.update("jax_platforms", "cpu")  # the TPU, if there is one, is left to others
     _, encoder = describe_encoder(config.encoder, config.data.image_size)
     rows: list[Row] = []
     for topology in args.topology:

@@ -28,9 +28,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invad_jax.config import TERMS, Config, DataConfig
 from invad_jax.config import io as config_io
@@ -39,17 +37,16 @@ from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.ground_truth import GroundTruth
-from invad_jax.inference.calibrate import Normals, calibrate
-from invad_jax.inference.encode import encode_samples
-from invad_jax.inference.model import Model, load_model
 from invad_jax.io import files
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.runtime import cli as command_line
-from invad_jax.runtime import processes
-from invad_jax.runtime.stop_signal import StopSignal
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.sweeps import table as sweep_table
 from invad_jax.sweeps.grid import Cell, make_cells, parse_axes, parse_seeds
+
+if TYPE_CHECKING:
+    from invad_jax.inference.calibrate import Normals
+    from invad_jax.inference.model import Model
 
 
 class Data(NamedTuple):
@@ -105,6 +102,8 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
     arguments = ["--config", args.config, "--workdir", str(workdir.path)]
     arguments += ["--set", *args.set, *cell.training]
     command = ["-m", "invad_jax.train", *arguments]
+    from invad_jax.runtime.stop_signal import StopSignal
+
     with StopSignal() as stop:
         print(f"$ python {shlex.join(command)}", file=sys.stderr, flush=True)
         process = subprocess.Popen([sys.executable, *command], pass_fds=[lock])
@@ -120,6 +119,9 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
 
 def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
     """Evaluates points of one model: loaded once, each test image encoded once."""
+    from invad_jax.inference.model import load_model
+    from invad_jax.runtime import processes
+
     loaded: dict[bool, Model] = {}
     for cell in cells:
         use_ema = cell.config.inversion.use_ema
@@ -139,6 +141,11 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
 
 def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     """What `eval` measures, and each term of the score alone; nothing is drawn or timed."""
+    import numpy as np
+
+    from invad_jax.inference.calibrate import calibrate
+    from invad_jax.inference.encode import encode_samples
+
     calibration = calibrate(model, workdir, data.normals)
     latents = encode_samples(data.test, model.encoder, model.config, model.mesh)
     scores = model.score_latents(np.asarray(latents))
@@ -155,6 +162,8 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
 
 def _with_options(model: Model, config: Config) -> Model:
     """The same arrays in a detector of another config."""
+    from invad_jax.inference.model import Model
+
     arrays = model.variables
     return Model(
         config, model.latent_shape, arrays.denoiser, arrays.latent_stats, lambda: model.encoder,

@@ -11,27 +11,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import numpy as np
-
-from invad_jax.data import layouts
-from invad_jax.encoders import build_encoder
-from invad_jax.inference.assembly import build_detector
-from invad_jax.inference.calibrate import calibrate
-from invad_jax.inference.encode import encode_samples
-from invad_jax.inference.model import load_model
-from invad_jax.normality.reference import check_enough
-from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime import cli as command_line
-from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
-from invad_jax.runtime.sharding import check_batch, make_mesh
 from invad_jax.runtime.workdir import Workdir
-from invad_jax.training.denoiser import train_denoiser
 
 
 def main(args: argparse.Namespace) -> None:
     """From a config to a calibrated workdir."""
     config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
+    from invad_jax.data import layouts
+    from invad_jax.encoders import build_encoder
+    from invad_jax.inference.assembly import build_detector
+    from invad_jax.inference.calibrate import calibrate
+    from invad_jax.inference.encode import encode_samples
+    from invad_jax.inference.model import load_model
+    from invad_jax.normality.reference import check_enough
+    from invad_jax.paradigms import paradigm_of
+    from invad_jax.runtime import processes
+    from invad_jax.runtime.sharding import check_batch, make_mesh
+    from invad_jax.training.denoiser import train_denoiser
+
     mesh = make_mesh(config.mesh)
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     dataset = layouts.load_dataset(config.data)
@@ -44,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
     latents = encode_samples(fit, encoder, config, mesh)
-    new = np.asarray(encode_samples(held_out, encoder, config, mesh)) if held_out else None
+    new = encode_samples(held_out, encoder, config, mesh) if held_out else None
     fitted = train_denoiser(config, workdir, encoder, latents, fit, new, mesh)
     if fitted.stopped:
         return

@@ -17,27 +17,28 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import jax
-
-from invad_jax.data import layouts
-from invad_jax.encoders import build_encoder
 from invad_jax.errors import UserError
 from invad_jax.runtime import cli as command_line
-from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
-from invad_jax.runtime.sharding import check_batch, make_mesh
 from invad_jax.runtime.workdir import Workdir
-from invad_jax.training.vae import make_draw, replicate, summarise, train_vae, write_results
 
 
 def main(args: argparse.Namespace) -> None:
     """From a config to a workdir that the encoder `vae` reads."""
     config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
-    mesh = make_mesh(config.mesh)
-    check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     size, factor = config.data.image_size, config.vae.downsampling
     if size % factor:
         raise UserError(f"data.image_size={size}: vae.multipliers need a multiple of {factor}")
+    import jax
+
+    from invad_jax.data import layouts
+    from invad_jax.encoders import build_encoder
+    from invad_jax.runtime import processes
+    from invad_jax.runtime.sharding import check_batch, make_mesh
+    from invad_jax.training.vae import make_draw, replicate, summarise, train_vae, write_results
+
+    mesh = make_mesh(config.mesh)
+    check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     dataset = layouts.load_dataset(config.data)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     perceptual = build_encoder(config.encoder, size) if config.vae_loss.perceptual_weight else None

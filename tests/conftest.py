@@ -1,4 +1,4 @@
-"""Settings that hold for every test: CPU, eight devices, strict shapes, optional data."""
+"""Settings that hold for every test: CPU, eight devices, strict shapes, compiled programs kept."""
 
 import os
 
@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
+# Shared by all tests and the commands they start; its keys name program, options and jaxlib.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROJECT / ".pytest_cache" / "jax"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,18 @@ def shared_dir() -> Path:
 def golden_dir(shared_dir: Path) -> Path:
     """Numbers of the published PyTorch code."""
     return shared_dir / "golden"
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory):
+    """Starts commands in a scratch folder with a cache of their own."""
+    from tests.commands import Commands  # imports JAX, after the settings above
+
+    return Commands(tmp_path_factory.mktemp("commands"))
+
+
+@pytest.fixture(scope="session")
+def trained(commands) -> Path:
+    """The workdir `run` of a tiny training on the procedural set."""
+    commands.train()
+    return commands.folder / "run"

@@ -13,6 +13,10 @@ import numpy as np
 from invad_jax.config import Config
 from invad_jax.errors import UserError
 
+FILES = {"latest": "model_latest.pth", "ema": "model_ema_latest.pth", "best": "model_best.pth"}
+SETTINGS = "config.yaml"
+"""What a folder of the published code holds."""
+
 
 @dataclass(frozen=True)
 class Converted:

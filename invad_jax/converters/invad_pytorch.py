@@ -25,7 +25,7 @@ from invad_jax.config import (
     ScoringConfig,
     TrainConfig,
 )
-from invad_jax.converters import Converted
+from invad_jax.converters import FILES, SETTINGS, Converted
 from invad_jax.converters.published import (
     PUBLISHED_CLASSES,
     PUBLISHED_Z_CHANNELS,
@@ -39,8 +39,6 @@ from invad_jax.errors import UserError
 from invad_jax.io.files import write_text
 from invad_jax.io.tensors import read_tensors, write_tensors
 
-FILES = {"latest": "model_latest.pth", "ema": "model_ema_latest.pth", "best": "model_best.pth"}
-SETTINGS = "config.yaml"
 IMAGE_SIZE, STRIDE = 256, 16
 """Of the published system, where there is no `config.yaml`."""
 

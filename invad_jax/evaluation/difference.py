@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from invad_jax.errors import UserError
 from invad_jax.evaluation.saved import DECISIONS, TERMS, Run, flat_metrics, image_tables, match
@@ -48,6 +47,8 @@ def score_difference(a: np.ndarray, b: np.ndarray, paths: Sequence[str]) -> dict
       b: (N,) float64.
       paths: N names.
     """
+    from scipy import stats  # half a second
+
     difference = np.abs(b - a)
     spread = float(np.std(a)) if np.ptp(a) > 0 else 1.0  # rounding alone can make a std of 1e-17
     ranked = np.ptp(a) > 0 and np.ptp(b) > 0  # of constants there is no rank correlation

@@ -30,10 +30,10 @@ def write(
     model: Model,
     calibration: Calibration,
     evaluation: Evaluation,
-    speed: dict[str, Any],
+    speed: dict[str, Any] | None,
     save_maps: bool,
 ) -> None:
-    """Writes every file of an evaluation, and prints the table."""
+    """Writes every file of an evaluation, and prints the table; `speed` None: not measured."""
     config = model.config
     fusion = ground_truth.metric_tables(
         evaluation.truth, evaluation.anomaly_map, evaluation.image_score

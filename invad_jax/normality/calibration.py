@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from invad_jax.errors import UserError
 
@@ -209,7 +209,8 @@ def _threshold(score: np.ndarray, exceeding: int, false_positive_rate: float) ->
     if n == 1:
         return float(score[-1])  # of the spread nothing is known
     rate = max(false_positive_rate, _RAREST_RATE)
-    limit = score.mean() + score.std(ddof=1) * math.sqrt(1 + 1 / n) * stats.t.isf(rate, n - 1)
+    quantile = -special.stdtrit(n - 1, rate)  # of Student's t, from above
+    limit = score.mean() + score.std(ddof=1) * math.sqrt(1 + 1 / n) * quantile
     return float(max(limit, score[-1]))
 
 

@@ -115,6 +115,8 @@ def _evaluation_figures(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str,
             number = decisions.count(decision_word(wrong))
             figures.append(_figure(label, str(number), f"of {_count(len(decisions), kind)}"))
     speed = metrics["speed"]
+    if speed is None:
+        return figures
     batch = f"images/s in batches of {speed['batch_size']}"
     latency = f"{speed['latency_ms_batch1']['p50']:.3g} ms"
     figures.append(_figure("speed", f"{speed['images_per_second']:.3g}", batch))

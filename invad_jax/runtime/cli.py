@@ -1,6 +1,7 @@
 """The command line of every command: options that explain themselves, one-line errors, status.
 
-Nothing here imports JAX before the options are known to be right.
+`--help` and a wrong option answer at once: a command imports what needs JAX, or draws, in `main`,
+after the options are known to be right. Nothing here imports JAX before.
 """
 
 from __future__ import annotations

@@ -16,13 +16,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invad_jax.config import Config, option
 from invad_jax.config import io as config_io
 from invad_jax.errors import UserError
 from invad_jax.io import files
-from invad_jax.paradigms.paradigm import Paradigm
+
+if TYPE_CHECKING:
+    from invad_jax.paradigms.paradigm import Paradigm  # which imports JAX
 
 NORMALS_FORMAT = 5
 """Raised when the files of that folder change: what an older version kept is then made anew."""

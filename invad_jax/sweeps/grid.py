@@ -15,7 +15,6 @@ from typing import Any
 from invad_jax.config import Config, option, option_names
 from invad_jax.config import io as config_io
 from invad_jax.errors import UserError
-from invad_jax.paradigms import paradigm_of
 
 _OTHER_FILES = ("data.root", "encoder.weights")
 """Free, as a workdir may move with its files; but other values in one sweep are other files."""
@@ -163,5 +162,7 @@ def option_text(config: Config, name: str) -> str:
 
 def _unused(config: Config) -> set[str]:
     """Options that have no effect under a config: points that differ in them alone are one."""
+    from invad_jax.paradigms import paradigm_of  # imports JAX, after the options were read
+
     compared = {name for name in option_names() if name.startswith(("inversion.", "scoring."))}
     return compared - paradigm_of(config).options

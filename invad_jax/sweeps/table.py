@@ -8,17 +8,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from invad_jax.io import files
 from invad_jax.report import tables
 from invad_jax.report.tables import COUNTS, METRICS
 from invad_jax.sweeps.grid import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Row = dict[str, Any]
 """The swept options (text, or None where one has no effect), `seed`, `run`, `nfe`, `fusion`,
@@ -181,6 +181,9 @@ def write_plot(path: Path, names: Sequence[str], rows: Sequence[Row]) -> None:
     Points are means over seeds, bars reach from the lowest to the highest. Where only one option is
     swept, the panel of the image AUROC has a line for each way to score.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     points = _points(names, rows)
     panels = [
         (title, metric)

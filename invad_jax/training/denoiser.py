@@ -68,7 +68,7 @@ def train_denoiser(
     encoder: Encoder,
     latents: Latents,
     samples: Sequence[Sample],
-    held_out: np.ndarray | None,
+    held_out: Latents | None,
     mesh: Mesh,
 ) -> loop.Fitted:
     """Runs the loop on encoded images, to the last step of the config; see `loop.fit`.
@@ -79,7 +79,7 @@ def train_denoiser(
       encoder: that made the latents.
       latents: (N, h, w, C) float32.
       samples: the N normal images.
-      held_out: (n, h, w, C) float32, latents of normal images that are kept out of training.
+      held_out: (n, h, w, C) float32 of normal images that are kept out of training.
       mesh: devices.
     """
     cfg = config.train
@@ -97,9 +97,8 @@ def train_denoiser(
     loss_fn = denoiser_loss(config)
     if cfg.latent_stats == "whiten":
         categories = [sample.category for sample in samples]
-        white = white_rows(
-            config, workdir, stats, np.asarray(latents), categories, held_out, meta, mesh
-        )
+        new = None if held_out is None else np.asarray(held_out)
+        white = white_rows(config, workdir, stats, np.asarray(latents), categories, new, meta, mesh)
         rows, meta["coordinates"] = white.rows, white.key
         if white.held_out is not None:
             judge = HeldOut(loss_fn, stats, white.held_out, config.eval.batch_size, mesh)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorboardX
 
 from invad_jax.errors import UserError
 from invad_jax.runtime.processes import is_primary
+
+if TYPE_CHECKING:
+    import tensorboardX
 
 
 class ScalarWriter:
@@ -18,6 +21,8 @@ class ScalarWriter:
         """`first_step`: what an earlier, unbroken-off run logged from there on is superseded."""
         self._writer, self._folder = None, folder
         if is_primary():
+            import tensorboardX  # which imports torch wherever that is installed: 2 s
+
             self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commands import training
+
 METRICS = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro", "mad")
 
 
 @pytest.fixture(scope="module")
 def evaluated(commands, trained):
-    return commands.run("eval", "--workdir", "run", "--save-maps")
+    return commands.run("eval", "--workdir", "run", "--save-maps")  # with its clocks
 
 
 def read_csv(path):
@@ -85,14 +87,16 @@ def test_predict_scores_a_file_as_eval_does(commands, evaluated, trained):
 
 def test_predict_on_one_file(commands, evaluated, trained):
     path = read_csv(trained / "eval" / "scores.csv")[0]["path"]
-    commands.run("predict", "--workdir", "run", "--input", path, "--out", "one")
+    commands.here("predict", "--workdir", "run", "--input", path, "--out", "one")
     assert len(read_csv(commands.folder / "one" / "predictions.csv")) == 1
 
 
 def test_other_inversion_settings_are_calibrated_anew(commands, evaluated, trained):
     before = sorted(p.name for p in (trained / "normals").iterdir())
-    commands.run("eval", "--workdir", "run", "--out", "one_step", "--set", "inversion.num_steps=1")
-    assert json.loads((commands.folder / "one_step" / "metrics.json").read_text())["nfe"] == 1
+    one_step = ("--out", "one_step", "--set", "inversion.num_steps=1")
+    commands.here("eval", "--workdir", "run", "--no-speed", *one_step)
+    payload = json.loads((commands.folder / "one_step" / "metrics.json").read_text())
+    assert (payload["nfe"], payload["speed"]) == (1, None)
     after = sorted(p.name for p in (trained / "normals").iterdir())
     assert len(after) == len(before) + 1
 
@@ -101,7 +105,7 @@ def test_a_stricter_rate_needs_no_training_images(commands, evaluated, trained):
     image = read_csv(trained / "eval" / "scores.csv")[0]["path"]
     thresholds = []
     for rate in ("0.5", "0.1"):
-        commands.run(
+        commands.here(
             "predict", "--workdir", "run", "--input", image, "--out", "rate",
             "--set", f"calibration.false_positive_rate={rate}",
         )  # fmt: skip
@@ -130,11 +134,13 @@ def test_what_the_user_got_wrong_is_one_line_and_status_2(commands, trained, arg
     (commands.folder / "empty").mkdir(exist_ok=True)
     (commands.folder / "broken").mkdir(exist_ok=True)
     (commands.folder / "broken" / "broken.png").write_bytes(b"\x89PNG not really")
-    done = commands.run(*arguments, status=2)
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ")
-    assert message in last
-    assert "Traceback" not in done.stderr
+    assert message in commands.refused(*arguments)
+
+
+def test_a_real_process_leaves_with_the_status(commands):
+    done = commands.run("train", "--config", "absent.py", status=2)
+    assert done.stderr.startswith("error: --config absent.py: no such file")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_users_folder_without_masks_or_labels(commands, tmp_path):
@@ -146,8 +152,8 @@ def test_a_users_folder_without_masks_or_labels(commands, tmp_path):
             image = rng.integers(0, 256, (40, 60, 3), np.uint8)
             Image.fromarray(image).save(tmp_path / name / f"{i}.jpg")
     own = ("data.name=folder", f"data.root={tmp_path}")
-    commands.train(*own, workdir="own")
-    commands.run("eval", "--workdir", "own")
+    commands.here(*training("own", *own))
+    commands.here("eval", "--workdir", "own", "--no-speed")
     mean = json.loads((commands.folder / "own" / "eval" / "metrics.json").read_text())
     mean = mean["fusion"]["calibrated"]["mean"]
     assert mean["i_auroc"] is not None
@@ -157,6 +163,6 @@ def test_a_users_folder_without_masks_or_labels(commands, tmp_path):
 
 def test_no_normal_images(commands, tmp_path):
     (tmp_path / "train" / "good").mkdir(parents=True)
-    done = commands.train("data.name=folder", f"data.root={tmp_path}", workdir="none", status=2)
-    assert str(tmp_path) in done.stderr.strip().splitlines()[-1]
+    own = ("data.name=folder", f"data.root={tmp_path}")
+    assert str(tmp_path) in commands.refused(*training("none", *own))
     assert not (commands.folder / "none").exists()

@@ -191,18 +191,18 @@ def test_which_file_is_evaluated(published, tmp_path):
 
 
 def test_eval_and_predict_use_a_converted_workdir(published, commands):
-    commands.run(
+    commands.here(
         "convert", "--from", "invad-pytorch", "--input", str(published), "--workdir", "theirs",
         "--set", "encoder.name=efficientnet_lite0", "encoder.weights=random",
         "data.name=procedural", "data.image_size=64", "eval.batch_size=8", "eval.num_examples=0",
     )  # fmt: skip
-    commands.run("eval", "--workdir", "theirs")
+    commands.here("eval", "--workdir", "theirs", "--no-speed")
     payload = json.loads((commands.folder / "theirs" / "eval" / "metrics.json").read_text())
     assert (payload["step"], payload["nfe"]) == (0, 3)
     assert set(payload["fusion"]) == {"calibrated", "test_minmax"}
     rows = (commands.folder / "theirs" / "eval" / "scores.csv").read_text().splitlines()
     image = rows[1].split(",")[0]
-    commands.run("predict", "--workdir", "theirs", "--input", image, "--out", "their_decision")
+    commands.here("predict", "--workdir", "theirs", "--input", image, "--out", "their_decision")
     assert (commands.folder / "their_decision" / "predictions.csv").exists()
 
 

@@ -4,7 +4,6 @@ nothing lost. Processes that are killed: `test_kill_and_resume.py`, `tests/multi
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -13,30 +12,24 @@ import pytest
 from PIL import Image
 
 from invad_jax.inference.model import load
-from tests.multiprocess.jobs import PROJECT, Jobs
+from tests.commands import PROJECT, RAW, TINY_MLP, training
 
 STEPS = ("train.num_steps=12", "train.checkpoint_every=4")
 BEFORE, LAST = 8, 12  # the two newest checkpoints
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # of linux/prctl.h and linux/capability.h
-RAW = ["scoring.prior=standard_normal", "inversion.use_ema=false"]
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory) -> Jobs:
-    return Jobs(tmp_path_factory.mktemp("faults"))
-
-
-@pytest.fixture(scope="module")
-def trained(jobs) -> Path:
+def finished(commands) -> Path:
     """A workdir that nothing disturbed."""
-    train(jobs, jobs.folder / "run")
-    return jobs.folder / "run"
+    train(commands, commands.folder / "undisturbed")
+    return commands.folder / "undisturbed"
 
 
 @pytest.fixture
-def workdir(trained, tmp_path) -> Path:
+def workdir(finished, tmp_path) -> Path:
     """A copy of it."""
-    return shutil.copytree(trained, tmp_path / "run")
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 @pytest.fixture
@@ -47,24 +40,12 @@ def unfinished(workdir) -> Path:
     return workdir
 
 
-def run(jobs, *arguments, status=0, environment=None, limit=None):
-    """A command to its end; `limit`: Python that its process runs before it becomes the command."""
-    command = [sys.executable, "-m", *arguments]
-    if limit:
-        become = "; import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
-        command = [sys.executable, "-c", limit + become, *command]
-    done = subprocess.run(
-        command, cwd=jobs.folder, timeout=900,
-        env=jobs.environment | {"JAX_NUM_CPU_DEVICES": "1"} | (environment or {}),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+def arguments(workdir):
+    return training(workdir, *STEPS, tiny=TINY_MLP)
 
 
-def train(jobs, workdir, **circumstances):
-    main, *arguments = jobs.training(str(workdir), *STEPS)
-    return run(jobs, f"invad_jax.{main}", *arguments, **circumstances)
+def train(commands, workdir, **circumstances):
+    return commands.run(*arguments(workdir), **circumstances)
 
 
 def parameters(workdir):
@@ -73,8 +54,8 @@ def parameters(workdir):
     return model.step, jax.device_get(model.variables.denoiser)
 
 
-def assert_same_end(workdir, trained):
-    (step, ours), (last, theirs) = parameters(workdir), parameters(trained)
+def assert_same_end(workdir, finished):
+    (step, ours), (last, theirs) = parameters(workdir), parameters(finished)
     assert step == last == LAST
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
@@ -92,12 +73,12 @@ def flip_a_bit(workdir, step):
     path.write_bytes(content)
 
 
-def test_training_goes_back_to_the_last_sound_checkpoint_and_says_so(jobs, trained, workdir):
+def test_training_goes_back_to_the_last_sound_checkpoint_and_says_so(commands, finished, workdir):
     flip_a_bit(workdir, LAST)
-    done = train(jobs, workdir)
+    done = train(commands, workdir)
     assert f"checkpoints/{LAST}: damaged" in done.stderr
     assert f"resumed at step {BEFORE}" in done.stderr
-    assert_same_end(workdir, trained)
+    assert_same_end(workdir, finished)
 
 
 def test_evaluation_takes_the_last_sound_checkpoint_and_says_so(workdir, caplog):
@@ -107,35 +88,29 @@ def test_evaluation_takes_the_last_sound_checkpoint_and_says_so(workdir, caplog)
 
 
 @pytest.mark.parametrize("main", ["predict", "train"])
-def test_where_all_checkpoints_are_damaged_one_line_says_so(jobs, workdir, main):
+def test_where_all_checkpoints_are_damaged_one_line_says_so(commands, workdir, main):
     for step in (BEFORE, LAST):
         flip_a_bit(workdir, step)
-    if main == "train":
-        done = train(jobs, workdir, status=2)
-    else:
-        done = run(
-            jobs, "invad_jax.predict", "--workdir", str(workdir), "--input",
-            str(PROJECT / "docs" / "vae_unet.png"), "--out", "no", status=2,
-        )  # fmt: skip
-    assert len(error_lines(done)) == 1
-    assert "every checkpoint is damaged (12, 8)" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    image = str(PROJECT / "docs" / "vae_unet.png")
+    predict = ["predict", "--workdir", str(workdir), "--input", image, "--out", "no"]
+    line = commands.refused(*(arguments(workdir) if main == "train" else predict))
+    assert "every checkpoint is damaged (12, 8)" in line
 
 
-def test_a_file_that_cannot_grow_loses_nothing(jobs, trained, unfinished):
+def test_a_file_that_cannot_grow_loses_nothing(commands, finished, unfinished):
     """As with a quota: checkpoints do not reach the disk, smaller files do."""
     limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8000, 8000))"  # bytes
-    done = train(jobs, unfinished, status=2, limit=limit)
+    done = train(commands, unfinished, status=2, limit=limit)
     assert "Traceback" not in done.stderr
     (line,) = error_lines(done)
     assert f"{unfinished.name}/checkpoints: cannot be written: File too large" in line
     assert parameters(unfinished)[0] == BEFORE
-    train(jobs, unfinished)
-    assert_same_end(unfinished, trained)
+    train(commands, unfinished)
+    assert_same_end(unfinished, finished)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_said_in_one_line_and_loses_nothing(jobs, unfinished, tmp_path):
+def test_a_full_disk_is_said_in_one_line_and_loses_nothing(commands, unfinished, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     size = sum(p.stat().st_size for p in unfinished.rglob("*") if p.is_file())
@@ -146,7 +121,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(jobs, unfinished, tmp
         workdir = shutil.copytree(unfinished, disk / "run")
         free = shutil.disk_usage(disk).free
         (disk / "other").write_bytes(bytes(free - 100_000))  # for logs and a config, no more
-        done = train(jobs, workdir, status=2)
+        done = train(commands, workdir, status=2)
         assert "Traceback" not in done.stderr
         (line,) = error_lines(done)
         assert "no space left for a checkpoint: needs" in line
@@ -156,7 +131,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(jobs, unfinished, tmp
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_workdir_that_may_not_be_written_is_one_line(jobs, trained, unfinished):
+def test_a_workdir_that_may_not_be_written_is_one_line(commands, finished, unfinished):
     # root may write anywhere unless it gives that up
     drop = f"prctl({PR_CAPBSET_DROP}, {CAP_DAC_OVERRIDE}, 0, 0, 0)"
     limit = f"import ctypes; ctypes.CDLL(None).{drop}"
@@ -164,7 +139,7 @@ def test_a_workdir_that_may_not_be_written_is_one_line(jobs, trained, unfinished
     for folder in folders:
         folder.chmod(0o555)
     try:
-        done = train(jobs, unfinished, status=2, limit=limit)
+        done = train(commands, unfinished, status=2, limit=limit)
     finally:
         for folder in folders:
             folder.chmod(0o755)
@@ -174,20 +149,20 @@ def test_a_workdir_that_may_not_be_written_is_one_line(jobs, trained, unfinished
     assert parameters(unfinished)[0] == BEFORE
 
 
-def test_other_images_under_a_resumed_run_are_refused(jobs, unfinished, tmp_path):
+def test_other_images_under_a_resumed_run_are_refused(commands, unfinished, tmp_path):
     """One pixel of one training image is another."""
-    cache = shutil.copytree(jobs.folder / "cache" / "samples", tmp_path / "samples").parent
+    cache = shutil.copytree(commands.folder / "cache" / "samples", tmp_path / "samples").parent
     path = sorted(cache.rglob("disc/train/good/*.png"))[3]
     image = np.array(Image.open(path))
     image[0, 0] ^= 1
     Image.fromarray(image).save(path)
-    done = train(jobs, unfinished, status=2, environment={"INVAD_CACHE": str(cache)})
+    done = train(commands, unfinished, status=2, environment={"INVAD_CACHE": str(cache)})
     (line,) = error_lines(done)
     assert "its checkpoint was made with another dataset" in line
     assert parameters(unfinished)[0] == BEFORE
 
 
-def test_nothing_depends_on_the_clock(jobs, trained, unfinished, tmp_path):
+def test_nothing_depends_on_the_clock(commands, finished, unfinished, tmp_path):
     """Resumed with a clock that is years behind its own files and runs backwards."""
     (tmp_path / "sitecustomize.py").write_text(
         "import time\n"
@@ -197,7 +172,7 @@ def test_nothing_depends_on_the_clock(jobs, trained, unfinished, tmp_path):
     )
     for number, path in enumerate(sorted(unfinished.rglob("*"))):
         os.utime(path, (1e9 - number, 1e9 - number))  # older by name, not by age
-    paths = f"{tmp_path}{os.pathsep}{jobs.environment['PYTHONPATH']}"
-    done = train(jobs, unfinished, environment={"PYTHONPATH": paths})
+    paths = f"{tmp_path}{os.pathsep}{commands.environment['PYTHONPATH']}"
+    done = train(commands, unfinished, environment={"PYTHONPATH": paths})
     assert f"resumed at step {BEFORE}" in done.stderr
-    assert_same_end(unfinished, trained)
+    assert_same_end(unfinished, finished)

@@ -23,8 +23,8 @@ IMAGES = {  # normal images to train on, and devices that took 8 each
 }  # fmt: skip
 SMALL = (
     "data.image_size=32", "encoder.weights=random", "denoiser.width=16", "denoiser.depth=1",
-    "denoiser.num_heads=2", "train.batch_size=2", "train.num_steps=2", "train.warmup_steps=1",
-    "eval.batch_size=4", "eval.num_examples=1",
+    "denoiser.num_heads=2", "train.batch_size=8", "train.num_steps=2", "train.warmup_steps=1",
+    "eval.batch_size=8", "eval.num_examples=1",
 )  # fmt: skip
 
 
@@ -130,8 +130,8 @@ def test_trains_and_evaluates_in_small(commands, tmp_path, name, draw_data, cate
     root = tmp_path / "Brain"
     draw_data(root)
     config = str(CONFIGS / f"{name}.py")
-    commands.run("train", "--config", config, "--set", f"data.root={root}", *SMALL)
-    commands.run("eval", "--workdir", f"runs/{name}")
+    commands.here("train", "--config", config, "--set", f"data.root={root}", *SMALL)
+    commands.here("eval", "--workdir", f"runs/{name}", "--no-speed")
     payload = json.loads((commands.folder / "runs" / name / "eval" / "metrics.json").read_text())
     assert payload["step"] == 2
     for fusion in payload["fusion"].values():

@@ -1,17 +1,10 @@
-"""Every way of scoring from the same workdir: what eval writes of it, and that predict agrees.
-
-In this process, as ten more would take longer to start than to work.
-"""
+"""Every way of scoring from the same workdir: what eval writes of it, and that predict agrees."""
 
 import csv
-import functools
 import json
 import shutil
 
 import pytest
-
-from invad_jax import eval as eval_main
-from invad_jax import predict
 
 CATEGORY = "category"
 WAYS = {
@@ -33,14 +26,10 @@ def read_csv(path):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_eval_and_predict(commands, trained, tmp_path, monkeypatch, way):
+def test_eval_and_predict(commands, trained, tmp_path, way):
     options, nfe, terms, component = WAYS[way]
-    monkeypatch.chdir(commands.folder)
-    monkeypatch.setenv("INVAD_CACHE", commands.environment["INVAD_CACHE"])
-    brief = functools.partial(eval_main.measure_speed, seconds=0.0)
-    monkeypatch.setattr(eval_main, "measure_speed", brief)
     common = ["--workdir", str(trained), "--set", *options]
-    assert eval_main.cli([*common, "--out", str(tmp_path / "eval")]) == 0
+    commands.here("eval", *common, "--no-speed", "--out", str(tmp_path / "eval"))
 
     payload = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert (payload["nfe"], payload["terms"]) == (nfe, terms)
@@ -60,7 +49,7 @@ def test_eval_and_predict(commands, trained, tmp_path, monkeypatch, way):
     for i, row in enumerate(some):
         shutil.copy(row["path"], tmp_path / "new" / f"{i}.png")
     arguments = ["--input", str(tmp_path / "new"), "--out", str(tmp_path / "decided")]
-    assert predict.cli([*common, *arguments]) == 0
+    commands.here("predict", *common, *arguments)
     predictions = read_csv(tmp_path / "decided" / "predictions.csv")
     assert len(predictions) == 3
     for prediction, row in zip(predictions, some, strict=True):

@@ -8,16 +8,15 @@ import time
 import pytest
 
 from invad_jax.config import TERMS
-from tests.e2e.conftest import PROJECT, TINY
+from tests.commands import CONFIG, TINY_DIT
 
 POINTS = ("inversion.num_steps=1,3",)
 
 
 def arguments(out="swept"):
-    config = str(PROJECT / "configs" / "procedural.py")
     return [
-        "sweep", "--config", config, "--out", out, "--seeds", "0,1", "--over", *POINTS,
-        "--set", *TINY,
+        "sweep", "--config", CONFIG, "--out", out, "--seeds", "0,1", "--over", *POINTS,
+        "--set", *TINY_DIT,
     ]  # fmt: skip
 
 
@@ -68,9 +67,8 @@ def test_nothing_is_trained_or_evaluated_twice(swept):
 
 def test_a_point_is_what_eval_says_of_it(commands, swept):
     out, _, _ = swept
-    commands.run(
-        "eval", "--workdir", str(out / "runs" / "seed=1"), "--set", "inversion.num_steps=1"
-    )
+    of_seed = ("--workdir", str(out / "runs" / "seed=1"))
+    commands.run("eval", *of_seed, "--no-speed", "--set", "inversion.num_steps=1")
     payload = json.loads((out / "runs" / "seed=1" / "eval" / "metrics.json").read_text())
     rows = [
         row for row in read_csv(out / "sweep.csv")
@@ -108,7 +106,7 @@ def test_the_same_command_again_only_writes_the_table(commands, swept):
     out, _, done = swept
     before = times(out, "runs/**/*") | times(out, "points/*/*.json")
     table = (out / "sweep.csv").read_bytes()
-    again = commands.run(*arguments())
+    again = commands.here(*arguments())
     assert times(out, "runs/**/*") | times(out, "points/*/*.json") == before
     assert (out / "sweep.csv").read_bytes() == table
     assert again.stdout == done.stdout
@@ -120,7 +118,7 @@ def test_another_sweep_beside_it_shares_models_and_points(commands, swept):
     before = times(out, "runs/*/checkpoints/**/*") | times(out, "points/*/*.json")
     table = (out / "sweep.csv").read_bytes()
     more = ("--over", "inversion.spacing=linspace,paper", "--name", "spacing", "--seeds", "1")
-    done = commands.run(*arguments(), *more)
+    done = commands.here(*arguments(), *more)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "invad_jax.train" not in done.stderr
     assert done.stderr.count("evaluated ") == 2  # `linspace` is the default, and was there
@@ -129,10 +127,10 @@ def test_another_sweep_beside_it_shares_models_and_points(commands, swept):
 
 
 def test_models_of_another_config_are_refused(commands, swept):
-    done = commands.run(*arguments(), "train.learning_rate=0.5", status=2)
-    assert "another config" in done.stderr
-    assert "train.learning_rate is 0.5" in done.stderr
-    assert "--out" in done.stderr.splitlines()[-1]
+    line = commands.refused(*arguments(), "train.learning_rate=0.5")
+    assert "another config" in line
+    assert "train.learning_rate is 0.5" in line
+    assert "--out" in line
 
 
 def test_a_failed_training_is_said(commands):

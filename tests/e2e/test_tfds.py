@@ -6,20 +6,20 @@ import shutil
 
 import pytest
 
-from tests.e2e.conftest import PROJECT, TINY
+from tests.commands import training
 
 
 @pytest.fixture(scope="module")
 def from_records(commands, trained):
     """The options that read the procedural set, as `trained` did, from records."""
-    commands.run("build_dataset", "--layout", "procedural", "--out", "records")
+    commands.here("build_dataset", "--layout", "procedural", "--out", "records")
     return "data.name=tfds", f"data.root={commands.folder / 'records'}"
 
 
 @pytest.fixture(scope="module")
 def expected(commands, trained):
     """What `eval` gives from the folder."""
-    commands.run("eval", "--workdir", "run", "--out", "from_folder")
+    commands.here("eval", "--workdir", "run", "--no-speed", "--out", "from_folder")
     return results(commands.folder / "from_folder")
 
 
@@ -34,7 +34,8 @@ def results(folder):
 
 
 def test_a_trained_model_is_evaluated_from_either(commands, from_records, expected):
-    commands.run("eval", "--workdir", "run", "--out", "from_records", "--set", *from_records)
+    out = ("--out", "from_records")
+    commands.here("eval", "--workdir", "run", "--no-speed", *out, "--set", *from_records)
     assert results(commands.folder / "from_records") == expected
 
 
@@ -45,7 +46,7 @@ def test_a_model_trained_from_records_is_the_same(commands, from_records, expect
     # The cache is found by the content of the images, so no image had to be encoded again.
     assert sorted((commands.folder / "cache" / "latents").rglob("*.array_record")) == shards
     assert [shard.stat().st_mtime_ns for shard in shards] == written
-    commands.run("eval", "--workdir", "of_records", "--save-maps")
+    commands.here("eval", "--workdir", "of_records", "--no-speed", "--save-maps")
     out = commands.folder / "of_records" / "eval"
     assert results(out) == expected
     maps = {path.relative_to(out / "maps").as_posix() for path in out.rglob("*.npy")}
@@ -66,25 +67,15 @@ def test_damaged_records_are_one_line_and_status_2(commands, from_records):
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2])
     try:
-        done = commands.run(
-            "eval", "--workdir", "run", "--out", "damaged", "--set", *from_records, status=2
+        line = commands.refused(
+            "eval", "--workdir", "run", "--out", "damaged", "--set", *from_records
         )
     finally:
         shard.write_bytes(content)
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"error: {records}/test.array_record/disc/test/")
-    assert "Traceback" not in done.stderr
+    assert line.startswith(f"error: {records}/test.array_record/disc/test/")
 
 
 def test_what_is_no_prepared_data_set_is_refused(commands, tmp_path):
-    config = str(PROJECT / "configs" / "procedural.py")
-    done = commands.run(
-        "train", "--config", config, "--workdir", "never", "--set", *TINY, "data.name=tfds",
-        f"data.root={tmp_path}", status=2,
-    )  # fmt: skip
-    assert (
-        done.stderr.strip()
-        .splitlines()[-1]
-        .startswith(f"error: data.root={tmp_path}: not a prepared data set")
-    )
+    line = commands.refused(*training("never", "data.name=tfds", f"data.root={tmp_path}"))
+    assert line.startswith(f"error: data.root={tmp_path}: not a prepared data set")
     assert not (commands.folder / "never").exists()

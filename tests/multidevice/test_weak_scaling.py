@@ -5,9 +5,12 @@ from functools import cache
 import jax
 import pytest
 
-from invad_jax import plan
 from invad_jax.config.io import load, override
+from invad_jax.encoders import describe_encoder
+from invad_jax.inference.assembly import init_params
 from invad_jax.planning.hlo import Program
+from invad_jax.planning.programs import trace_train_step
+from invad_jax.runtime.sharding import make_mesh
 
 SMALL = (
     "data.image_size=64", "encoder.stages=0,2", "encoder.pool=8", "denoiser.width=32",
@@ -21,11 +24,11 @@ def step_on(devices, *options):
     config = override(
         load("configs/hazelnut.py"), (*SMALL, f"train.batch_size={2 * devices}", *options)
     )
-    _, encoder = plan.describe_encoder(config.encoder, config.data.image_size)
-    mesh = plan.make_mesh(config.mesh, jax.devices()[:devices])
-    compiled = plan.trace_train_step(config, encoder, mesh).lower().compile()
+    _, encoder = describe_encoder(config.encoder, config.data.image_size)
+    mesh = make_mesh(config.mesh, jax.devices()[:devices])
+    compiled = trace_train_step(config, encoder, mesh).lower().compile()
     params = jax.eval_shape(
-        lambda rng: plan.init_params(config, encoder.latent_shape, rng), jax.random.key(0)
+        lambda rng: init_params(config, encoder.latent_shape, rng), jax.random.key(0)
     )
     sizes = {
         jax.tree_util.keystr(path, simple=True, separator="/"): 4 * leaf.size

@@ -2,7 +2,7 @@
 
     python -m tests.multiprocess.kills --kills 25
 
-`docs/reliability.md` has its result.
+`docs/kills.md` has its result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tests.multiprocess.jobs import Jobs, final_arrays, newest_step, process_ids, wait_for_progress
+from tests.commands import (
+    TINY_MLP,
+    Commands,
+    final_arrays,
+    newest_step,
+    process_ids,
+    training,
+    wait_for_progress,
+)
 
 CHECKPOINT_EVERY = 10
 
@@ -38,29 +46,30 @@ class Kill(NamedTuple):
     """From the signal to the end of the whole job."""
 
 
-def steps(num_steps: int) -> tuple[str, str]:
-    """The options that both runs share."""
-    return f"train.num_steps={num_steps}", f"train.checkpoint_every={CHECKPOINT_EVERY}"
+def arguments(workdir: str | Path, num_steps: int) -> list[str]:
+    """The training that both runs share."""
+    every = f"train.checkpoint_every={CHECKPOINT_EVERY}"
+    return training(workdir, f"train.num_steps={num_steps}", every, tiny=TINY_MLP)
 
 
 def kill_one_job(
-    jobs: Jobs, workdir: str, options: tuple[str, ...], rng: random.Random, at_start: bool
+    commands: Commands, workdir: Path, num_steps: int, rng: random.Random, at_start: bool
 ) -> Kill:
     """Starts or resumes the training and sends SIGKILL to one process or to both.
 
     Args:
-      jobs: where.
-      workdir: its name there.
-      options: of the training.
+      commands: start it.
+      workdir: of the training.
+      num_steps: of the whole of it.
       rng: draws target and moment.
       at_start: some time in the first seconds, while it joins, restores and compiles; else some
         time after it has written a further checkpoint.
     """
-    job = jobs.start(2, *jobs.training(workdir, *options))
+    job = commands.start(*arguments(workdir, num_steps), processes=2)
     if at_start:
         time.sleep(rng.uniform(1, 8))
     else:
-        wait_for_progress(job, jobs.folder / workdir)
+        wait_for_progress(job, workdir)
         time.sleep(rng.uniform(0, 0.15))
     target = rng.choice(["process 0", "process 1", "all"])
     processes = process_ids(job)
@@ -69,16 +78,16 @@ def kill_one_job(
     begun = time.monotonic()
     job.communicate(timeout=120)
     seconds = time.monotonic() - begun
-    return Kill(target, newest_step(jobs.folder / workdir), job.returncode, seconds)
+    return Kill(target, newest_step(workdir), job.returncode, seconds)
 
 
-def killed_run(jobs: Jobs, workdir: str, kills: int, num_steps: int, seed: int) -> list[Kill]:
+def killed_run(commands: Commands, name: str, kills: int, num_steps: int, seed: int) -> list[Kill]:
     """Trains to the end in spite of `kills` kills; every fifth, beginning with the third, early."""
-    rng, done = random.Random(seed), []
+    rng, workdir, done = random.Random(seed), commands.folder / name, []
     for number in range(kills):
-        done.append(kill_one_job(jobs, workdir, steps(num_steps), rng, number % 5 == 2))
+        done.append(kill_one_job(commands, workdir, num_steps, rng, number % 5 == 2))
         print(f"kill {number + 1}: {done[-1]}", file=sys.stderr, flush=True)
-    jobs.run(2, *jobs.training(workdir, *steps(num_steps)))
+    commands.run(*arguments(workdir, num_steps), processes=2)
     return done
 
 
@@ -90,9 +99,9 @@ def main() -> None:
     args = parser.parse_args()
     num_steps = 30 * args.kills
     with tempfile.TemporaryDirectory() as folder:
-        jobs = Jobs(Path(folder))
-        kills = killed_run(jobs, "killed", args.kills, num_steps, args.seed)
-        jobs.run(2, *jobs.training("unbroken", *steps(num_steps)))
+        commands = Commands(Path(folder))
+        kills = killed_run(commands, "killed", args.kills, num_steps, args.seed)
+        commands.run(*arguments("unbroken", num_steps), processes=2)
         one, other = (final_arrays(Path(folder) / w, num_steps) for w in ("killed", "unbroken"))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert all(kill.status != 0 for kill in kills), "a kill came too late: the run was over"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.multiprocess.jobs import LAUNCHER, process_ids
+from tests.commands import LAUNCHER, process_ids
 
 ID = "import os, sys, time; number = int(os.environ['JAX_PROCESS_ID'])\n"
 READY = "sys.stdout.write('ready' + chr(10)); sys.stdout.flush(); time.sleep(600)"

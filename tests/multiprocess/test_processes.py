@@ -11,45 +11,41 @@ import jax
 import numpy as np
 import pytest
 
-from tests.multiprocess.jobs import Jobs, final_arrays, newest_step, process_ids
-from tests.multiprocess.kills import killed_run, steps
+from tests.commands import TINY_MLP, final_arrays, newest_step, process_ids, training
+from tests.multiprocess.kills import arguments, killed_run
 
 NUM_STEPS = 100
 
 
-@pytest.fixture(scope="session")
-def jobs(tmp_path_factory) -> Jobs:
-    return Jobs(tmp_path_factory.mktemp("multiprocess"))
-
-
 @pytest.fixture(scope="module")
-def unbroken(jobs):
+def unbroken(commands):
     """The parameters of two processes that nothing disturbed."""
-    jobs.run(2, *jobs.training("unbroken", *steps(NUM_STEPS)))
-    return final_arrays(jobs.folder / "unbroken", NUM_STEPS)
+    commands.run(*arguments("unbroken_of_two", NUM_STEPS), processes=2)
+    return final_arrays(commands.folder / "unbroken_of_two", NUM_STEPS)
 
 
-def test_three_kills_change_nothing(jobs, unbroken):
-    kills = killed_run(jobs, "killed", 3, NUM_STEPS, seed=0)
-    assert all(kill.status != 0 for kill in kills)
+def test_a_kill_changes_nothing(commands, unbroken):
+    """`make test-kills` does it 25 times."""
+    (kill,) = killed_run(commands, "killed_of_two", 1, NUM_STEPS, seed=0)
+    assert kill.status != 0
     # The promise is 10 s: 5 of grace, and time to notice. A crowded machine may take longer; what
     # is excluded is that only a time limit of JAX (60 s without a heartbeat) ends the others.
-    assert max(kill.seconds for kill in kills) < 50
-    jax.tree.map(np.testing.assert_array_equal, final_arrays(jobs.folder / "killed", NUM_STEPS),
-                 unbroken)  # fmt: skip
+    assert kill.seconds < 50
+    killed = final_arrays(commands.folder / "killed_of_two", NUM_STEPS)
+    jax.tree.map(np.testing.assert_array_equal, killed, unbroken)
 
 
 @pytest.fixture(scope="module")
-def preempted(jobs):
+def preempted(commands):
     """A workdir whose second process alone was told to stop, as soon as the two had joined."""
-    workdir = jobs.folder / "preempted"
-    job = jobs.start(2, *jobs.training("preempted", *steps(NUM_STEPS)))
+    workdir = commands.folder / "preempted_of_two"
+    job = commands.start(*arguments(workdir, NUM_STEPS), processes=2)
     while not (workdir / "config.json").is_file() and job.poll() is None:
         time.sleep(0.02)
     os.kill(process_ids(job)[1], signal.SIGTERM)
-    output, _ = job.communicate(timeout=300)
-    assert job.returncode == 0, output
-    assert output.count("the same command continues") == 1
+    _, log = job.communicate(timeout=300)
+    assert job.returncode == 0, log
+    assert log.count("the same command continues") == 1
     return workdir
 
 
@@ -58,12 +54,12 @@ def test_sigterm_to_one_process_stops_all_at_one_step(preempted):
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_a_stopped_run_goes_on_as_one_process(jobs, preempted, unbroken, devices):
-    workdir = f"resumed_{devices}"
-    shutil.copytree(preempted, jobs.folder / workdir)
-    options = (*steps(NUM_STEPS), "train.checkpoint_every=50")  # each takes time
-    jobs.run(1, *jobs.training(workdir, *options), devices=devices)
-    resumed = final_arrays(jobs.folder / workdir, NUM_STEPS)
+def test_a_stopped_run_goes_on_as_one_process(commands, preempted, unbroken, devices):
+    workdir = f"resumed_on_{devices}"
+    shutil.copytree(preempted, commands.folder / workdir)
+    seldom = "train.checkpoint_every=50"  # each takes time
+    commands.run(*arguments(workdir, NUM_STEPS), seldom, devices=devices)
+    resumed = final_arrays(commands.folder / workdir, NUM_STEPS)
     if devices == 2:  # the same two halves of each batch: the same sums
         jax.tree.map(np.testing.assert_array_equal, resumed, unbroken)
     else:
@@ -83,16 +79,17 @@ def flat_metrics(folder):
     }
 
 
-def test_one_two_and_four_processes_give_the_same_metrics(jobs):
+def test_one_two_and_four_processes_give_the_same_metrics(commands):
     """Training and evaluation on four devices, however they are spread over processes."""
     metrics, paths = [], []
     for processes in (1, 2, 4):
         workdir = f"metrics_{processes}"
         options = ("train.num_steps=40", "train.learning_rate=1e-3")
-        jobs.run(processes, *jobs.training(workdir, *options), devices=4)
-        output = jobs.run(processes, "eval", "--workdir", workdir, devices=4)
-        assert output.count("written to") == 1  # one process speaks
-        folder = jobs.folder / workdir / "eval"
+        four = {"processes": processes, "devices": 4}
+        commands.run(*training(workdir, *options, tiny=TINY_MLP), **four)
+        done = commands.run("eval", "--workdir", workdir, "--no-speed", **four)
+        assert done.stderr.count("written to") == 1  # one process speaks
+        folder = commands.folder / workdir / "eval"
         metrics.append(flat_metrics(folder))
         with (folder / "scores.csv").open() as stream:
             paths.append([row["path"] for row in csv.DictReader(stream)])

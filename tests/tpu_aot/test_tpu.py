@@ -5,8 +5,13 @@ import importlib.util
 import jax
 import pytest
 
-from invad_jax import plan
 from invad_jax.config.io import load, override
+from invad_jax.encoders import describe_encoder
+from invad_jax.inference.assembly import init_params
+from invad_jax.planning import estimate as estimates
+from invad_jax.planning.programs import measure, trace_detector, trace_train_step
+from invad_jax.planning.topologies import topology_devices
+from invad_jax.runtime.sharding import make_mesh
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
@@ -19,12 +24,12 @@ SMALL = (
 
 def compiled(trace, topology, *options):
     config = override(load("configs/hazelnut.py"), (*SMALL, *options))
-    _, encoder = plan.describe_encoder(config.encoder, config.data.image_size)
-    devices, chip = plan.topology_devices(topology)
-    mesh = plan.make_mesh(config.mesh, devices)
-    row = plan.measure(trace(config, encoder, mesh))
+    _, encoder = describe_encoder(config.encoder, config.data.image_size)
+    devices, chip = topology_devices(topology)
+    mesh = make_mesh(config.mesh, devices)
+    row = measure(trace(config, encoder, mesh))
     params = jax.eval_shape(
-        lambda rng: plan.init_params(config, encoder.latent_shape, rng), jax.random.key(0)
+        lambda rng: init_params(config, encoder.latent_shape, rng), jax.random.key(0)
     )
     size = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
     positions = params["positions"].size * 4
@@ -33,7 +38,7 @@ def compiled(trace, topology, *options):
 
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x2"])
 def test_data_parallel_training_reduces_the_gradient_and_nothing_else(topology):
-    row, size, positions = compiled(plan.trace_train_step, topology)
+    row, size, positions = compiled(trace_train_step, topology)
     assert set(row["collectives"]) == {"all-reduce"}
     reduce, n = row["collectives"]["all-reduce"], row["devices"]
     assert reduce["dtypes"] == ("f32",)
@@ -45,7 +50,7 @@ def test_data_parallel_training_reduces_the_gradient_and_nothing_else(topology):
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x2"])
 def test_scoring_sends_nothing_but_its_results(topology):
     """Encoding, inversion and scoring are each device's own; the scores end on all of them."""
-    row, _, _ = compiled(plan.trace_detector, topology)
+    row, _, _ = compiled(trace_detector, topology)
     sent = sum(traffic["bytes"] for traffic in row["collectives"].values())
     maps, n = 16 * 64 * 64 * 4, row["devices"]
     # Beside the maps three numbers an image, padded; one latent of the batch would be 40 KB more.
@@ -53,12 +58,12 @@ def test_scoring_sends_nothing_but_its_results(topology):
 
 
 def test_gradients_are_summed_in_float32_under_bfloat16():
-    row, _, _ = compiled(plan.trace_train_step, "v5e:2x2", "denoiser.dtype=bfloat16")
+    row, _, _ = compiled(trace_train_step, "v5e:2x2", "denoiser.dtype=bfloat16")
     assert row["collectives"]["all-reduce"]["dtypes"] == ("f32",)
 
 
 def test_estimates_are_within_the_chip():
-    row, _, _ = compiled(plan.trace_train_step, "v5e:2x2", "mesh.data=1", "mesh.fsdp=-1")
-    estimate = plan.estimate(row | {"chip": row["chip"]._asdict()})
+    row, _, _ = compiled(trace_train_step, "v5e:2x2", "mesh.data=1", "mesh.fsdp=-1")
+    estimate = estimates.estimate(row | {"chip": row["chip"]._asdict()})
     assert estimate["fits"]
     assert 0 < max(estimate["seconds"].values()) < 1e-3  # half a million parameters

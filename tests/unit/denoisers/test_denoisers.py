@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,7 @@ def inputs(latent_shape):
     return jax.random.normal(jax.random.key(1), (len(T), *latent_shape))
 
 
+@cache
 def random_params(cfg, latent_shape):
     """Like those of a trained network: nothing is zero."""
     model = build_denoiser(cfg, latent_shape)
@@ -58,12 +60,17 @@ def random_params(cfg, latent_shape):
     return jax.tree.map(lambda s: 0.2 * rng.standard_normal(s.shape, np.float32), shapes)
 
 
+@cache
+def compiled(cfg, latent_shape):
+    return jax.jit(build_denoiser(cfg, latent_shape).apply)
+
+
 def apply(cfg, latent_shape, params, x_t, t):
-    model = build_denoiser(cfg, latent_shape)
-    return jax.jit(model.apply)({"params": params}, x_t, t)
+    return compiled(cfg, latent_shape)({"params": params}, x_t, t)
 
 
-def loss_and_grad(cfg, latent_shape, params):
+@cache
+def loss_and_grad(cfg, latent_shape):
     x_t = inputs(latent_shape)
     model = build_denoiser(cfg, latent_shape)
     target = jnp.roll(x_t, 1, axis=0)
@@ -71,7 +78,7 @@ def loss_and_grad(cfg, latent_shape, params):
     def loss(params):
         return jnp.mean(jnp.square(model.apply({"params": params}, x_t, T) - target))
 
-    return jax.jit(jax.value_and_grad(loss))(params)
+    return jax.jit(jax.value_and_grad(loss))(random_params(cfg, latent_shape))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -120,7 +127,7 @@ def test_bfloat16_activations_stay_close_and_leave_float32(kind):
 @pytest.mark.parametrize("case", CASES)
 def test_gradient_reaches_every_parameter_but_the_fixed_positions(case):
     cfg, latent_shape = CASES[case]
-    _, grads = loss_and_grad(cfg, latent_shape, random_params(cfg, latent_shape))
+    _, grads = loss_and_grad(cfg, latent_shape)
     sizes = {path: np.abs(grad).max() for path, grad in flatten_dict(grads, sep="/").items()}
     # Rounding leaves 1e-7 of the largest where a normalisation cancels a parameter.
     dead = {path for path, size in sizes.items() if size < 1e-5 * max(sizes.values())}
@@ -130,9 +137,8 @@ def test_gradient_reaches_every_parameter_but_the_fixed_positions(case):
 @pytest.mark.parametrize("kind", KINDS)
 def test_remat_changes_memory_only(kind):
     cfg, latent_shape = CASES[kind]
-    params = random_params(cfg, latent_shape)
-    plain = loss_and_grad(cfg, latent_shape, params)
-    again = loss_and_grad(dataclasses.replace(cfg, remat=True), latent_shape, params)
+    plain = loss_and_grad(cfg, latent_shape)
+    again = loss_and_grad(dataclasses.replace(cfg, remat=True), latent_shape)
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain[1]))
     # The recomputed activations may be fused, and so rounded, in another way.
     jax.tree.map(
