@@ -6,24 +6,28 @@ Only folder listings and tables are read here. Read next: `preprocess.py` for th
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import logging
 import os
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from invad_jax.config import DataConfig
-from invad_jax.data import records
+from invad_jax.data import mask_files, names, records
 from invad_jax.data.dataset import (
     Categories,
     Dataset,
+    LeftOut,
     Sample,
     content_hash,
     fingerprint,
     hold_out,
-    is_normal,
+    some,
 )
-from invad_jax.data.preprocess import image_paths
+from invad_jax.data.folders import File, Listing, list_files, subfolders
 from invad_jax.data.samples import hazelnut_root, procedural_root
 from invad_jax.data.tables import table_categories, visa_categories
 from invad_jax.errors import UserError
@@ -37,6 +41,8 @@ __all__ = [
     "hold_out",
     "load_dataset",
 ]
+
+log = logging.getLogger(__name__)
 
 UNSPLIT_TEST_FRACTION = 0.2
 """Share of the normals kept for the test where a plain folder has no split."""
@@ -57,34 +63,82 @@ def load_dataset(cfg: DataConfig) -> Dataset:
             near = _nearest(name, categories)
             raise UserError(f"data.categories={name}: not found in {cfg.root or cfg.name}; {near}")
     parts = [categories[name]() for name in wanted]
-    return Dataset(
+    dataset = Dataset(
         train=tuple(sample for part in parts for sample in part.train),
         test=tuple(sample for part in parts for sample in part.test),
+        left_out=tuple(file for part in parts for file in part.left_out),
     )
+    _check_names(dataset)
+    _report(dataset)
+    return dataset
 
 
-def _mvtec(root: str) -> Categories:
-    """`CATEGORY/train/good`, `CATEGORY/test/DEFECT`, `CATEGORY/ground_truth/DEFECT`."""
-    return _split_categories(root, _mvtec_dataset)
+def _check_names(dataset: Dataset) -> None:
+    for sample in (*dataset.train, *dataset.test):
+        names.check(sample.path, "image")
+        names.check(sample.category, "category")
+        names.check(sample.defect, "defect")
 
 
-def _bmad(root: str) -> Categories:
-    """`SET/train/good`, `SET/test/good`, `SET/test/Ungood`, and what is not read: `SET/valid`."""
-    return _split_categories(root, _bmad_dataset)
+def _report(dataset: Dataset) -> None:
+    """Says what is not used, and how many masks there are: names that do not fit show here."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for reason, path in dataset.left_out:
+        by_reason[reason].append(path)
+    for reason, paths in by_reason.items():
+        log.info("left out, %s: %d (%s)", reason, len(paths), some(sorted(paths)))
+    anomalous = [sample for sample in dataset.test if sample.gt_label]
+    without = [sample.path for sample in anomalous if not sample.mask_paths]
+    if without:
+        log.info(
+            "anomalous images: %d with masks, %d without: %s",
+            len(anomalous) - len(without), len(without), some(without),
+        )  # fmt: skip
+
+
+def _existing_folder(root: str) -> Path:
+    folder = Path(root).expanduser()
+    if not root or not folder.is_dir():
+        raise UserError(f"data.root={root}: no such folder")
+    return folder
+
+
+def _split_categories(root: str) -> Categories:
+    """The folder itself if it is one category, else every folder in it that is one."""
+    folder = _existing_folder(root)
+    if _is_split(folder):
+        return _single(folder, _split_dataset)
+    inner = subfolders(folder)
+    categories = [path for path in inner if _is_split(path)]
+    if not categories:
+        raise UserError(
+            f"data.root={root}: no category found (a folder with train/good in it); images of a "
+            "single product may lie in a plain folder: data.name=folder"
+        )
+    others = [path.name for path in inner if path not in categories]
+    if others:
+        log.info("%s: no categories, since there is no train in them: %s", root, some(others))
+    return {path.name: partial(_split_dataset, path, path.name) for path in categories}
+
+
+def _is_split(folder: Path) -> bool:
+    """Whether there is a folder of training images in it."""
+    return any(names.SPLITS.get(names.plain(path.name)) == "train" for path in subfolders(folder))
 
 
 def _folder(root: str) -> Categories:
     """One product: `train` and `test`, or `good` beside folders of anomalous images."""
     folder = _existing_folder(root)
-    if (folder / "train").is_dir():
-        return _single(folder, _mvtec_dataset)
-    categories = _with_train_good(folder)
+    if _is_split(folder):
+        return _single(folder, _split_dataset)
+    inner = subfolders(folder)
+    categories = [path for path in inner if _is_split(path)]
     if categories:
         raise UserError(
             f"data.root={root}: holds categories ({', '.join(p.name for p in categories)}); use "
             f"data.name=mvtec, or data.root={categories[0]} for one of them"
         )
-    if (folder / "test").is_dir():
+    if any(names.SPLITS.get(names.plain(path.name)) == "test" for path in inner):
         raise UserError(f"{folder}: has test but no train; expected {folder / 'train' / 'good'}")
     return _single(folder, _unsplit_dataset)
 
@@ -103,7 +157,7 @@ def _prepared_dataset(root: str, category: str) -> Dataset:
         return tuple(
             Sample(
                 path_of(row["path"]), category, row["defect"], row["label"],
-                path_of(row["mask"]) if row["mask"] else None,
+                (path_of(row["mask"]),) if row["mask"] else (),
             )
             for row in records.listing(root).get(split, [])
             if row["category"] == category
@@ -119,15 +173,15 @@ def _fetched(fetch: Callable[[], Path], root: str) -> Categories:
             f"data.root={root}: a sample set takes no root; for your own images set data.name to "
             "folder, mvtec or csv"
         )
-    return _mvtec(str(fetch()))
+    return _split_categories(str(fetch()))
 
 
 LAYOUTS: dict[str, Callable[[str], Categories]] = {
-    "mvtec": _mvtec,
+    "mvtec": _split_categories,
     "folder": _folder,
     "csv": table_categories,
     "visa": visa_categories,
-    "bmad": _bmad,
+    "bmad": _split_categories,
     "tfds": _prepared,
     "hazelnut": partial(_fetched, hazelnut_root),
     "procedural": partial(_fetched, procedural_root),
@@ -135,147 +189,94 @@ LAYOUTS: dict[str, Callable[[str], Categories]] = {
 """Every layout by its `data.name`: a function from `data.root` to the categories found there."""
 
 
-def _existing_folder(root: str) -> Path:
-    folder = Path(root).expanduser()
-    if not root or not folder.is_dir():
-        raise UserError(f"data.root={root}: no such folder")
-    return folder
-
-
-def _split_categories(root: str, dataset: Callable[[Path, str], Dataset]) -> Categories:
-    """The folder itself if it is one category, else every folder in it that is one."""
-    folder = _existing_folder(root)
-    if (folder / "train" / "good").is_dir():
-        return _single(folder, dataset)
-    categories = _with_train_good(folder)
-    if not categories:
-        raise UserError(
-            f"data.root={root}: no category found (a folder with train/good in it); images of a "
-            "single product may lie in a plain folder: data.name=folder"
-        )
-    return {path.name: partial(dataset, path, path.name) for path in categories}
-
-
-def _with_train_good(folder: Path) -> list[Path]:
-    return [path for path in _subfolders(folder) if (path / "train" / "good").is_dir()]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    """Visible ones, sorted."""
-    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-
-
 def _single(folder: Path, dataset: Callable[[Path, str], Dataset]) -> Categories:
     name = os.path.basename(os.path.abspath(folder))  # resolve() would follow a link
     return {name: partial(dataset, folder, name)}
 
 
-ImagesOf = Callable[[Path], list[str]]
-"""A folder of one defect, or of normal images -> the images in it, sorted."""
-MasksOf = Callable[[Path, str], dict[str, str]]
-"""Folder of a category, defect -> the masks, by the stem of their image."""
-
-
-def _mvtec_dataset(folder: Path, category: str) -> Dataset:
-    return _split_dataset(folder, category, image_paths, _ground_truth)
-
-
-def _bmad_dataset(folder: Path, category: str) -> Dataset:
-    return _split_dataset(folder, category, _bmad_images, _bmad_masks)
-
-
-def _split_dataset(folder: Path, category: str, images: ImagesOf, masks: MasksOf) -> Dataset:
+def _split_dataset(folder: Path, category: str) -> Dataset:
     """`train` holds normal images, in `good` or directly; `test` holds a folder a defect."""
-    train, groups = folder / "train", _groups(folder / "train", images)
-    anomalous = [name for name in groups if not is_normal(name)]
-    if anomalous:
-        raise UserError(
-            f"{train / anomalous[0]}: anomalous images cannot be trained on; expected only "
-            f"{train / 'good'}"
-        )
-    normal = image_paths(train) + [path for paths in groups.values() for path in paths]
-    if not normal:
-        raise UserError(f"{train}: no normal images in it or in its folder good")
-    test = folder / "test"
-    if test.is_dir() and image_paths(test):
-        raise UserError(
-            f"{test}: images directly in it have no label; put them in {test / 'good'} or "
-            f"{test / 'DEFECT'}, or score them with predict"
-        )
-    tested = _test_samples(folder, category, _groups(test, images), masks)
-    return Dataset(_samples(normal, category), tested)
+    listing = list_files(folder, split=True)
+    train = [file for file in listing.images if file.split == "train"]
+    test = [file for file in listing.images if file.split == "test"]
+    for file in train:
+        if defect_of(file) not in ("good", None):
+            above = folder / file.folders[0]
+            raise UserError(
+                f"{above / file.labels[0]}: anomalous images cannot be trained on; expected only "
+                f"{above / 'good'}"
+            )
+    if not train:
+        raise UserError(f"{folder / 'train'}: no normal images in it or in its folder good")
+    for file in test:
+        if defect_of(file) is None:
+            above = folder / file.folders[0]
+            raise UserError(
+                f"{above}: images directly in it have no label; put them in {above / 'good'} or "
+                f"{above / 'DEFECT'}, or score them with predict"
+            )
+    return _dataset(category, train, test, listing)
 
 
 def _unsplit_dataset(folder: Path, category: str) -> Dataset:
-    """`good` and folders of anomalous images; a part of the good ones is kept for the test."""
-    groups = _groups(folder, image_paths)
-    groups.pop("ground_truth", None)
-    normal = [path for name in groups if is_normal(name) for path in groups[name]]
+    """Folders of normal and of anomalous images, or nothing but normal ones, directly.
+
+    Where there are anomalous ones, a part of the normal ones is kept for the test.
+    """
+    listing = list_files(folder, split=False)
+    by_defect = {file: defect_of(file) for file in listing.images}
+    normal = [file for file, defect in by_defect.items() if defect == "good"]
+    anomalous = [file for file, defect in by_defect.items() if defect not in ("good", None)]
+    unlabelled = [file for file, defect in by_defect.items() if defect is None]
+    if not normal and not anomalous:
+        normal, unlabelled = unlabelled, []
     if not normal:
         raise UserError(
             f"data.root={folder}: no normal images; expected them in train/good, or in good beside "
-            "folders of anomalous images"
+            "folders of anomalous images, or nothing but normal images in the folder itself"
         )
-    anomalous = {name: paths for name, paths in groups.items() if not is_normal(name)}
-    train = _samples(normal, category)
-    test = _test_samples(folder, category, anomalous, _ground_truth)
-    if test:
-        train, normal_test = hold_out(train, UNSPLIT_TEST_FRACTION)
-        test = normal_test + test
-    return Dataset(train, test)
+    reason = "images without a label, not in a folder such as good"
+    listing.left_out.extend(LeftOut(reason, file.path) for file in unlabelled)
+    dataset = _dataset(category, normal, anomalous, listing)
+    if not anomalous:
+        return dataset
+    train, normal_test = hold_out(dataset.train, UNSPLIT_TEST_FRACTION)
+    return dataclasses.replace(dataset, train=train, test=normal_test + dataset.test)
 
 
-def _groups(folder: Path, images: ImagesOf) -> dict[str, list[str]]:
-    """The images of each subfolder that has some, by its name; none if there is no `folder`."""
-    subfolders = _subfolders(folder) if folder.is_dir() else []
-    return {path.name: paths for path in subfolders if (paths := images(path))}
+def _dataset(
+    category: str, train: Sequence[File], test: Sequence[File], listing: Listing
+) -> Dataset:
+    """Samples, and the masks of the anomalous ones."""
+    defect = {file: defect_of(file) or "good" for file in (*train, *test)}
+    anomalous = [file for file in test if defect[file] != "good"]
+    normal = [*train, *(file for file in test if defect[file] == "good")]
+    masks = [mask for mask in listing.masks if mask.split != "train"]  # there all is normal
+    matches = mask_files.match(anomalous, normal, masks)
+    left_out = [
+        *listing.left_out,
+        *(LeftOut("masks that could be of several images", path) for path in matches.ambiguous),
+        *(LeftOut("masks that are of no image", path) for path in matches.unmatched),
+    ]
+
+    def sample(file: File) -> Sample:
+        label = int(defect[file] != "good")
+        masks = matches.masks.get(file.path, ())
+        return Sample(file.path, category, defect[file], label, masks)
+
+    return Dataset(tuple(map(sample, train)), tuple(map(sample, test)), tuple(left_out))
 
 
-def _samples(paths: Iterable[str], category: str) -> tuple[Sample, ...]:
-    return tuple(Sample(path, category, "good", 0) for path in paths)
-
-
-def _test_samples(
-    folder: Path, category: str, groups: dict[str, list[str]], masks: MasksOf
-) -> tuple[Sample, ...]:
-    """Normal and anomalous samples, with the masks that there are."""
-    samples: list[Sample] = []
-    for defect, paths in groups.items():
-        if is_normal(defect):
-            samples += _samples(paths, category)
-            continue
-        mask_of = masks(folder, defect)
-        samples += [Sample(p, category, defect, 1, mask_of.get(Path(p).stem)) for p in paths]
-    return tuple(samples)
-
-
-def _ground_truth(folder: Path, defect: str) -> dict[str, str]:
-    """The masks in `ground_truth/DEFECT`, named `STEM_mask` or `STEM`."""
-    ground_truth = folder / "ground_truth"
-    if ground_truth.is_dir() and image_paths(ground_truth):
-        raise UserError(f"{ground_truth}: masks directly in it; expected {ground_truth / 'DEFECT'}")
-    masks = _by_stem(ground_truth / defect)
-    return masks | {
-        stem.removesuffix("_mask"): m for stem, m in masks.items() if stem.endswith("_mask")
-    }
-
-
-def _bmad_images(folder: Path) -> list[str]:
-    """Directly in it or, where masks lie beside them, in `img`."""
-    inner = folder / "img"
-    return image_paths(folder) + (image_paths(inner) if inner.is_dir() else [])
-
-
-def _bmad_masks(folder: Path, defect: str) -> dict[str, str]:
-    """Three of the six sets have some."""
-    return _by_stem(folder / "test" / defect / "label")
-
-
-def _by_stem(folder: Path) -> dict[str, str]:
-    return {Path(path).stem: path for path in image_paths(folder)} if folder.is_dir() else {}
+def defect_of(file: File) -> str | None:
+    """The name of the defect, `good` for normal; None where no folder says."""
+    if any(map(names.is_normal, file.labels)):
+        return "good"
+    if len(file.labels) > 1 and names.plain(file.labels[0]) in names.ANOMALOUS:
+        return file.labels[1]
+    return file.labels[0] if file.labels else None
 
 
 def _nearest(name: str, candidates: Iterable[str]) -> str:
-    names = sorted(candidates)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(names)}"
+    known = sorted(candidates)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known)}"

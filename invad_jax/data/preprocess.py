@@ -1,4 +1,4 @@
-"""One image file -> one uint8 square; one mask file -> one boolean square.
+"""One image file -> one uint8 square.
 
 A path may also be that of a file in a prepared data set (`records.py`).
 
@@ -7,20 +7,30 @@ Read next: `pipeline.py`, which turns many of these into batches.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from invad_jax.data.records import open_binary
 from invad_jax.errors import UserError
 
 EXTENSIONS = (
-    ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    ".apng", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg",
+    ".jpx", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga",
+    ".tif", ".tiff", ".webp", *((".avif",) if features.check("avif") else ()),
 )  # fmt: skip
-"""What counts as an image, by the lower-case end of the file name."""
+"""What counts as an image, by the lower-case end of the file name: what PIL reads."""
+
+UNREAD_EXTENSIONS = (
+    ".3fr", ".arw", ".avif", ".cr2", ".cr3", ".czi", ".dcm", ".dicom", ".dng", ".eps", ".exr",
+    ".fit", ".fits", ".hdr", ".heic", ".heif", ".hif", ".ico", ".jxl", ".jxr", ".mat", ".mhd",
+    ".mrc", ".nef", ".nii", ".npy", ".npz", ".orf", ".pdf", ".raf", ".raw", ".rw2", ".svg", ".xcf",
+)  # fmt: skip
+"""Other formats that images come in; files that are called so are named as left out."""
 
 _WHITE = {
     "I;16": (2.0**16 - 1,),
@@ -28,6 +38,16 @@ _WHITE = {
     "F": (1.0, 2.0**8 - 1, 2.0**16 - 1),
 }
 """The values that may mean white, by PIL mode: types wider than the data do not say it."""
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image that can be read."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def is_unread_format(name: str) -> bool:
+    """Whether a file of this name is an image that cannot be read."""
+    return os.path.splitext(name)[1].lower() in UNREAD_EXTENSIONS and not is_image(name)
 
 
 def image_paths(folder: str | Path, recursive: bool = False) -> list[str]:
@@ -41,7 +61,7 @@ def image_paths(folder: str | Path, recursive: bool = False) -> list[str]:
     return [
         str(path)
         for path in sorted(folder.rglob("*") if recursive else folder.iterdir())
-        if path.suffix.lower() in EXTENSIONS
+        if is_image(path.name)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     ]
@@ -63,45 +83,19 @@ def read_image(path: str | Path, image_size: int) -> np.ndarray:
     Raises:
       UserError: missing, damaged or not an image.
     """
-    with _opened(path, "image") as image:
-        rgb = _to_rgb(image)
+    with opened(path, "image") as image:
+        rgb = to_rgb(image)
         return np.asarray(rgb.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
 def read_original(path: str | Path) -> np.ndarray:
     """Reads a whole image as `read_image` does, at its own size: (H, W, 3) uint8."""
-    with _opened(path, "image") as image:
-        return np.asarray(_to_rgb(image))
-
-
-def read_mask(path: str | Path, image_path: str | Path, image_size: int) -> np.ndarray:
-    """Reads a mask: what is not black is anomalous; resized by nearest neighbour.
-
-    Args:
-      path: of the mask.
-      image_path: of its image, which must have the same size.
-      image_size: side S of the square, pixels.
-
-    Returns:
-      (S, S) bool.
-
-    Raises:
-      UserError: a file is missing or damaged, or the two sizes differ.
-    """
-    with _opened(image_path, "image") as image:
-        size = image.size
-    with _opened(path, "mask") as mask:
-        if mask.size != size:
-            raise UserError(
-                f"{path}: mask of {mask.width} x {mask.height} pixels, but its image {image_path} "
-                f"has {size[0]} x {size[1]}"
-            )
-        anomalous = Image.fromarray(_is_not_black(mask))
-        return np.asarray(anomalous.resize((image_size, image_size), Image.Resampling.NEAREST))
+    with opened(path, "image") as image:
+        return np.asarray(to_rgb(image))
 
 
 @contextmanager
-def _opened(path: str | Path, kind: str) -> Iterator[Image.Image]:
+def opened(path: str | Path, kind: str) -> Iterator[Image.Image]:
     """An upright image, decoded on first use; errors of the block are those of the file."""
     try:
         # a stream, since PIL maps an uncompressed TIFF given by name and then garbles a turned one
@@ -120,7 +114,7 @@ def _opened(path: str | Path, kind: str) -> Iterator[Image.Image]:
         raise UserError(f"{path}: cannot be read as {kind}: {reason}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode[0] in "IF":  # I, I;16, I;16B, F
         return Image.fromarray(_to_8_bit(image)).convert("RGB")
     if "transparency" in image.info:  # PIL warns when it is dropped in one step
@@ -139,9 +133,3 @@ def _to_8_bit(image: Image.Image) -> np.ndarray:
     brightest = pixels.max()
     white = next((w for w in _WHITE[image.mode[:4]] if brightest <= w), brightest)
     return np.rint(pixels.clip(0, white) * (255 / white)).astype(np.uint8)
-
-
-def _is_not_black(mask: Image.Image) -> np.ndarray:
-    deep = mask.mode[0] in "IF"  # scaling to 8 bits would lose faint values
-    pixels = np.asarray(mask if deep else _to_rgb(mask))  # (H, W) or (H, W, 3)
-    return np.any(np.atleast_3d(pixels) > 0, axis=-1)  # (H, W)

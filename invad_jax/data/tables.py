@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invad_jax.data.dataset import Categories, Dataset, Sample, is_normal
+from invad_jax.data.dataset import Categories, Dataset, Sample
+from invad_jax.data.names import is_normal
 from invad_jax.errors import UserError
 
 Row = tuple[str, dict[str, str]]
@@ -89,7 +90,7 @@ def _row_sample(row: dict[str, str], where: str, folder: Path, category: str) ->
         if file and not file.is_file():
             raise UserError(f"{where}: {name} {file}: no such file")
     gt_label = int(defect != "good")
-    return split, Sample(str(path), category, defect, gt_label, str(mask) if mask else None)
+    return split, Sample(str(path), category, defect, gt_label, (str(mask),) if mask else ())
 
 
 def _defect(label: str, where: str) -> str:

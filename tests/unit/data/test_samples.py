@@ -10,7 +10,8 @@ from PIL import Image
 from invad_jax.config import DataConfig
 from invad_jax.data import samples
 from invad_jax.data.layouts import fingerprint, load_dataset
-from invad_jax.data.preprocess import read_image, read_mask
+from invad_jax.data.masks import read_mask
+from invad_jax.data.preprocess import read_image
 from invad_jax.errors import UserError
 
 
@@ -46,7 +47,7 @@ def test_procedural_masks_are_small_and_where_the_image_is_unusual(dataset):
         for sample in dataset.test:
             if sample.category != category or not sample.gt_label:
                 continue
-            mask = read_mask(sample.mask_path, sample.path, 128)
+            mask = read_mask(sample.mask_paths, sample.path, 128)
             assert 0.003 < mask.mean() < 0.12  # 50 to 2,000 pixels
             if sample.defect != "melted":  # which keeps the mean colour: a defect of texture
                 distance = np.abs(read_image(sample.path, 128) - normal.mean(axis=0)).mean(axis=-1)
@@ -103,7 +104,7 @@ def test_hazelnut_is_extracted_from_the_archive(tmp_path, monkeypatch, caplog):
         dataset = load_dataset(DataConfig(name="hazelnut", categories=("hazelnut",)))
     assert "CC BY 4.0" in caplog.text
     assert [s.category for s in dataset.train] == ["hazelnut"]
-    assert [(s.defect, s.mask_path is not None) for s in dataset.test] == [
+    assert [(s.defect, bool(s.mask_paths)) for s in dataset.test] == [
         ("colour", True),
         ("good", False),
     ]

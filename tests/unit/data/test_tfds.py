@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from invad_jax import build_dataset
-from invad_jax.data import layouts, preprocess, records, tfds_builders
+from invad_jax.data import layouts, masks, preprocess, records, tfds_builders
 from invad_jax.data.pipeline import image_batches
 from invad_jax.errors import UserError
 from tests.unit.data.layout_trees import (
@@ -36,7 +36,7 @@ def prepared(tmp_path_factory):
 
 
 def facts(sample):
-    return sample.category, sample.defect, sample.gt_label, sample.mask_path is None
+    return sample.category, sample.defect, sample.gt_label, not sample.mask_paths
 
 
 def content(path):
@@ -53,8 +53,8 @@ def assert_same(original, ours, root):
             assert layouts.content_hash(b.path) == layouts.content_hash(a.path)
             assert Path(b.path).name == Path(a.path).name
             assert b.path.startswith(f"{root}/")
-            if a.mask_path:
-                assert content(b.mask_path) == Path(a.mask_path).read_bytes()
+            for of_a, of_b in zip(a.mask_paths, b.mask_paths, strict=True):
+                assert content(of_b) == Path(of_a).read_bytes()
     for theirs, mine in zip(
         layouts.hold_out(original.train, 0.3), layouts.hold_out(ours.train, 0.3), strict=True
     ):
@@ -72,7 +72,7 @@ def test_every_layout_is_the_same_from_records(tmp_path, layout):
     ours = load("tfds", tmp_path / "records")
     shutil.move(tmp_path / "original_is_not_needed", root)
     assert_same(original, ours, tmp_path / "records")
-    assert sum(s.mask_path is not None for s in ours.test) == {
+    assert sum(bool(s.mask_paths) for s in ours.test) == {
         "mvtec": 2, "mpdd": 1, "visa": 1, "bmad": 3, "folder": 1
     }[layout]  # fmt: skip
 
@@ -92,10 +92,10 @@ def test_images_and_masks_are_read_as_from_the_folder(prepared):
         np.testing.assert_array_equal(
             preprocess.read_original(b.path), preprocess.read_original(a.path)
         )
-        if a.mask_path:
+        if a.mask_paths:
             np.testing.assert_array_equal(
-                preprocess.read_mask(b.mask_path, b.path, 7),
-                preprocess.read_mask(a.mask_path, a.path, 7),
+                masks.read_mask(b.mask_paths, b.path, 7),
+                masks.read_mask(a.mask_paths, a.path, 7),
             )
 
 
@@ -133,7 +133,7 @@ def test_the_way_of_tfds(prepared, tmp_path):
     labels = source.dataset_info.features["label"]
     for example, sample in zip(source, original.test, strict=True):
         assert example["image"] == Path(sample.path).read_bytes()
-        assert example["mask"] == (Path(sample.mask_path).read_bytes() if sample.mask_path else b"")
+        assert example["mask"] == b"".join(Path(mask).read_bytes() for mask in sample.mask_paths)
         assert labels.int2str(example["label"]) == ("normal", "anomalous")[sample.gt_label]
         assert example["defect"].decode() == sample.defect
         assert example["category"].decode() == sample.category

@@ -27,7 +27,7 @@ def samples(tmp_path):
             known = i % 2 and not (category == "pin" and i == 1)
             defect = "bent" if i % 2 else "good"
             made.append(
-                Sample(str(path), category, defect, i % 2, str(mask_path) if known else None)
+                Sample(str(path), category, defect, i % 2, (str(mask_path),) if known else ())
             )
     return tuple(made)
 
@@ -36,6 +36,21 @@ def test_masks_of_normals_are_empty_and_known(samples):
     truth = ground_truth.read(samples, SIZE)
     assert truth.has_mask.tolist() == [True] * 7 + [False] + [True] * 4
     assert truth.gt_mask.sum((1, 2)).tolist() == [0, 16, 0, 24, 0, 32, 0, 0, 0, 24, 0, 32]
+
+
+@pytest.mark.parametrize(("value", "word"), [(0, "nothing"), (255, "everything")])
+def test_a_mask_that_tells_nothing_is_named_and_takes_no_part(samples, caplog, value, word):
+    path = samples[3].mask_paths[0]
+    Image.fromarray(np.full((SIZE, SIZE), value, np.uint8)).save(path)
+    truth = ground_truth.read(samples, SIZE)
+    assert truth.has_mask.tolist() == [True] * 3 + [False] + [True] * 3 + [False] + [True] * 4
+    assert not truth.gt_mask[3].any()
+    (record,) = caplog.records
+    assert f"1 masks of anomalous images mark {word}" in record.getMessage()
+    assert path in record.getMessage()
+    counts = ground_truth.mask_counts(truth)
+    assert counts == {"nut": {"with": 2, "without": 1}, "pin": {"with": 2, "without": 1}}
+    assert ground_truth.mask_note(counts).startswith("images: 4 with masks, 2 without (nut 1, pin")
 
 
 def test_every_score_has_its_image_metrics_and_all_share_the_pixels(samples):
