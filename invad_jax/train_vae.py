@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import jax
 
 from invad_jax.data import layouts
+from invad_jax.data.depth import with_value_range
 from invad_jax.encoders import build_encoder
 from invad_jax.errors import UserError
 from invad_jax.runtime import cli as command_line
@@ -39,6 +40,7 @@ def main(args: argparse.Namespace) -> None:
     if size % factor:
         raise UserError(f"data.image_size={size}: vae.multipliers need a multiple of {factor}")
     dataset = layouts.load_dataset(config.data)
+    config = with_value_range(workdir.adopt(config), dataset.train)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     perceptual = build_encoder(config.encoder, size) if config.vae_loss.perceptual_weight else None
     draw = make_draw(config, (held_out or fit)[: config.eval.num_examples], mesh)

@@ -39,6 +39,12 @@ class DataConfig:
     """Product types to use; `all` takes every one that is found."""
     image_size: int = 256
     """Side in pixels of the square that every image is resized to (PIL bilinear, no crop)."""
+    value_range: tuple[float, ...] = ()
+    """Pixel values that are black and white in images deeper than 8 bits, for the whole data set;
+    empty takes them from the training images, once (`data/depth.py`). 8-bit images stay as they
+    are."""
+    max_pixels: int = _free(178_956_970)
+    """An image with more is refused, lest it takes all memory; the default is PIL's limit."""
     holdout_fraction: float = 0.1
     """Share of the training normals, per category, kept out of training for the calibration; 0
     calibrates on the training normals themselves."""

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from invad_jax.data.preprocess import opened
+from invad_jax.config import DataConfig
+from invad_jax.data.opening import opened, upright
 from invad_jax.errors import UserError
 
 _HIGHEST_NUMBER = 31
@@ -24,7 +25,7 @@ _FAINTEST_AREA = 1 / 16
 _PLUS = ndimage.generate_binary_structure(2, 1)
 
 
-def read_mask(paths: Sequence[str], image_path: str, image_size: int) -> np.ndarray:
+def read_mask(paths: Sequence[str], image_path: str, data: DataConfig) -> np.ndarray:
     """What any of an image's masks marks, resized by nearest neighbour.
 
     A region that falls between the pixels of the smaller square marks those that it touches, so
@@ -33,7 +34,7 @@ def read_mask(paths: Sequence[str], image_path: str, image_size: int) -> np.ndar
     Args:
       paths: of the masks, at least one.
       image_path: of their image, which must have the same size.
-      image_size: side S of the square, pixels.
+      data: its `image_size` S is the side of the square, pixels.
 
     Returns:
       (S, S) bool.
@@ -41,18 +42,18 @@ def read_mask(paths: Sequence[str], image_path: str, image_size: int) -> np.ndar
     Raises:
       UserError: a file is missing or damaged, or sizes differ.
     """
-    with opened(image_path, "image") as image:
-        size = image.size
-    marked = union(paths)
+    with opened(image_path, "image", data.max_pixels) as image:
+        size = upright(image).size
+    marked = union(paths, data)
     if marked.shape[::-1] != size:
         raise UserError(
             f"{paths[0]}: mask of {marked.shape[1]} x {marked.shape[0]} pixels, but its image "
             f"{image_path} has {size[0]} x {size[1]}"
         )
-    return shrink(marked, image_size)
+    return shrink(marked, data.image_size)
 
 
-def union(paths: Sequence[str]) -> np.ndarray:
+def union(paths: Sequence[str], data: DataConfig) -> np.ndarray:
     """What any of the masks marks, (H, W) bool.
 
     Raises:
@@ -60,8 +61,8 @@ def union(paths: Sequence[str]) -> np.ndarray:
     """
     marked: np.ndarray | None = None
     for path in paths:
-        with opened(path, "mask") as mask:
-            pixels = marked_pixels(mask)
+        with opened(path, "mask", data.max_pixels) as mask:
+            pixels = marked_pixels(upright(mask))
         if marked is not None and marked.shape != pixels.shape:
             raise UserError(f"{path}: mask of another size than {paths[0]}, of the same image")
         marked = pixels if marked is None else marked | pixels

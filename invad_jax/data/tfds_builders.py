@@ -116,7 +116,7 @@ class AnomalyImages(tfds.core.GeneratorBasedBuilder):
         self.info.metadata["samples"][part.split] = rows
         for i, sample in enumerate(part.samples):
             image = _content(sample.path)
-            mask = _mask_content(sample.mask_paths)
+            mask = _mask_content(sample.mask_paths, self._data)
             rows.append(
                 Row(
                     path=_name(sample.path, part.base),
@@ -233,12 +233,12 @@ def _content(path: str) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _mask_content(paths: Sequence[str]) -> bytes:
+def _mask_content(paths: Sequence[str], data: DataConfig) -> bytes:
     """The file of a mask; of several that an image has, one that marks what they mark together."""
     if len(paths) <= 1:
         return _content(paths[0]) if paths else b""
     stream = io.BytesIO()
-    Image.fromarray(union(paths)).save(stream, "PNG")
+    Image.fromarray(union(paths, data)).save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invad_jax import metrics
+from invad_jax.config import DataConfig
 from invad_jax.data import masks
 from invad_jax.data.dataset import Sample, some
 
@@ -29,19 +30,19 @@ class GroundTruth(NamedTuple):
     """(N,) bool: whether the ground truth of every pixel is known; normals need no mask."""
 
 
-def read(samples: Sequence[Sample], size: int) -> GroundTruth:
-    """Reads the masks at `size` pixels a side.
+def read(samples: Sequence[Sample], data: DataConfig) -> GroundTruth:
+    """Reads the masks at `data.image_size` pixels a side.
 
     A mask of an anomalous image that marks nothing, or everything, does not tell where the anomaly
     is: the image is named and counts as one without a mask.
     """
-    gt_mask = np.zeros((len(samples), size, size), bool)
+    gt_mask = np.zeros((len(samples), data.image_size, data.image_size), bool)
     has_mask = np.array([sample.gt_label == 0 for sample in samples], bool)
     unclear: dict[str, list[str]] = {"nothing": [], "everything": []}
     for i, sample in enumerate(samples):
         if not sample.mask_paths:
             continue
-        marked = masks.read_mask(sample.mask_paths, sample.path, size)
+        marked = masks.read_mask(sample.mask_paths, sample.path, data)
         if marked.any() and not marked.all():
             gt_mask[i], has_mask[i] = marked, True
         else:

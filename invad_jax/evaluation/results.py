@@ -119,7 +119,7 @@ def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config)
             category=evaluation.samples[i].category,
             defect=evaluation.samples[i].defect,
             gt_label=evaluation.samples[i].gt_label,
-            image=preprocess.read_image(evaluation.samples[i].path, config.data.image_size),
+            image=preprocess.read_image(evaluation.samples[i].path, config.data),
             gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
             anomaly_map=evaluation.anomaly_map[i],
             image_score=float(score[i]),

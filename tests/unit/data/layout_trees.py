@@ -20,6 +20,11 @@ def make(root, *names):
     return root
 
 
+def of_size(side, **options):
+    """How images are read: squares of `side` pixels."""
+    return DataConfig(image_size=side, **options)
+
+
 def load(name, root, *categories):
     """The data set of a layout; all categories unless some are named."""
     return load_dataset(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from invad_jax.data.layouts import Sample
 from invad_jax.data.masks import read_mask
-from tests.unit.data.layout_trees import load, make, refusal
+from tests.unit.data.layout_trees import load, make, of_size, refusal
 
 # --- VisA
 
@@ -100,7 +100,7 @@ def test_faint_values_of_a_visa_mask_are_anomalous(tmp_path):
     pixels[1, 2], pixels[3, 0] = 1, 4
     Image.fromarray(pixels).save(tmp_path / "mask.png")
     Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(tmp_path / "image.png")
-    mask = read_mask([tmp_path / "mask.png"], tmp_path / "image.png", 4)
+    mask = read_mask([tmp_path / "mask.png"], tmp_path / "image.png", of_size(4))
     assert np.argwhere(mask).tolist() == [[1, 2], [3, 0]]
 
 

@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from invad_jax.data.masks import read_mask, shrink, union
 from invad_jax.errors import UserError
+from tests.unit.data.layout_trees import of_size
 from tests.unit.data.test_preprocess import FORMATS, refusal, save
 
 DISC = np.hypot(*(np.mgrid[:64, :96] - np.array([30, 40])[:, None, None])) < 11
@@ -15,7 +16,7 @@ WHITE = DISC * np.uint8(255)
 
 
 def marked(path):
-    return union([str(path)])
+    return union([str(path)], of_size(8))
 
 
 def coloured(inside, outside):
@@ -151,18 +152,20 @@ def test_several_masks_are_one(tmp_path):
         save(tmp_path / f"{i}.png", side * np.uint8(255)) for i, side in enumerate((left, right))
     ]
     image = save(tmp_path / "image.png", np.zeros((64, 96, 3), np.uint8))
-    np.testing.assert_array_equal(union(paths), DISC)
-    both = read_mask(paths, image, 32)
-    np.testing.assert_array_equal(both, read_mask([save(tmp_path / "b.png", WHITE)], image, 32))
+    np.testing.assert_array_equal(union(paths, of_size(8)), DISC)
+    both = read_mask(paths, image, of_size(32))
+    np.testing.assert_array_equal(
+        both, read_mask([save(tmp_path / "b.png", WHITE)], image, of_size(32))
+    )
     other = save(tmp_path / "other.png", np.zeros((9, 9), np.uint8))
-    assert "of another size than" in refusal(union, [paths[0], other])
+    assert "of another size than" in refusal(union, [paths[0], other], of_size(8))
 
 
 def test_resized_by_nearest_neighbour(tmp_path):
     pixels = np.zeros((8, 8), np.uint8)
     pixels[0:2, 0:2] = 255
     path = save(tmp_path / "mask.png", pixels)
-    mask = read_mask([path], path, 4)
+    mask = read_mask([path], path, of_size(4))
     assert mask.dtype == bool
     np.testing.assert_array_equal(np.argwhere(mask), [[0, 0]])
 
@@ -198,7 +201,7 @@ def test_a_region_that_is_seen_is_left_as_it_is():
 def test_a_mask_of_another_size_names_both(tmp_path):
     image = save(tmp_path / "a.png", np.zeros((4, 6), np.uint8))
     mask = save(tmp_path / "a_mask.png", np.zeros((6, 4), np.uint8))
-    message = refusal(read_mask, [mask], image, 8)
+    message = refusal(read_mask, [mask], image, of_size(8))
     assert "4 x 6" in message
     assert "6 x 4" in message
     assert str(mask) in message
@@ -208,8 +211,8 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     image = save(tmp_path / "a.png", np.zeros((4, 6), np.uint8))
     (tmp_path / "text.png").write_text("not an image")
     assert "text.png: cannot be read as mask" in refusal(
-        read_mask, [tmp_path / "text.png"], image, 8
+        read_mask, [tmp_path / "text.png"], image, of_size(8)
     )
-    assert "no.png: no such file" in refusal(read_mask, [tmp_path / "no.png"], image, 8)
+    assert "no.png: no such file" in refusal(read_mask, [tmp_path / "no.png"], image, of_size(8))
     with pytest.raises(UserError, match=r"no\.png: no such file"):
-        read_mask([image], tmp_path / "no.png", 8)
+        read_mask([image], tmp_path / "no.png", of_size(8))

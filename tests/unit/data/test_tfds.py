@@ -19,6 +19,7 @@ from tests.unit.data.layout_trees import (
     load,
     make,
     mvtec_tree,
+    of_size,
     refusal,
     table,
 )
@@ -87,15 +88,16 @@ def test_images_and_masks_are_read_as_from_the_folder(prepared):
     data, out = prepared
     for a, b in zip(load("mvtec", data).test, load("tfds", out).test, strict=True):
         np.testing.assert_array_equal(
-            preprocess.read_image(b.path, 7), preprocess.read_image(a.path, 7)
+            preprocess.read_image(b.path, of_size(7)), preprocess.read_image(a.path, of_size(7))
         )
         np.testing.assert_array_equal(
-            preprocess.read_original(b.path), preprocess.read_original(a.path)
+            preprocess.read_original(b.path, of_size(7)),
+            preprocess.read_original(a.path, of_size(7)),
         )
         if a.mask_paths:
             np.testing.assert_array_equal(
-                masks.read_mask(b.mask_paths, b.path, 7),
-                masks.read_mask(a.mask_paths, a.path, 7),
+                masks.read_mask(b.mask_paths, b.path, of_size(7)),
+                masks.read_mask(a.mask_paths, a.path, of_size(7)),
             )
 
 
@@ -104,8 +106,8 @@ def test_worker_processes_read_records(prepared):
     folder, ours = (
         [s.path for s in load(name, root).train] for name, root in (("mvtec", data), ("tfds", out))
     )
-    expected = list(image_batches(folder, 8, 6))
-    for a, b in zip(expected, image_batches(ours, 8, 6, num_workers=1), strict=True):
+    expected = list(image_batches(folder, of_size(8), 6))
+    for a, b in zip(expected, image_batches(ours, of_size(8, num_workers=1), 6), strict=True):
         np.testing.assert_array_equal(a["image"], b["image"])
 
 
@@ -174,7 +176,8 @@ from invad_jax.data import layouts, preprocess
 root, out = sys.argv[1:]
 status = build_dataset.cli(["--layout", "mvtec", "--root", root, "--out", out])
 samples = layouts.load_dataset(DataConfig("tfds", out)).test
-print(status, sum(preprocess.read_image(sample.path, 4).shape == (4, 4, 3) for sample in samples))
+images = [preprocess.read_image(sample.path, DataConfig(image_size=4)) for sample in samples]
+print(status, sum(image.shape == (4, 4, 3) for image in images))
 """
 
 
@@ -216,7 +219,7 @@ def test_damaged_records_are_one_line(prepared, tmp_path, damage):
     DAMAGES[damage](tmp_path / "bad")
     samples = load("tfds", tmp_path / "bad").train
     with pytest.raises(UserError) as error:
-        list(image_batches([sample.path for sample in samples], 4, 8))
+        list(image_batches([sample.path for sample in samples], of_size(4), 8))
     message = str(error.value)
     assert message.startswith(f"{tmp_path}/bad/train.array_record/")
     assert "build_dataset" in message

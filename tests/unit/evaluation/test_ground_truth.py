@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from invad_jax.config import DataConfig
 from invad_jax.data.dataset import Sample
 from invad_jax.evaluation import ground_truth
 from invad_jax.metrics import PIXEL_METRICS
@@ -33,7 +34,7 @@ def samples(tmp_path):
 
 
 def test_masks_of_normals_are_empty_and_known(samples):
-    truth = ground_truth.read(samples, SIZE)
+    truth = ground_truth.read(samples, DataConfig(image_size=SIZE))
     assert truth.has_mask.tolist() == [True] * 7 + [False] + [True] * 4
     assert truth.gt_mask.sum((1, 2)).tolist() == [0, 16, 0, 24, 0, 32, 0, 0, 0, 24, 0, 32]
 
@@ -42,7 +43,7 @@ def test_masks_of_normals_are_empty_and_known(samples):
 def test_a_mask_that_tells_nothing_is_named_and_takes_no_part(samples, caplog, value, word):
     path = samples[3].mask_paths[0]
     Image.fromarray(np.full((SIZE, SIZE), value, np.uint8)).save(path)
-    truth = ground_truth.read(samples, SIZE)
+    truth = ground_truth.read(samples, DataConfig(image_size=SIZE))
     assert truth.has_mask.tolist() == [True] * 3 + [False] + [True] * 3 + [False] + [True] * 4
     assert not truth.gt_mask[3].any()
     (record,) = caplog.records
@@ -55,7 +56,7 @@ def test_a_mask_that_tells_nothing_is_named_and_takes_no_part(samples, caplog, v
 
 def test_every_score_has_its_image_metrics_and_all_share_the_pixels(samples):
     rng = np.random.default_rng(1)
-    truth = ground_truth.read(samples, SIZE)
+    truth = ground_truth.read(samples, DataConfig(image_size=SIZE))
     anomaly_map = rng.random((12, SIZE, SIZE), np.float32) + 0.5 * truth.gt_mask
     scores = {"one": rng.random(12), "two": rng.random(12)}
     tables = ground_truth.metric_tables(truth, anomaly_map.astype(np.float32), scores)

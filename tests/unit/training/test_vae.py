@@ -205,7 +205,9 @@ def draws(iterator, count):
 
 def batches(samples, batch_size=4, process_index=0, process_count=1):
     paths = [sample.path for sample in samples]
-    return pipeline.training_image_batches(paths, SIZE, 7, batch_size, process_index, process_count)
+    return pipeline.training_image_batches(
+        paths, DataConfig(image_size=SIZE), 7, batch_size, process_index, process_count
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 5, 11])
