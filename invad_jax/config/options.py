@@ -30,9 +30,9 @@ class DataConfig:
     """Which images. See `data/layouts.py` for what each layout expects on disk."""
 
     name: str = _free("folder")
-    """Layout: `mvtec` (MVTec AD, MPDD), `visa`, `bmad`, `folder`, `csv`; `tfds`, any of them as
-    records (`build_dataset.py`); or a sample set that needs no root: `hazelnut`, `procedural`. What
-    was read is compared by content, so the layout may change."""
+    """Layout: `mvtec` (MVTec AD and all that share its folders), `visa`, `bmad`, `real_iad`,
+    `folder`, `csv`; `tfds`, any of them as records (`build_dataset.py`); or a sample set that needs
+    no root: `hazelnut`, `procedural`. What was read is compared by content, so it may change."""
     root: str = _free("")
     """Folder (or CSV/JSONL file) that holds the data set; relative to the current folder."""
     categories: tuple[str, ...] = ("all",)

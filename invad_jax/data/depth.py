@@ -12,6 +12,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,8 @@ def to_8_bit(image: Image.Image, path: str | Path, data: DataConfig) -> np.ndarr
             f"{path}: its pixels are floats or 32-bit numbers, of which the training images had "
             "none; train with such images, or with data.value_range=BLACK,WHITE"
         )
+    if not data.value_range:
+        _warn_once(*value_range)
     low, high = value_range
     values = pixels(image, path, data).astype(np.float64)
     scaled = (values.clip(low, high) - low) * (255 / (high - low))
@@ -173,6 +176,13 @@ def _range(low: float, high: float) -> tuple[float, float]:
         return 0.0, white
     margin = (high - low) / 4 or 1.0
     return low - margin, high + margin
+
+
+@cache  # there may be thousands of such images
+def _warn_once(low: float, high: float) -> None:
+    log.warning(
+        "16-bit images, where the training saw none: %g is taken for black, %g for white", low, high
+    )
 
 
 def _range_of_type(image: Image.Image) -> tuple[float, ...]:

@@ -28,6 +28,7 @@ from invad_jax.data.dataset import (
     some,
 )
 from invad_jax.data.folders import File, Listing, list_files, subfolders
+from invad_jax.data.real_iad import real_iad_categories
 from invad_jax.data.samples import hazelnut_root, procedural_root
 from invad_jax.data.tables import table_categories, visa_categories
 from invad_jax.errors import UserError
@@ -61,6 +62,8 @@ def load_dataset(cfg: DataConfig) -> Dataset:
     for name in wanted:
         if name not in categories:
             near = _nearest(name, categories)
+            if any("," in category for category in categories):
+                near += "; put a name with a comma in quotes: data.categories='\"a, b\"'"
             raise UserError(f"data.categories={name}: not found in {cfg.root or cfg.name}; {near}")
     parts = [categories[name]() for name in wanted]
     dataset = Dataset(
@@ -181,6 +184,7 @@ LAYOUTS: dict[str, Callable[[str], Categories]] = {
     "folder": _folder,
     "csv": table_categories,
     "visa": visa_categories,
+    "real_iad": real_iad_categories,
     "bmad": _split_categories,
     "tfds": _prepared,
     "hazelnut": partial(_fetched, hazelnut_root),

@@ -1,5 +1,7 @@
 """Layouts on generated trees (empty files: only names are read) and on real data sets."""
 
+import csv
+import io
 import itertools
 import json
 from collections import Counter
@@ -8,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invad_jax.config import Config
+from invad_jax.config.io import override
 from invad_jax.data.layouts import (
     Dataset,
     Sample,
     content_hash,
     fingerprint,
     hold_out,
+    load_dataset,
 )
 from invad_jax.errors import UserError
 from tests.unit.data.layout_trees import load, make, refusal
@@ -67,6 +72,25 @@ def test_a_single_missing_mask_is_unknown(mvtec):
     (mvtec / "nut/ground_truth/crack/001.bmp").unlink()
     masks = [not s.mask_paths for s in load("mvtec", mvtec).test if s.defect == "crack"]
     assert masks == [False, True]
+
+
+def test_categories_of_any_name_are_chosen_on_the_command_line(tmp_path):
+    odd = ("bracket (left)", "a, b", "(x)", "[y] z", "driver's", "nut")
+    make(tmp_path, *(f"{name}/train/good/0.png" for name in odd))
+    for text, expected in {
+        "bracket (left)": ["bracket (left)"],
+        '"a, b",nut': ["a, b", "nut"],
+        "'a, b', nut": ["a, b", "nut"],
+        "['a, b', 'bracket (left)']": ["a, b", "bracket (left)"],
+        '"(x)"': ["(x)"],
+        "(x),[y] z": ["(x)", "[y] z"],
+        "driver's,nut": ["driver's", "nut"],
+        "(nut,driver's)": ["driver's", "nut"],
+    }.items():
+        options = [f"data.root={tmp_path}", "data.name=mvtec", f"data.categories={text}"]
+        dataset = load_dataset(override(Config(), options).data)
+        assert sorted(s.category for s in dataset.train) == sorted(expected), text
+    assert "in quotes: data.categories='\"a, b\"'" in refusal("mvtec", tmp_path, "a", "b")
 
 
 def test_categories_are_chosen_by_name_in_sorted_order(mvtec):
@@ -204,11 +228,38 @@ def expected_table(root):
     )
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_csv(table, encoding):
-    table.write_text(TABLE, encoding=encoding)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "sep=;\n;"])
+@pytest.mark.parametrize("name", ["parts.csv", "parts.tsv", "parts.txt"])
+def test_csv(table, encoding, delimiter, name):
+    table = table.with_name(name)
+    lines = list(csv.reader(TABLE.splitlines()))
+    lines[0] = ["Path", " split", "LABEL", "mask_path", "category", "operator"]
+    stream = io.StringIO(newline="")
+    stream.write(delimiter[:-1])
+    csv.writer(stream, delimiter=delimiter[-1]).writerows(lines)
+    table.write_text(stream.getvalue(), encoding=encoding, newline="")
     assert load("csv", table) == expected_table(table.parent)
     assert load("csv", table, "parts").train == expected_table(table.parent).train[2:]
+
+
+def test_a_column_that_is_missing_is_named(table):
+    table.write_text("path;split;klass\na.png;train;good\n")
+    assert f"{table}:1: no column label; the first line must name" in refusal("csv", table)
+    table.write_text("sep=;\npath;split;label\na.png;train;good\nb.png;train;bad\n")
+    assert refusal("csv", table).startswith(f"{table}:4: an anomalous image")
+
+
+def test_paths_of_windows(table):
+    table.write_text("path,split,label\nsub\\c.png,train,good\n")
+    assert load("csv", table).train[0].path == str(table.parent / "sub/c.png")
+
+
+def test_a_list_in_json(table):
+    path = table.with_suffix(".json")
+    rows = [{"path": name, "split": "train", "label": 0} for name in ("a.png", "b.png")]
+    path.write_text(json.dumps(rows, indent=2))
+    assert [s.path[-5:] for s in load("csv", path).train] == ["a.png", "b.png"]
 
 
 def test_jsonl(table):
