@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,25 +35,12 @@ class File(NamedTuple):
     @property
     def split(self) -> str | None:
         """`train` or `test`, by the first folder, or the first in a folder of masks; else None."""
-        at = self._split_at
-        return names.SPLITS.get(names.plain(self.folders[at])) if at < len(self.folders) else None
-
-    @property
-    def _split_at(self) -> int:
-        return int(bool(self.folders) and _is_mask_folder(self.folders[0]))
+        return _split(self.folders)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The folders without those that name a split, or that images or masks are in them."""
-        kept = []
-        for i, name in enumerate(self.folders):
-            says = names.mask_folder(name)
-            if says is None:
-                of_split = i == self._split_at and self.split
-                says = "" if of_split or names.plain(name) in names.IMAGES else name
-            if says:
-                kept.append(says)
-        return tuple(kept)
+        return _labels(self.folders)
 
 
 class Listing(NamedTuple):
@@ -91,6 +79,29 @@ def list_files(folder: Path, split: bool) -> Listing:
 def subfolders(folder: Path) -> list[Path]:
     """Visible ones, links to folders included, sorted."""
     return [p for p in sorted(folder.iterdir()) if p.is_dir() and not names.is_hidden(p.name)]
+
+
+@lru_cache(maxsize=10_000)
+def _split(folders: tuple[str, ...]) -> str | None:
+    first = folders[_split_at(folders) :][:1]
+    return names.SPLITS.get(names.plain(first[0])) if first else None
+
+
+def _split_at(folders: tuple[str, ...]) -> int:
+    return int(bool(folders) and _is_mask_folder(folders[0]))
+
+
+@lru_cache(maxsize=10_000)
+def _labels(folders: tuple[str, ...]) -> tuple[str, ...]:
+    kept = []
+    for i, name in enumerate(folders):
+        says = names.mask_folder(name)
+        if says is None:
+            of_split = i == _split_at(folders) and _split(folders)
+            says = "" if of_split or names.plain(name) in names.IMAGES else name
+        if says:
+            kept.append(says)
+    return tuple(kept)
 
 
 def _is_mask_folder(name: str) -> bool:

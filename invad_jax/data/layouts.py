@@ -6,28 +6,27 @@ Only folder listings and tables are read here. Read next: `preprocess.py` for th
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from invad_jax.config import DataConfig
-from invad_jax.data import mask_files, names, records
+from invad_jax.data import names, records
+from invad_jax.data.categories import split_dataset, unsplit_dataset
 from invad_jax.data.dataset import (
     Categories,
     Dataset,
-    LeftOut,
     Sample,
     content_hash,
     fingerprint,
     hold_out,
     some,
 )
-from invad_jax.data.folders import File, Listing, list_files, subfolders
+from invad_jax.data.folders import subfolders
 from invad_jax.data.real_iad import real_iad_categories
 from invad_jax.data.samples import hazelnut_root, procedural_root
 from invad_jax.data.tables import table_categories, visa_categories
@@ -44,9 +43,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-UNSPLIT_TEST_FRACTION = 0.2
-"""Share of the normals kept for the test where a plain folder has no split."""
 
 
 def load_dataset(cfg: DataConfig) -> Dataset:
@@ -110,7 +106,7 @@ def _split_categories(root: str) -> Categories:
     """The folder itself if it is one category, else every folder in it that is one."""
     folder = _existing_folder(root)
     if _is_split(folder):
-        return _single(folder, _split_dataset)
+        return _single(folder, split_dataset)
     inner = subfolders(folder)
     categories = [path for path in inner if _is_split(path)]
     if not categories:
@@ -121,7 +117,7 @@ def _split_categories(root: str) -> Categories:
     others = [path.name for path in inner if path not in categories]
     if others:
         log.info("%s: no categories, since there is no train in them: %s", root, some(others))
-    return {path.name: partial(_split_dataset, path, path.name) for path in categories}
+    return {path.name: partial(split_dataset, path, path.name) for path in categories}
 
 
 def _is_split(folder: Path) -> bool:
@@ -133,7 +129,7 @@ def _folder(root: str) -> Categories:
     """One product: `train` and `test`, or `good` beside folders of anomalous images."""
     folder = _existing_folder(root)
     if _is_split(folder):
-        return _single(folder, _split_dataset)
+        return _single(folder, split_dataset)
     inner = subfolders(folder)
     categories = [path for path in inner if _is_split(path)]
     if categories:
@@ -143,7 +139,7 @@ def _folder(root: str) -> Categories:
         )
     if any(names.SPLITS.get(names.plain(path.name)) == "test" for path in inner):
         raise UserError(f"{folder}: has test but no train; expected {folder / 'train' / 'good'}")
-    return _single(folder, _unsplit_dataset)
+    return _single(folder, unsplit_dataset)
 
 
 def _prepared(root: str) -> Categories:
@@ -196,88 +192,6 @@ LAYOUTS: dict[str, Callable[[str], Categories]] = {
 def _single(folder: Path, dataset: Callable[[Path, str], Dataset]) -> Categories:
     name = os.path.basename(os.path.abspath(folder))  # resolve() would follow a link
     return {name: partial(dataset, folder, name)}
-
-
-def _split_dataset(folder: Path, category: str) -> Dataset:
-    """`train` holds normal images, in `good` or directly; `test` holds a folder a defect."""
-    listing = list_files(folder, split=True)
-    train = [file for file in listing.images if file.split == "train"]
-    test = [file for file in listing.images if file.split == "test"]
-    for file in train:
-        if defect_of(file) not in ("good", None):
-            above = folder / file.folders[0]
-            raise UserError(
-                f"{above / file.labels[0]}: anomalous images cannot be trained on; expected only "
-                f"{above / 'good'}"
-            )
-    if not train:
-        raise UserError(f"{folder / 'train'}: no normal images in it or in its folder good")
-    for file in test:
-        if defect_of(file) is None:
-            above = folder / file.folders[0]
-            raise UserError(
-                f"{above}: images directly in it have no label; put them in {above / 'good'} or "
-                f"{above / 'DEFECT'}, or score them with predict"
-            )
-    return _dataset(category, train, test, listing)
-
-
-def _unsplit_dataset(folder: Path, category: str) -> Dataset:
-    """Folders of normal and of anomalous images, or nothing but normal ones, directly.
-
-    Where there are anomalous ones, a part of the normal ones is kept for the test.
-    """
-    listing = list_files(folder, split=False)
-    by_defect = {file: defect_of(file) for file in listing.images}
-    normal = [file for file, defect in by_defect.items() if defect == "good"]
-    anomalous = [file for file, defect in by_defect.items() if defect not in ("good", None)]
-    unlabelled = [file for file, defect in by_defect.items() if defect is None]
-    if not normal and not anomalous:
-        normal, unlabelled = unlabelled, []
-    if not normal:
-        raise UserError(
-            f"data.root={folder}: no normal images; expected them in train/good, or in good beside "
-            "folders of anomalous images, or nothing but normal images in the folder itself"
-        )
-    reason = "images without a label, not in a folder such as good"
-    listing.left_out.extend(LeftOut(reason, file.path) for file in unlabelled)
-    dataset = _dataset(category, normal, anomalous, listing)
-    if not anomalous:
-        return dataset
-    train, normal_test = hold_out(dataset.train, UNSPLIT_TEST_FRACTION)
-    return dataclasses.replace(dataset, train=train, test=normal_test + dataset.test)
-
-
-def _dataset(
-    category: str, train: Sequence[File], test: Sequence[File], listing: Listing
-) -> Dataset:
-    """Samples, and the masks of the anomalous ones."""
-    defect = {file: defect_of(file) or "good" for file in (*train, *test)}
-    anomalous = [file for file in test if defect[file] != "good"]
-    normal = [*train, *(file for file in test if defect[file] == "good")]
-    masks = [mask for mask in listing.masks if mask.split != "train"]  # there all is normal
-    matches = mask_files.match(anomalous, normal, masks)
-    left_out = [
-        *listing.left_out,
-        *(LeftOut("masks that could be of several images", path) for path in matches.ambiguous),
-        *(LeftOut("masks that are of no image", path) for path in matches.unmatched),
-    ]
-
-    def sample(file: File) -> Sample:
-        label = int(defect[file] != "good")
-        masks = matches.masks.get(file.path, ())
-        return Sample(file.path, category, defect[file], label, masks)
-
-    return Dataset(tuple(map(sample, train)), tuple(map(sample, test)), tuple(left_out))
-
-
-def defect_of(file: File) -> str | None:
-    """The name of the defect, `good` for normal; None where no folder says."""
-    if any(map(names.is_normal, file.labels)):
-        return "good"
-    if len(file.labels) > 1 and names.plain(file.labels[0]) in names.ANOMALOUS:
-        return file.labels[1]
-    return file.labels[0] if file.labels else None
 
 
 def _nearest(name: str, candidates: Iterable[str]) -> str:

@@ -83,7 +83,6 @@ def mask_folder(name: str) -> str | None:
     return plain(rest) if count else None
 
 
-@cache
 def mask_core(stem: str) -> str | None:
     """The stem of the image that a mask names beside saying that it is a mask; else None.
 
@@ -94,7 +93,6 @@ def mask_core(stem: str) -> str | None:
     return found[1] if found else None
 
 
-@cache
 def image_cores(stem: str) -> tuple[str, ...]:
     """What the mask of an image may be named after: its stem, and that without the word image.
 

@@ -47,7 +47,7 @@ def pictures(root, *names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(number)
-        if "mask" in name.lower() or "label" in name:
+        if any(word in name.lower() for word in ("mask", "label", "gt")):
             pixels = (rng.random((12, 9)) > 0.5) * np.uint8(255)
         elif name.endswith(".tif"):
             pixels = rng.integers(0, 2**16, (12, 9), np.uint16)  # deep grey

@@ -4,9 +4,10 @@ import logging
 import os
 
 import pytest
+from PIL import Image
 
 from invad_jax.data import names
-from tests.unit.data.layout_trees import load, make, refusal
+from tests.unit.data.layout_trees import load, make, pictures, refusal
 
 
 def numbered(folder, count, extension="png"):
@@ -130,6 +131,43 @@ def test_normal_images_may_lie_in_subfolders(tmp_path, caplog):
 
 def test_a_folder_of_nothing_but_normal_images(tmp_path):
     assert len(load("folder", make(tmp_path, *(f"{i}.jpg" for i in range(31)))).train) == 31
+
+
+@pytest.fixture
+def masked_parts(tmp_path):
+    """Ten images of one folder: 2 and 5 have a mask that marks something, 7 an empty one."""
+    names = [f"{i}.png" for i in range(10)]
+    pictures(tmp_path, *names, "2_mask.png", "5_GT.png")
+    Image.new("L", (9, 12)).save(tmp_path / "7_label.bmp")
+    return tmp_path
+
+
+def test_where_no_folder_says_what_is_anomalous_its_mask_does(masked_parts, caplog):
+    dataset = load("folder", masked_parts)
+    assert masks_of(dataset, masked_parts) == {"2.png": ["2_mask.png"], "5.png": ["5_GT.png"]}
+    assert {s.defect for s in dataset.test} == {"good", "anomalous"}
+    assert (len(dataset.train), len(dataset.test)) == (6, 4)  # a fifth of 8 normal ones is kept
+    assert not said(caplog)
+
+
+def test_in_a_split_too(masked_parts, caplog):
+    (masked_parts / "train").mkdir()
+    (masked_parts / "test").mkdir()
+    for path in sorted(masked_parts.glob("*.*")):
+        path.rename(path.parent / ("train" if path.name < "4" else "test") / path.name)
+    dataset = load("folder", masked_parts)
+    assert [s.path[-5:] for s in dataset.train] == ["0.png", "1.png", "3.png"]
+    assert masks_of(dataset, masked_parts) == {"test/5.png": ["test/5_GT.png"]}
+    assert len(dataset.test) == 6
+    expected = "images to train on whose mask marks something: 1 ({}/train/2.png)"
+    assert expected.format(masked_parts) in said(caplog)
+
+
+def test_masks_of_the_test_say_nothing_of_the_training(tmp_path):
+    root = pictures(tmp_path, "train/0.png", "train/1.png", "test/bad/0.png", "ground_truth/0.png")
+    dataset = load("folder", root)
+    assert len(dataset.train) == 2
+    assert masks_of(dataset, root) == {"test/bad/0.png": ["ground_truth/0.png"]}
 
 
 def test_images_that_no_folder_labels_are_named(tmp_path, caplog):
@@ -263,7 +301,7 @@ def test_many_files_take_time_in_proportion(monkeypatch):
     from invad_jax.data.folders import File
 
     calls = []
-    core = names.mask_core.__wrapped__
+    core = names.mask_core
     monkeypatch.setattr(names, "mask_core", lambda stem: calls.append(1) or core(stem))
     for count in (100, 1000):
         calls.clear()
