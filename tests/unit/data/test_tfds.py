@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from invad_jax import build_dataset
 from invad_jax.data import layouts, masks, preprocess, records, tfds_builders
@@ -20,6 +21,7 @@ from tests.unit.data.layout_trees import (
     make,
     mvtec_tree,
     of_size,
+    pictures,
     refusal,
     table,
 )
@@ -76,6 +78,23 @@ def test_every_layout_is_the_same_from_records(tmp_path, layout):
     assert sum(bool(s.mask_paths) for s in ours.test) == {
         "mvtec": 2, "mpdd": 1, "visa": 1, "bmad": 3, "folder": 1
     }[layout]  # fmt: skip
+
+
+def test_several_masks_of_an_image_become_one(tmp_path):
+    root = pictures(
+        tmp_path / "data", "train/good/0.png", "test/bent/7.png", "test/bent/8.png",
+        "ground_truth/bent/7/mask_0.png", "ground_truth/bent/7/mask_1.png",
+        "ground_truth/bent/8/mask_0.png",
+    )  # fmt: skip
+    build_dataset.build("folder", str(root), tmp_path / "records")
+    original, ours = load("folder", root), load("tfds", tmp_path / "records")
+    assert [len(s.mask_paths) for s in original.test] == [2, 1]
+    for a, b in zip(original.test, ours.test, strict=True):
+        assert len(b.mask_paths) == 1
+        pixels = [np.asarray(Image.open(path)) > 0 for path in a.mask_paths]
+        mask = masks.union(b.mask_paths, of_size(8))
+        np.testing.assert_array_equal(mask, np.any(pixels, axis=0))
+    assert content(ours.test[1].mask_paths[0]) == Path(original.test[1].mask_paths[0]).read_bytes()
 
 
 def test_a_table_keeps_its_order_and_odd_names(tmp_path):
