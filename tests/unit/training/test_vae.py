@@ -225,9 +225,10 @@ def test_images_come_in_the_order_of_latents_however_many_are_kept(
 def test_kept_images_are_read_once(samples, monkeypatch):
     read, reads = pipeline.read_image, []
     monkeypatch.setattr(pipeline, "read_image", lambda *a: reads.append(a[0]) or read(*a))
-    images = pipeline._Images([sample.path for sample in samples], DataConfig(image_size=SIZE))
+    data = DataConfig(image_size=SIZE)
+    images = pipeline._Images([sample.path for sample in samples], data)
     for i in [3, 1, 3, 1, 3]:
-        np.testing.assert_array_equal(images[i], read(samples[i].path, SIZE))
+        np.testing.assert_array_equal(images[i], read(samples[i].path, data))
     assert reads == [samples[3].path, samples[1].path]
 
 
