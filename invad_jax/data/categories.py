@@ -66,6 +66,7 @@ def unsplit_dataset(folder: Path, category: str) -> Dataset:
       UserError: no image is known to be normal.
     """
     listing = list_files(folder, split=False)
+    _refuse_deeper_split(folder, listing)
     defects = _defects(listing.images, listing.masks)
     if set(defects.values()) == {None}:  # nothing but images, directly
         defects = dict.fromkeys(defects, "good")
@@ -83,6 +84,18 @@ def unsplit_dataset(folder: Path, category: str) -> Dataset:
         return dataset
     train, normal_test = hold_out(dataset.train, UNSPLIT_TEST_FRACTION)
     return dataclasses.replace(dataset, train=train, test=normal_test + dataset.test)
+
+
+def _refuse_deeper_split(folder: Path, listing: Listing) -> None:
+    """Without this, training and test images would be one."""
+    for file in listing.images:
+        for i, name in enumerate(file.folders):
+            if names.SPLITS.get(names.plain(name)) == "train":
+                above = folder.joinpath(*file.folders[:i])
+                raise UserError(
+                    f"{above / name}: {name} lies deeper than data.root={folder}; expected "
+                    f"it directly in data.root, as in data.root={above}, or a table, data.name=csv"
+                )
 
 
 def _defects(files: Sequence[File], mask_list: Sequence[File]) -> Defects:

@@ -28,13 +28,21 @@ class File(NamedTuple):
     """Below the folder of the category, as they are called."""
 
     @property
+    def name(self) -> str:
+        """Of the file."""
+        return os.path.basename(self.path)
+
+    @property
     def stem(self) -> str:
         """The name without its extension."""
-        return os.path.splitext(os.path.basename(self.path))[0]
+        return os.path.splitext(self.name)[0]
 
     @property
     def split(self) -> str | None:
-        """`train` or `test`, by the first folder, or the first in a folder of masks; else None."""
+        """`train` or `test`, by the first folder, or the first in a folder of masks; else None.
+
+        `test_masks` says it too.
+        """
         return _split(self.folders)
 
     @property
@@ -71,7 +79,7 @@ def list_files(folder: Path, split: bool) -> Listing:
     for file in files:
         (masks if any(map(_is_mask_folder, file.folders)) else images).append(file)
     images = _without_other_data(images, left_out)
-    beside = _masks_beside(images)
+    beside = _masks_beside(images) | _masks_of_jpegs(images, left_out)
     masks = sorted([*masks, *beside], key=lambda file: file.path.split("/"))
     return Listing([file for file in images if file not in beside], masks, left_out)
 
@@ -83,25 +91,20 @@ def subfolders(folder: Path) -> list[Path]:
 
 @lru_cache(maxsize=10_000)
 def _split(folders: tuple[str, ...]) -> str | None:
-    first = folders[_split_at(folders) :][:1]
-    return names.SPLITS.get(names.plain(first[0])) if first else None
-
-
-def _split_at(folders: tuple[str, ...]) -> int:
-    return int(bool(folders) and _is_mask_folder(folders[0]))
+    told = _told(folders)
+    return names.SPLITS.get(names.plain(told[0])) if told else None
 
 
 @lru_cache(maxsize=10_000)
 def _labels(folders: tuple[str, ...]) -> tuple[str, ...]:
-    kept = []
-    for i, name in enumerate(folders):
-        says = names.mask_folder(name)
-        if says is None:
-            of_split = i == _split_at(folders) and _split(folders)
-            says = "" if of_split or names.plain(name) in names.IMAGES else name
-        if says:
-            kept.append(says)
-    return tuple(kept)
+    told = _told(folders)
+    return told[1:] if _split(folders) else told
+
+
+def _told(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """What the folders say beside that images or masks are in them."""
+    said = (name if (rest := names.mask_folder(name)) is None else rest for name in folders)
+    return tuple(name for name in said if name and names.plain(name) not in names.IMAGES)
 
 
 def _is_mask_folder(name: str) -> bool:
@@ -137,6 +140,8 @@ def _files(folder: Path, left_out: list[LeftOut]) -> Iterator[File]:
                 left_out.append(LeftOut("not files, in spite of their names", entry.path))
             elif is_unread_format(entry.name):
                 left_out.append(LeftOut("images of a format that is not read", entry.path))
+            elif any(map(_is_mask_folder, folders)):
+                left_out.append(LeftOut("files among masks that are no images", entry.path))
 
 
 def _without_other_splits(files: Iterable[File], left_out: list[LeftOut]) -> list[File]:
@@ -183,3 +188,19 @@ def _masks_beside(images: Iterable[File]) -> set[File]:
         else:
             candidates.append(file)
     return {file for file in candidates if names.mask_core(file.stem) in stems[file.folders]}
+
+
+def _masks_of_jpegs(images: Iterable[File], left_out: list[LeftOut]) -> set[File]:
+    """Files without loss that are called like a JPEG beside them, as `000.png` beside `000.jpg`.
+
+    They could be copies of it, so they are named; in neither case are they images of their own.
+    """
+    jpegs = {(file.folders, file.stem) for file in images if _is_jpeg(file)}
+    twins = {f for f in images if not _is_jpeg(f) and (f.folders, f.stem) in jpegs}
+    reason = "files called like a JPEG beside them, taken for its mask"
+    left_out.extend(LeftOut(reason, file.path) for file in twins)
+    return twins
+
+
+def _is_jpeg(file: File) -> bool:
+    return file.name.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif"))

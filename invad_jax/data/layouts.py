@@ -73,10 +73,13 @@ def load_dataset(cfg: DataConfig) -> Dataset:
 
 
 def _check_names(dataset: Dataset) -> None:
-    for sample in (*dataset.train, *dataset.test):
-        names.check(sample.path, "image")
-        names.check(sample.category, "category")
-        names.check(sample.defect, "defect")
+    samples = (*dataset.train, *dataset.test)
+    for category in sorted({sample.category for sample in samples}):
+        names.check(category, "category")
+    for defect in sorted({sample.defect for sample in samples}):
+        names.check(defect, "defect")
+    for sample in samples:
+        names.check_path(sample.path)
 
 
 def _report(dataset: Dataset) -> None:

@@ -14,6 +14,7 @@ from invad_jax.errors import UserError
 NORMAL = frozenset((
     "good", "goods", "ok", "okay", "normal", "normals", "nominal", "pass", "passed", "healthy",
     "defectfree", "nodefect", "nodefects", "nondefective", "noanomaly", "noanomalies",
+    "nonanomalous", "anomalyfree",
 ))  # fmt: skip
 """Folders and labels that mean normal; `Sample.defect` calls them all `good`."""
 
@@ -26,7 +27,7 @@ ANOMALOUS = frozenset((
 
 MASKS = frozenset((
     "mask", "masks", "gt", "gts", "groundtruth", "groundtruths", "label", "labels",
-    "annotation", "annotations", "segmentation", "segmentations",
+    "annotation", "annotations", "segmentation", "segmentations", "seg",
 ))  # fmt: skip
 """Folders of masks. `mask`, `gt` and `ground truth` mean them also as a word of a longer name."""
 
@@ -39,7 +40,7 @@ SPLITS = {
 }
 """What the folder of a split may be called."""
 
-_WORD = r"(?:mask|gt|ground[-_ ]?truth|label|annotation|segmentation)s?"
+_WORD = r"(?:mask|gt|ground[-_ ]?truth|label|annotation|segmentation|seg)s?"
 _MASK_IN_FOLDER = re.compile(r"(?:^|[-_. ])(?:masks?|gts?|ground[-_ ]?truths?)(?=$|[-_. ])")
 _MASK_AT_END = re.compile(rf"(.+?)[-_. ]+{_WORD}[-_. ]?\d*")
 _MASK_AT_START = re.compile(rf"{_WORD}[-_. ]+(.+)")
@@ -114,7 +115,24 @@ def without_extension(stem: str) -> str:
     return stem[: found.end(1)] if found else stem
 
 
+def check_path(path: str) -> None:
+    """Raises UserError for a path that would break lines: those of tables, of logs, of messages."""
+    if _BREAKS.search(path):
+        raise UserError(f"{path!r}: a line break or control character in it; rename it")
+
+
 def check(name: str, what: str) -> None:
-    """Raises UserError for a name that would break lines: those of tables, of logs, of messages."""
-    if _BREAKS.search(name):
-        raise UserError(f"{what} {name!r}: a line break or control character in it; rename it")
+    """The same for the name of a category or a defect, which must be text too."""
+    if _BREAKS.search(name) or _is_no_text(name):
+        raise UserError(
+            f"{what} {name!r}: a line break, a control character or what is not UTF-8 in it; "
+            "rename it"
+        )
+
+
+def _is_no_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -49,6 +49,8 @@ NAMED_LIKE_THEIR_IMAGE = [
     ("good", "bad/000.jpg", "annotations/bad/000.jpg.png"),
     ("good", "bad/rgb/000.png", "bad/gt/000.png"),
     ("images/good", "images/bad/000.png", "masks/bad/000.png"),
+    ("good", "bad/000.png", "mask_images/bad/000_seg.png"),
+    ("anomaly-free", "anomalous/000.png", "annotation/anomalous/000.png"),
 ]
 
 
@@ -71,6 +73,14 @@ def test_of_the_same_names_in_a_split(tmp_path, caplog):
         f"{root}/Training/Good/{i:03d}.png" for i in (0, 1, 2)
     ]
     assert masks_of(dataset, root) == {"TEST/Broken/000.png": ["Ground_Truth/broken/000.png"]}
+
+
+@pytest.mark.parametrize("folder", ["test_masks", "mask/test", "test/mask", "gt_test", "masks"])
+def test_folders_of_masks_may_name_the_split(tmp_path, folder):
+    root = make(tmp_path, "train/good/0.png", "test/bad/0.png", f"{folder}/bad/0.png")
+    assert masks_of(load("folder", root), root) == {"test/bad/0.png": [f"{folder}/bad/0.png"]}
+    make(root, folder.replace("test", "train") + "/bad/0.png")
+    assert masks_of(load("folder", root), root) == {"test/bad/0.png": [f"{folder}/bad/0.png"]}
 
 
 def test_a_mask_in_the_training_folder_is_of_no_test_image(tmp_path):
@@ -209,9 +219,45 @@ def test_what_servers_and_systems_hide_is_no_image(tmp_path):
 def test_names_that_break_lines_are_refused_in_one(tmp_path, break_):
     for i, name in enumerate((f"train/good/a{break_}b.png", f"test/a{break_}b/0.png")):
         root = make(tmp_path / str(i), "train/good/0.png", name)
-        assert "line break or control character in it; rename it" in refusal("folder", root)
+        message = refusal("folder", root)
+        assert repr(f"a{break_}b")[1:-1] in message
+        assert message.endswith("rename it")
     root = make(tmp_path / "2", f"a{break_}b/train/good/0.png")
-    assert repr(f"{root}/a{break_}b/train/good/0.png") in refusal("mvtec", root)
+    assert refusal("mvtec", root).startswith(f"category {f'a{break_}b'!r}: a line break")
+
+
+def test_names_that_are_no_text(tmp_path):
+    """Of an image it is kept byte for byte; a category or a defect stands in tables."""
+    odd = os.fsdecode(b"a\xff")
+    assert len(load("folder", make(tmp_path / "0", f"train/good/{odd}.png")).train) == 1
+    root = make(tmp_path / "1", "train/good/0.png", f"test/{odd}/0.png")
+    assert "defect 'a\\udcff'" in refusal("folder", root)
+
+
+def test_a_split_that_lies_deeper_is_named(tmp_path):
+    root = make(tmp_path, "a/b/train/good/0.png", "a/b/test/bad/1.png")
+    expected = f"{root}/a/b/train: train lies deeper than data.root={root}; expected it directly"
+    assert expected in refusal("folder", root)
+    assert len(load("folder", root / "a" / "b").train) == 1
+
+
+def test_masks_called_like_a_jpeg_beside_them(tmp_path, caplog):
+    """As in the magnetic tiles of Huang et al. (2020)."""
+    root = make(tmp_path, *(f"{kind}/Imgs/{i}.{end}" for kind in ("free/good", "bad/crack")
+                            for i in range(5) for end in ("jpg", "png")))  # fmt: skip
+    dataset = load("folder", root)
+    assert masks_of(dataset, root) == {
+        f"bad/crack/Imgs/{i}.jpg": [f"bad/crack/Imgs/{i}.png"] for i in range(5)
+    }
+    assert len(dataset.train) + len(dataset.test) == 10
+    assert "files called like a JPEG beside them, taken for its mask: 10 (" in said(caplog)
+
+
+def test_masks_that_are_no_images_are_named(tmp_path, caplog):
+    root = make(tmp_path, "good/0.png", "bad/1.png", "labels/1.txt", "masks/bad/1.json")
+    load("folder", root)
+    expected = f"files among masks that are no images: 2 ({root}/labels/1.txt, "
+    assert expected in said(caplog)
 
 
 # --- the layouts of benchmarks that share that of MVTec AD, more or less
