@@ -165,7 +165,7 @@ def test_what_is_given_stays_and_what_has_8_bits_asks_for_none(tmp_path):
 @pytest.mark.parametrize("value_range", [(), TWELVE_BITS, (100.0, 101.0)])
 def test_8_bits_are_not_touched(tmp_path, mode, value_range):
     image = Image.fromarray(EXPECTED).convert(mode)
-    path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
+    path = tmp_path / ("a.jpg" if mode in ("CMYK", "YCbCr") else "a.png")
     image.save(path)
     expected = Image.open(path).convert("RGB").resize((8, 8), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(read_image(path, of_size(8, value_range=value_range)), expected)
