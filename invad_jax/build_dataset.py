@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from invad_jax.config.io import split_list
 from invad_jax.data import layouts, records
 from invad_jax.data.tfds_builders import BENCHMARKS, SAMPLE_SETS, AnomalyImages
 from invad_jax.errors import UserError
@@ -28,7 +29,7 @@ LAYOUTS = sorted({*layouts.LAYOUTS, *BENCHMARKS} - {"tfds"})
 
 def main(args: argparse.Namespace) -> None:
     """From a layout on disk to a folder of records."""
-    build(args.layout, args.root, Path(args.out), args.categories.split(","))
+    build(args.layout, args.root, Path(args.out), split_list(args.categories))
     counts = {split: len(rows) for split, rows in records.listing(args.out).items()}
     print(
         f"{args.out}: {counts.get('train', 0)} images to train on, {counts.get('test', 0)} to "

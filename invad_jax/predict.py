@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from invad_jax.config import TERMS
+from invad_jax.config import TERMS, DataConfig
 from invad_jax.config.io import to_dict
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
                     "decision": tables.decision_word(decision[row]),
                 }
                 if processes.is_primary():
-                    image = preprocess.read_original(paths[i])
+                    image = preprocess.read_original(paths[i], config.data)
                     write_overlay(out / names[i], image, maps[i], calibration)
             bar.update(len(ids))
     if processes.is_primary():
@@ -71,13 +71,13 @@ def main(args: argparse.Namespace) -> None:
         page.write_html(
             out / "report.html", f"{len(rows)} new images, by {workdir.path}",
             f"python -m invad_jax.predict --workdir {workdir.path} --input {args.input}",
-            to_dict(config), calibration, rows, make_cases(rows, maps, config.data.image_size),
+            to_dict(config), calibration, rows, make_cases(rows, maps, config.data),
         )  # fmt: skip
         anomalous = sum(row["decision"] == "anomalous" for row in rows)
         log.info("%d of %d images anomalous; written to %s", anomalous, len(rows), out)
 
 
-def make_cases(rows: list[dict[str, Any]], maps: list[np.ndarray], size: int) -> list[Case]:
+def make_cases(rows: list[dict[str, Any]], maps: list[np.ndarray], data: DataConfig) -> list[Case]:
     """The images with the highest scores, for the page."""
     ranked = sorted(range(len(rows)), key=lambda i: -rows[i]["image_score"])[:CASES_ON_THE_PAGE]
     return [
@@ -86,7 +86,7 @@ def make_cases(rows: list[dict[str, Any]], maps: list[np.ndarray], size: int) ->
             category="",
             defect="",
             gt_label=None,
-            image=preprocess.read_image(rows[i]["path"], size),
+            image=preprocess.read_image(rows[i]["path"], data),
             gt_mask=None,
             anomaly_map=maps[i],
             image_score=rows[i]["image_score"],

@@ -90,7 +90,9 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
       UserError: the folder holds another model, or the training failed.
     """
     if workdir.config.is_file():
-        differences = config_io.frozen_differences(cell.config, workdir.read_config())
+        differences = config_io.frozen_differences(
+            workdir.adopt(cell.config), workdir.read_config()
+        )
         if differences:
             raise UserError(
                 f"{workdir.path}: was trained with another config: {'; '.join(differences)}; "
@@ -124,10 +126,11 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
 
     loaded: dict[bool, Model] = {}
     for cell in cells:
-        use_ema = cell.config.inversion.use_ema
+        config = workdir.adopt(cell.config)
+        use_ema = config.inversion.use_ema
         if use_ema not in loaded:
-            loaded[use_ema] = load_model(workdir, cell.config)
-        model = _with_options(loaded[use_ema], cell.config)
+            loaded[use_ema] = load_model(workdir, config)
+        model = _with_options(loaded[use_ema], config)
         result = {
             "key": _key(cell),
             "nfe": model.paradigm.nfe,
@@ -156,7 +159,7 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
         "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
         **terms,
     }
-    truth = _truth(data.test, model.config.data.image_size)
+    truth = _truth(data.test, model.config.data)
     return ground_truth.metric_tables(truth, np.asarray(scores.anomaly_map), image_score)
 
 
@@ -181,9 +184,9 @@ def _data(cfg: DataConfig) -> Data:
 
 
 @lru_cache(maxsize=1)
-def _truth(samples: tuple[Sample, ...], size: int) -> GroundTruth:
+def _truth(samples: tuple[Sample, ...], data: DataConfig) -> GroundTruth:
     """Of the data set last asked for: a byte a pixel."""
-    return ground_truth.read(samples, size)
+    return ground_truth.read(samples, data)
 
 
 def _key(cell: Cell) -> dict[str, Any]:

@@ -20,6 +20,7 @@ def main(args: argparse.Namespace) -> None:
     """From a config to a calibrated workdir."""
     config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
     from invad_jax.data import layouts
+    from invad_jax.data.depth import with_value_range
     from invad_jax.encoders import build_encoder
     from invad_jax.inference.assembly import build_detector
     from invad_jax.inference.calibrate import calibrate
@@ -34,6 +35,7 @@ def main(args: argparse.Namespace) -> None:
     mesh = make_mesh(config.mesh)
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     dataset = layouts.load_dataset(config.data)
+    config = with_value_range(workdir.adopt(config), dataset.train)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     check_enough(paradigm_of(config).lessons, [sample.category for sample in fit])
     encoder = build_encoder(config.encoder, config.data.image_size)

@@ -32,6 +32,7 @@ def main(args: argparse.Namespace) -> None:
     import jax
 
     from invad_jax.data import layouts
+    from invad_jax.data.depth import with_value_range
     from invad_jax.encoders import build_encoder
     from invad_jax.runtime import processes
     from invad_jax.runtime.sharding import check_batch, make_mesh
@@ -40,6 +41,7 @@ def main(args: argparse.Namespace) -> None:
     mesh = make_mesh(config.mesh)
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     dataset = layouts.load_dataset(config.data)
+    config = with_value_range(workdir.adopt(config), dataset.train)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     perceptual = build_encoder(config.encoder, size) if config.vae_loss.perceptual_weight else None
     draw = make_draw(config, (held_out or fit)[: config.eval.num_examples], mesh)

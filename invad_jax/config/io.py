@@ -5,10 +5,12 @@ Read next: `ranges.py`, the last check of each.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import difflib
 import hashlib
 import importlib.util
+import itertools
 import json
 import types
 import typing
@@ -148,12 +150,27 @@ def _nearest(name: str, candidates: list[str]) -> str:
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
+def split_list(text: str) -> list[str]:
+    """The items of a list on the command line, between commas; quotes keep an item together.
+
+    >>> split_list('nut, "a, b", bracket (left)'), split_list("[1, 2]")
+    (['nut', 'a, b', 'bracket (left)'], ['1', '2'])
+    """
+    text = text.strip()
+    if text[:1] + text[-1:] in ("()", "[]"):
+        depth = list(itertools.accumulate((c in "([") - (c in ")]") for c in text))
+        if 0 not in depth[:-1]:  # one pair around all
+            text = text[1:-1]
+    quote = '"' if '"' in text else "'"
+    items = next(csv.reader([text], quotechar=quote, skipinitialspace=True), [])
+    return [item.strip() for item in items if item.strip()]
+
+
 def _parse(text: str, annotation: Any, name: str) -> Any:
     """One command-line value as the annotated type; tuples are comma-separated."""
     if typing.get_origin(annotation) is tuple:
         item_type = typing.get_args(annotation)[0]
-        items = [item.strip() for item in text.strip("()[]").split(",")]
-        return tuple(_parse(item, item_type, name) for item in items if item)
+        return tuple(_parse(item, item_type, name) for item in split_list(text))
     if annotation is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise UserError(f"--set {name}={text}: expected true or false")

@@ -30,15 +30,21 @@ class DataConfig:
     """Which images. See `data/layouts.py` for what each layout expects on disk."""
 
     name: str = _free("folder")
-    """Layout: `mvtec` (MVTec AD, MPDD), `visa`, `bmad`, `folder`, `csv`; `tfds`, any of them as
-    records (`build_dataset.py`); or a sample set that needs no root: `hazelnut`, `procedural`. What
-    was read is compared by content, so the layout may change."""
+    """Layout: `mvtec` (MVTec AD and all that share its folders), `visa`, `bmad`, `real_iad`,
+    `folder`, `csv`; `tfds`, any of them as records (`build_dataset.py`); or a sample set that needs
+    no root: `hazelnut`, `procedural`. What was read is compared by content, so it may change."""
     root: str = _free("")
     """Folder (or CSV/JSONL file) that holds the data set; relative to the current folder."""
     categories: tuple[str, ...] = ("all",)
     """Product types to use; `all` takes every one that is found."""
     image_size: int = 256
     """Side in pixels of the square that every image is resized to (PIL bilinear, no crop)."""
+    value_range: tuple[float, ...] = ()
+    """Pixel values that are black and white in images deeper than 8 bits, for the whole data set;
+    empty takes them from the training images, once (`data/depth.py`). 8-bit images stay as they
+    are."""
+    max_pixels: int = _free(178_956_970)
+    """An image with more is refused, lest it takes all memory; the default is PIL's limit."""
     holdout_fraction: float = 0.1
     """Share of the training normals, per category, kept out of training for the calibration; 0
     calibrates on the training normals themselves."""

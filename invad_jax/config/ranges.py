@@ -15,8 +15,8 @@ def validate(config: Config) -> None:
       UserError: the first option that is out of its range.
     """
     at_least = {
-        "data.image_size": 16, "data.num_workers": 0, "encoder.pool": 1, "denoiser.width": 1,
-        "denoiser.depth": 1, "denoiser.num_heads": 1, "denoiser.patch_size": 1,
+        "data.image_size": 16, "data.max_pixels": 1, "data.num_workers": 0, "encoder.pool": 1,
+        "denoiser.width": 1, "denoiser.depth": 1, "denoiser.num_heads": 1, "denoiser.patch_size": 1,
         "denoiser.num_res_blocks": 1, "denoiser.head_channels": 0, "denoiser.norm_groups": 1,
         "denoiser.norm_eps": 0, "denoiser.time_frequency_shift": 0, "diffusion.num_timesteps": 2,
         "vae.width": 1, "vae.num_res_blocks": 1, "vae.latent_channels": 1, "vae_loss.kl_weight": 0,
@@ -56,6 +56,7 @@ def validate(config: Config) -> None:
         raise UserError("inversion.noise_ratio=0: must be above 0, or nothing is perturbed")
     if min(config.vae.multipliers, default=0) < 1:
         raise UserError(f"vae.multipliers={config.vae.multipliers}: needs positive multipliers")
+    _validate_value_range(config.data.value_range)
     if not config.data.categories:
         raise UserError("data.categories: empty; name some, or `all`")
 
@@ -84,3 +85,12 @@ def _validate_betas(diffusion: DiffusionConfig) -> None:
     odd = [beta for beta in betas if not 0 < beta <= 1]
     if odd:
         raise UserError(f"diffusion.betas: {odd[0]!r}: must lie between 0 and 1")
+
+
+def _validate_value_range(value_range: tuple[float, ...]) -> None:
+    if not value_range:
+        return
+    if len(value_range) != 2 or not all(map(math.isfinite, value_range)):
+        raise UserError(f"data.value_range={value_range}: takes two numbers, BLACK,WHITE")
+    if value_range[0] >= value_range[1]:
+        raise UserError(f"data.value_range={value_range}: black must be below white")

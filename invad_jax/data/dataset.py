@@ -6,15 +6,14 @@ Read next: `layouts.py`, which makes these out of what lies on disk.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from invad_jax.data.records import recorded_hash
 from invad_jax.errors import UserError
-
-NORMAL_NAMES = ("good", "ok", "normal")
-"""Folders and labels that mean normal, in any case; `Sample.defect` calls them all `good`."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,17 @@ class Sample:
     """Kind of the defect; `good` for normal images."""
     gt_label: int
     """0 normal, 1 anomalous."""
-    mask_path: str | None = None
-    """None for a normal image, where nothing is anomalous, and where the mask is not known."""
+    mask_paths: tuple[str, ...] = ()
+    """What any of them marks is anomalous. Empty for a normal image, where nothing is, and where it
+    is not known what is."""
+
+
+class LeftOut(NamedTuple):
+    """A file of a data set that is not used."""
+
+    reason: str
+    """What it and others are, in the plural."""
+    path: str
 
 
 @dataclass(frozen=True)
@@ -37,15 +45,21 @@ class Dataset:
 
     train: tuple[Sample, ...]
     test: tuple[Sample, ...] = ()
+    left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
 
 
 Categories = dict[str, Callable[[], Dataset]]
 """The categories that a layout finds, each to be listed when it is wanted."""
 
 
-def is_normal(name: str) -> bool:
-    """Whether a folder or a label of this name holds normal images."""
-    return name.lower() in NORMAL_NAMES
+def some(items: Sequence[str]) -> str:
+    """The first three of a list, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+    return ", ".join(items[:3]) + more
 
 
 def hold_out(
@@ -70,8 +84,8 @@ def hold_out(
     """
     held_out: set[Sample] = set()
     ordered = sorted(train, key=lambda sample: (sample.category, sample.path))
-    for category in {sample.category for sample in ordered}:
-        members = [sample for sample in ordered if sample.category == category]
+    for _, group in itertools.groupby(ordered, key=lambda sample: sample.category):
+        members = list(group)
         total = len(members)
         count = min(max(round(total * fraction), 1), total - 1) if fraction > 0 else 0
         held_out.update(members[(2 * i + 1) * total // (2 * count)] for i in range(count))
@@ -101,7 +115,7 @@ def fingerprint(samples: Iterable[Sample]) -> str:
     """SHA-256 over labels and contents of images and masks, hex; names and order do not matter."""
     lines = sorted(
         f"{sample.gt_label} {content_hash(sample.path)} "
-        f"{content_hash(sample.mask_path) if sample.mask_path else '-'}\n"
+        f"{' '.join(map(content_hash, sample.mask_paths)) or '-'}\n"
         for sample in samples
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -7,13 +7,16 @@ Only folder listings and tables are read here. Read next: `preprocess.py` for th
 from __future__ import annotations
 
 import difflib
+import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from invad_jax.config import DataConfig
-from invad_jax.data import records
+from invad_jax.data import names, records
+from invad_jax.data.categories import split_dataset, unsplit_dataset
 from invad_jax.data.dataset import (
     Categories,
     Dataset,
@@ -21,9 +24,10 @@ from invad_jax.data.dataset import (
     content_hash,
     fingerprint,
     hold_out,
-    is_normal,
+    some,
 )
-from invad_jax.data.preprocess import image_paths
+from invad_jax.data.folders import subfolders
+from invad_jax.data.real_iad import real_iad_categories
 from invad_jax.data.samples import hazelnut_root, procedural_root
 from invad_jax.data.tables import table_categories, visa_categories
 from invad_jax.errors import UserError
@@ -38,8 +42,7 @@ __all__ = [
     "load_dataset",
 ]
 
-UNSPLIT_TEST_FRACTION = 0.2
-"""Share of the normals kept for the test where a plain folder has no split."""
+log = logging.getLogger(__name__)
 
 
 def load_dataset(cfg: DataConfig) -> Dataset:
@@ -55,38 +58,91 @@ def load_dataset(cfg: DataConfig) -> Dataset:
     for name in wanted:
         if name not in categories:
             near = _nearest(name, categories)
+            if any("," in category for category in categories):
+                near += "; put a name with a comma in quotes: data.categories='\"a, b\"'"
             raise UserError(f"data.categories={name}: not found in {cfg.root or cfg.name}; {near}")
     parts = [categories[name]() for name in wanted]
-    return Dataset(
+    dataset = Dataset(
         train=tuple(sample for part in parts for sample in part.train),
         test=tuple(sample for part in parts for sample in part.test),
+        left_out=tuple(file for part in parts for file in part.left_out),
     )
+    _check_names(dataset)
+    _report(dataset)
+    return dataset
 
 
-def _mvtec(root: str) -> Categories:
-    """`CATEGORY/train/good`, `CATEGORY/test/DEFECT`, `CATEGORY/ground_truth/DEFECT`."""
-    return _split_categories(root, _mvtec_dataset)
+def _check_names(dataset: Dataset) -> None:
+    samples = (*dataset.train, *dataset.test)
+    for category in sorted({sample.category for sample in samples}):
+        names.check(category, "category")
+    for defect in sorted({sample.defect for sample in samples}):
+        names.check(defect, "defect")
+    for sample in samples:
+        names.check_path(sample.path)
 
 
-def _bmad(root: str) -> Categories:
-    """`SET/train/good`, `SET/test/good`, `SET/test/Ungood`, and what is not read: `SET/valid`."""
-    return _split_categories(root, _bmad_dataset)
+def _report(dataset: Dataset) -> None:
+    """Says what is not used, and how many masks there are: names that do not fit show here."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for reason, path in dataset.left_out:
+        by_reason[reason].append(path)
+    for reason, paths in by_reason.items():
+        log.info("left out, %s: %d (%s)", reason, len(paths), some(sorted(paths)))
+    anomalous = [sample for sample in dataset.test if sample.gt_label]
+    without = [sample.path for sample in anomalous if not sample.mask_paths]
+    if without:
+        log.info(
+            "anomalous images: %d with masks, %d without: %s",
+            len(anomalous) - len(without), len(without), some(without),
+        )  # fmt: skip
+
+
+def _existing_folder(root: str) -> Path:
+    folder = Path(root).expanduser()
+    if not root or not folder.is_dir():
+        raise UserError(f"data.root={root}: no such folder")
+    return folder
+
+
+def _split_categories(root: str) -> Categories:
+    """The folder itself if it is one category, else every folder in it that is one."""
+    folder = _existing_folder(root)
+    if _is_split(folder):
+        return _single(folder, split_dataset)
+    inner = subfolders(folder)
+    categories = [path for path in inner if _is_split(path)]
+    if not categories:
+        raise UserError(
+            f"data.root={root}: no category found (a folder with train/good in it); images of a "
+            "single product may lie in a plain folder: data.name=folder"
+        )
+    others = [path.name for path in inner if path not in categories]
+    if others:
+        log.info("%s: no categories, since there is no train in them: %s", root, some(others))
+    return {path.name: partial(split_dataset, path, path.name) for path in categories}
+
+
+def _is_split(folder: Path) -> bool:
+    """Whether there is a folder of training images in it."""
+    return any(names.SPLITS.get(names.plain(path.name)) == "train" for path in subfolders(folder))
 
 
 def _folder(root: str) -> Categories:
     """One product: `train` and `test`, or `good` beside folders of anomalous images."""
     folder = _existing_folder(root)
-    if (folder / "train").is_dir():
-        return _single(folder, _mvtec_dataset)
-    categories = _with_train_good(folder)
+    if _is_split(folder):
+        return _single(folder, split_dataset)
+    inner = subfolders(folder)
+    categories = [path for path in inner if _is_split(path)]
     if categories:
         raise UserError(
             f"data.root={root}: holds categories ({', '.join(p.name for p in categories)}); use "
             f"data.name=mvtec, or data.root={categories[0]} for one of them"
         )
-    if (folder / "test").is_dir():
+    if any(names.SPLITS.get(names.plain(path.name)) == "test" for path in inner):
         raise UserError(f"{folder}: has test but no train; expected {folder / 'train' / 'good'}")
-    return _single(folder, _unsplit_dataset)
+    return _single(folder, unsplit_dataset)
 
 
 def _prepared(root: str) -> Categories:
@@ -103,7 +159,7 @@ def _prepared_dataset(root: str, category: str) -> Dataset:
         return tuple(
             Sample(
                 path_of(row["path"]), category, row["defect"], row["label"],
-                path_of(row["mask"]) if row["mask"] else None,
+                (path_of(row["mask"]),) if row["mask"] else (),
             )
             for row in records.listing(root).get(split, [])
             if row["category"] == category
@@ -119,15 +175,16 @@ def _fetched(fetch: Callable[[], Path], root: str) -> Categories:
             f"data.root={root}: a sample set takes no root; for your own images set data.name to "
             "folder, mvtec or csv"
         )
-    return _mvtec(str(fetch()))
+    return _split_categories(str(fetch()))
 
 
 LAYOUTS: dict[str, Callable[[str], Categories]] = {
-    "mvtec": _mvtec,
+    "mvtec": _split_categories,
     "folder": _folder,
     "csv": table_categories,
     "visa": visa_categories,
-    "bmad": _bmad,
+    "real_iad": real_iad_categories,
+    "bmad": _split_categories,
     "tfds": _prepared,
     "hazelnut": partial(_fetched, hazelnut_root),
     "procedural": partial(_fetched, procedural_root),
@@ -135,147 +192,12 @@ LAYOUTS: dict[str, Callable[[str], Categories]] = {
 """Every layout by its `data.name`: a function from `data.root` to the categories found there."""
 
 
-def _existing_folder(root: str) -> Path:
-    folder = Path(root).expanduser()
-    if not root or not folder.is_dir():
-        raise UserError(f"data.root={root}: no such folder")
-    return folder
-
-
-def _split_categories(root: str, dataset: Callable[[Path, str], Dataset]) -> Categories:
-    """The folder itself if it is one category, else every folder in it that is one."""
-    folder = _existing_folder(root)
-    if (folder / "train" / "good").is_dir():
-        return _single(folder, dataset)
-    categories = _with_train_good(folder)
-    if not categories:
-        raise UserError(
-            f"data.root={root}: no category found (a folder with train/good in it); images of a "
-            "single product may lie in a plain folder: data.name=folder"
-        )
-    return {path.name: partial(dataset, path, path.name) for path in categories}
-
-
-def _with_train_good(folder: Path) -> list[Path]:
-    return [path for path in _subfolders(folder) if (path / "train" / "good").is_dir()]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    """Visible ones, sorted."""
-    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-
-
 def _single(folder: Path, dataset: Callable[[Path, str], Dataset]) -> Categories:
     name = os.path.basename(os.path.abspath(folder))  # resolve() would follow a link
     return {name: partial(dataset, folder, name)}
 
 
-ImagesOf = Callable[[Path], list[str]]
-"""A folder of one defect, or of normal images -> the images in it, sorted."""
-MasksOf = Callable[[Path, str], dict[str, str]]
-"""Folder of a category, defect -> the masks, by the stem of their image."""
-
-
-def _mvtec_dataset(folder: Path, category: str) -> Dataset:
-    return _split_dataset(folder, category, image_paths, _ground_truth)
-
-
-def _bmad_dataset(folder: Path, category: str) -> Dataset:
-    return _split_dataset(folder, category, _bmad_images, _bmad_masks)
-
-
-def _split_dataset(folder: Path, category: str, images: ImagesOf, masks: MasksOf) -> Dataset:
-    """`train` holds normal images, in `good` or directly; `test` holds a folder a defect."""
-    train, groups = folder / "train", _groups(folder / "train", images)
-    anomalous = [name for name in groups if not is_normal(name)]
-    if anomalous:
-        raise UserError(
-            f"{train / anomalous[0]}: anomalous images cannot be trained on; expected only "
-            f"{train / 'good'}"
-        )
-    normal = image_paths(train) + [path for paths in groups.values() for path in paths]
-    if not normal:
-        raise UserError(f"{train}: no normal images in it or in its folder good")
-    test = folder / "test"
-    if test.is_dir() and image_paths(test):
-        raise UserError(
-            f"{test}: images directly in it have no label; put them in {test / 'good'} or "
-            f"{test / 'DEFECT'}, or score them with predict"
-        )
-    tested = _test_samples(folder, category, _groups(test, images), masks)
-    return Dataset(_samples(normal, category), tested)
-
-
-def _unsplit_dataset(folder: Path, category: str) -> Dataset:
-    """`good` and folders of anomalous images; a part of the good ones is kept for the test."""
-    groups = _groups(folder, image_paths)
-    groups.pop("ground_truth", None)
-    normal = [path for name in groups if is_normal(name) for path in groups[name]]
-    if not normal:
-        raise UserError(
-            f"data.root={folder}: no normal images; expected them in train/good, or in good beside "
-            "folders of anomalous images"
-        )
-    anomalous = {name: paths for name, paths in groups.items() if not is_normal(name)}
-    train = _samples(normal, category)
-    test = _test_samples(folder, category, anomalous, _ground_truth)
-    if test:
-        train, normal_test = hold_out(train, UNSPLIT_TEST_FRACTION)
-        test = normal_test + test
-    return Dataset(train, test)
-
-
-def _groups(folder: Path, images: ImagesOf) -> dict[str, list[str]]:
-    """The images of each subfolder that has some, by its name; none if there is no `folder`."""
-    subfolders = _subfolders(folder) if folder.is_dir() else []
-    return {path.name: paths for path in subfolders if (paths := images(path))}
-
-
-def _samples(paths: Iterable[str], category: str) -> tuple[Sample, ...]:
-    return tuple(Sample(path, category, "good", 0) for path in paths)
-
-
-def _test_samples(
-    folder: Path, category: str, groups: dict[str, list[str]], masks: MasksOf
-) -> tuple[Sample, ...]:
-    """Normal and anomalous samples, with the masks that there are."""
-    samples: list[Sample] = []
-    for defect, paths in groups.items():
-        if is_normal(defect):
-            samples += _samples(paths, category)
-            continue
-        mask_of = masks(folder, defect)
-        samples += [Sample(p, category, defect, 1, mask_of.get(Path(p).stem)) for p in paths]
-    return tuple(samples)
-
-
-def _ground_truth(folder: Path, defect: str) -> dict[str, str]:
-    """The masks in `ground_truth/DEFECT`, named `STEM_mask` or `STEM`."""
-    ground_truth = folder / "ground_truth"
-    if ground_truth.is_dir() and image_paths(ground_truth):
-        raise UserError(f"{ground_truth}: masks directly in it; expected {ground_truth / 'DEFECT'}")
-    masks = _by_stem(ground_truth / defect)
-    return masks | {
-        stem.removesuffix("_mask"): m for stem, m in masks.items() if stem.endswith("_mask")
-    }
-
-
-def _bmad_images(folder: Path) -> list[str]:
-    """Directly in it or, where masks lie beside them, in `img`."""
-    inner = folder / "img"
-    return image_paths(folder) + (image_paths(inner) if inner.is_dir() else [])
-
-
-def _bmad_masks(folder: Path, defect: str) -> dict[str, str]:
-    """Three of the six sets have some."""
-    return _by_stem(folder / "test" / defect / "label")
-
-
-def _by_stem(folder: Path) -> dict[str, str]:
-    return {Path(path).stem: path for path in image_paths(folder)} if folder.is_dir() else {}
-
-
 def _nearest(name: str, candidates: Iterable[str]) -> str:
-    names = sorted(candidates)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(names)}"
+    known = sorted(candidates)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known)}"

@@ -12,6 +12,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from invad_jax.config import DataConfig
 from invad_jax.data.preprocess import read_image
 from invad_jax.errors import UserError
 
@@ -32,9 +33,8 @@ class Rows(Protocol):
 
 def image_batches(
     paths: Sequence[str],
-    image_size: int,
+    data: DataConfig,
     batch_size: int,
-    num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -42,9 +42,8 @@ def image_batches(
 
     Args:
       paths: N image files, the same list on every process; a sample id is an index into it.
-      image_size: side S, pixels.
+      data: how they are read: its `image_size` is S.
       batch_size: global, over all processes; a multiple of `process_count`.
-      num_workers: worker processes that decode; 0 decodes in threads.
       process_index: of this process.
       process_count: of all processes. Each yields ceil(N / batch_size) batches.
 
@@ -57,7 +56,8 @@ def image_batches(
       UserError: an image cannot be read, here or in a worker.
     """
     ids = _padded_ids(len(paths), batch_size, process_count)[:, process_index]  # (batches, b)
-    dataset = grain.MapDataset.source(ids).map(_BatchReader(tuple(paths), image_size))
+    dataset = grain.MapDataset.source(ids).map(_BatchReader(tuple(paths), data))
+    num_workers = data.num_workers
     threads = 1 if num_workers else _THREADS
     batches = dataset.to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=threads))
     if num_workers:
@@ -103,7 +103,7 @@ def latent_batches(
 
 def training_image_batches(
     paths: Sequence[str],
-    image_size: int,
+    data: DataConfig,
     seed: int,
     batch_size: int,
     process_index: int = 0,
@@ -113,7 +113,7 @@ def training_image_batches(
 
     Args:
       paths: N image files, the same list on every process.
-      image_size: side S, pixels.
+      data: how they are read: its `image_size` is S.
       seed: of the permutations.
       batch_size: global, over all processes; a multiple of `process_count`.
       process_index: of this process.
@@ -123,7 +123,7 @@ def training_image_batches(
       Iterator over `{"image": (b, S, S, 3) uint8}`, b = batch_size / process_count; raises
       UserError when it comes to an image that cannot be read.
     """
-    images = _Images(paths, image_size)
+    images = _Images(paths, data)
     batches = _endless(len(images), seed, batch_size, process_index, process_count)
     return iter(
         batches.map(lambda ids: {"image": np.stack([images[i] for i in ids])})
@@ -149,11 +149,11 @@ def _endless(
 class _Images:
     """Random access to image files, decoded once as long as they fit into memory."""
 
-    def __init__(self, paths: Sequence[str], image_size: int):
+    def __init__(self, paths: Sequence[str], data: DataConfig):
         self._paths = paths
-        self._image_size = image_size
+        self._data = data
         self._kept: dict[int, np.ndarray] = {}
-        self._most_kept = _KEPT_BYTES // (3 * image_size**2)
+        self._most_kept = _KEPT_BYTES // (3 * data.image_size**2)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -162,7 +162,7 @@ class _Images:
         """(S, S, 3) uint8."""
         image = self._kept.get(index)
         if image is None:
-            image = read_image(self._paths[index], self._image_size)
+            image = read_image(self._paths[index], self._data)
             if len(self._kept) < self._most_kept:
                 self._kept[index] = image
         return image
@@ -171,17 +171,18 @@ class _Images:
 class _BatchReader:
     """Reads one row of ids; a class, not a closure, because it travels to the workers."""
 
-    def __init__(self, paths: tuple[str, ...], image_size: int):
+    def __init__(self, paths: tuple[str, ...], data: DataConfig):
         self.paths = paths
-        self.image_size = image_size
+        self.data = data
 
     def __call__(self, ids: np.ndarray) -> dict[str, Any]:
         """(b,) ids -> a batch, or the message of the error: grain would wrap an exception."""
-        image = np.zeros((len(ids), self.image_size, self.image_size, 3), np.uint8)
+        side = self.data.image_size
+        image = np.zeros((len(ids), side, side, 3), np.uint8)
         try:
             for row, sample_id in enumerate(ids):
                 if sample_id >= 0:
-                    image[row] = read_image(self.paths[sample_id], self.image_size)
+                    image[row] = read_image(self.paths[sample_id], self.data)
         except UserError as error:
             return {"error": str(error)}
         return {"image": image, "sample_id": ids}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,18 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invad_jax.data.dataset import Categories, Dataset, Sample, is_normal
+from invad_jax.data import names
+from invad_jax.data.dataset import Categories, Dataset, Sample
 from invad_jax.errors import UserError
+
+_DELIMITERS = (",", ";", "\t", "|")
 
 Row = tuple[str, dict[str, str]]
 """`FILE:LINE`, and the text of each column."""
 
 
 def table_categories(root: str) -> Categories:
-    """A CSV or JSONL file with columns path, split, label and maybe mask_path, category."""
+    """A CSV, TSV or JSONL file with columns path, split, label and maybe mask_path, category."""
     table = Path(root).expanduser()
     if not root or not table.is_file():
-        raise UserError(f"data.root={root}: no such file; expected a .csv or .jsonl table")
+        raise UserError(f"data.root={root}: no such file; expected a .csv, .tsv or .jsonl table")
     return _categories(table, _read_rows(table, ("path", "split", "label")), table.parent)
 
 
@@ -53,7 +57,7 @@ def _categories(table: Path, rows: Iterable[Row], folder: Path) -> Categories:
     rows_of: dict[str, list[Row]] = {}
     seen: dict[Path, str] = {}
     for where, row in rows:
-        path = folder / row["path"]
+        path = _file(folder, row["path"])
         if path in seen:
             raise UserError(f"{where}: {path} is listed before, at {seen[path]}")
         seen[path] = where
@@ -77,24 +81,30 @@ def _dataset(table: Path, rows: Sequence[Row], folder: Path, category: str) -> D
 
 
 def _row_sample(row: dict[str, str], where: str, folder: Path, category: str) -> tuple[str, Sample]:
-    split, defect = row["split"].lower(), _defect(row["label"], where)
-    if split not in ("train", "test"):
+    split, defect = names.SPLITS.get(names.plain(row["split"])), _defect(row["label"], where)
+    if split is None:
         raise UserError(f"{where}: split {row['split']!r}: expected train or test")
     if split == "train" and defect != "good":
         raise UserError(f"{where}: an anomalous image cannot be trained on; expected split test")
-    path, mask = folder / row["path"], None
+    path, mask = _file(folder, row["path"]), None
     if defect != "good" and row.get("mask_path"):
-        mask = folder / row["mask_path"]
-    for name, file in (("path", path), ("mask_path", mask)):
+        mask = _file(folder, row["mask_path"])
+    for column, file in (("path", path), ("mask_path", mask)):
         if file and not file.is_file():
-            raise UserError(f"{where}: {name} {file}: no such file")
+            raise UserError(f"{where}: {column} {file}: no such file")
     gt_label = int(defect != "good")
-    return split, Sample(str(path), category, defect, gt_label, str(mask) if mask else None)
+    return split, Sample(str(path), category, defect, gt_label, (str(mask),) if mask else ())
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Relative to the folder of the table, maybe with the backslashes of Windows."""
+    path = folder / name
+    return folder / name.replace("\\", "/") if "\\" in name and not path.exists() else path
 
 
 def _defect(label: str, where: str) -> str:
     """The label of a row as the name of a defect, `good` for normal."""
-    if label == "0" or is_normal(label):
+    if label == "0" or names.is_normal(label):
         return "good"
     if label == "1":
         return "anomalous"
@@ -108,41 +118,86 @@ def _read_rows(table: Path, required: Sequence[str]) -> Iterator[Row]:
     """Reads a table; what is missing, null or blank becomes the empty string.
 
     Args:
-      table: a CSV file with a header; or, by any other suffix, one JSON object a line.
+      table: one JSON object a line, a JSON list of objects, or a header and lines of values with
+        commas, semicolons, tabs or bars between them; UTF-8, or UTF-16 with its mark.
       required: columns that must have a value in every row.
 
     Yields:
-      `FILE:LINE`, and the row as stripped text by column.
+      `FILE:LINE`, and the row as stripped text by column; columns in lower case.
 
     Raises:
       UserError: unreadable, or a row that lacks a required value.
     """
-    read = _csv_rows if table.suffix.lower() == ".csv" else _json_rows
     try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            for line, values in read(stream):
+        with table.open(encoding=_encoding(table), newline="") as stream:
+            for line, values in _rows(stream, required):
                 where = f"{table}:{line}"
                 if not isinstance(values, dict):
                     raise UserError(f"{where}: expected a JSON object")
-                row = {k: "" if v is None else str(v).strip() for k, v in values.items()}
+                row = {str(k).strip().lower(): _text(v) for k, v in values.items()}
                 missing = [name for name in required if not row.get(name)]
                 if missing:
                     raise UserError(f"{where}: no {missing[0]}; needs {', '.join(required)}")
                 yield where, row
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+    except UnicodeError as error:
+        raise UserError(
+            f"{table}: cannot be read as a table: save it as UTF-8 ({error})"
+        ) from error
+    except (OSError, csv.Error, RecursionError) as error:
         raise UserError(f"{table}: cannot be read as a table: {error}") from error
 
 
-def _csv_rows(stream: Any) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(stream)
+def _encoding(table: Path) -> str:
+    """Spreadsheets write UTF-16 where they are asked for Unicode, and mark it."""
+    with table.open("rb") as stream:
+        return "utf-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _rows(stream: Any, required: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """Line and values of each row, of whichever kind the first line shows."""
+    first, skipped = next(stream, ""), 0
+    if first.lower().startswith("sep="):  # for spreadsheets
+        first, skipped = next(stream, ""), 1
+    lines = itertools.chain([first], stream)
+    if first.lstrip()[:1] == "[":
+        yield from enumerate(_json("".join(lines), f"{stream.name}:1"), start=1)
+        return
+    if first.lstrip()[:1] == "{":
+        yield from _json_rows(lines, stream.name)
+        return
+    delimiter = max(_DELIMITERS, key=lambda d: len(set(required) & set(_header(first, d))))
+    reader = csv.DictReader(lines, delimiter=delimiter)
+    header = _header(first, delimiter)
+    if first.strip() and not set(required) <= set(header):
+        raise UserError(
+            f"{stream.name}:{1 + skipped}: no column {_missing(required, header)}; the first line "
+            f"must name the columns, {', '.join(required)} among them"
+        )
     for row in reader:
-        yield reader.line_num, row
+        row.pop(None, None)  # values beyond the last column
+        yield reader.line_num + skipped, row
 
 
-def _json_rows(stream: Any) -> Iterator[tuple[int, Any]]:
-    for line, text in enumerate(stream, start=1):
+def _header(line: str, delimiter: str) -> list[str]:
+    return [name.strip().lower() for name in next(csv.reader([line], delimiter=delimiter), [])]
+
+
+def _missing(required: Sequence[str], header: Sequence[str]) -> str:
+    return next(name for name in required if name not in header)
+
+
+def _json_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
+    for line, text in enumerate(lines, start=1):
         if text.strip():
-            try:
-                yield line, json.loads(text)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{stream.name}:{line}: not valid JSON: {error.msg}") from error
+            yield line, _json(text, f"{name}:{line}")
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON: {error.msg}") from error

@@ -20,6 +20,7 @@ read, the same way from a folder and from records. Read next: `records.py`, whic
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,9 +28,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from invad_jax.config import DataConfig
 from invad_jax.data.layouts import Sample, load_dataset
+from invad_jax.data.masks import union
 from invad_jax.data.records import Row, open_binary
 from invad_jax.errors import UserError
 
@@ -113,7 +116,7 @@ class AnomalyImages(tfds.core.GeneratorBasedBuilder):
         self.info.metadata["samples"][part.split] = rows
         for i, sample in enumerate(part.samples):
             image = _content(sample.path)
-            mask = _content(sample.mask_path) if sample.mask_path else b""
+            mask = _mask_content(sample.mask_paths, self._data)
             rows.append(
                 Row(
                     path=_name(sample.path, part.base),
@@ -121,8 +124,8 @@ class AnomalyImages(tfds.core.GeneratorBasedBuilder):
                     defect=sample.defect,
                     label=sample.gt_label,
                     sha256=hashlib.sha256(image).hexdigest(),
-                    mask=_name(sample.mask_path, part.base) if sample.mask_path else None,
-                    mask_sha256=hashlib.sha256(mask).hexdigest() if sample.mask_path else None,
+                    mask=_name(sample.mask_paths[0], part.base) if mask else None,
+                    mask_sha256=hashlib.sha256(mask).hexdigest() if mask else None,
                 )
             )
             fields = {name: rows[-1][name] for name in ("label", "defect", "category", "path")}
@@ -207,7 +210,7 @@ def common_folder(samples: Iterable[Sample]) -> str:
     >>> common_folder([Sample("/data/nut/a/1.png", "", "", 0), Sample("/data/nuts/1", "", "", 0)])
     '/data/'
     """
-    paths = [path for s in samples for path in (s.path, s.mask_path) if path is not None]
+    paths = [path for s in samples for path in (s.path, *s.mask_paths)]
     folders = [path[: path.rfind("/") + 1] for path in paths]
     common = os.path.commonprefix(folders)  # noqa: RUF071, the strings themselves are meant
     return common[: common.rfind("/") + 1]
@@ -230,9 +233,18 @@ def _content(path: str) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def _mask_content(paths: Sequence[str], data: DataConfig) -> bytes:
+    """The file of a mask; of several that an image has, one that marks what they mark together."""
+    if len(paths) <= 1:
+        return _content(paths[0]) if paths else b""
+    stream = io.BytesIO()
+    Image.fromarray(union(paths, data)).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def _size(sample: Sample) -> int:
     """Bytes of the files on disk, about those of the record."""
     try:
-        return sum(os.path.getsize(p) for p in (sample.path, sample.mask_path) if p)
+        return sum(os.path.getsize(path) for path in (sample.path, *sample.mask_paths))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error

@@ -52,7 +52,7 @@ def evaluate(model: Model, calibration: Calibration, samples: tuple[Sample, ...]
     Memory: 5 bytes a test pixel for maps and masks, beside what the metrics take.
     """
     size, count = model.config.data.image_size, len(samples)
-    truth = ground_truth.read(samples, size)
+    truth = ground_truth.read(samples, model.config.data)
     anomaly_map = np.empty((count, size, size), np.float32)
     terms = {name: np.empty(count) for name in TERMS}
     component = np.zeros(count, int)

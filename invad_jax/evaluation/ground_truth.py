@@ -6,14 +6,18 @@ Read next: `metrics.py`.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from invad_jax import metrics
-from invad_jax.data import preprocess
-from invad_jax.data.dataset import Sample
+from invad_jax.config import DataConfig
+from invad_jax.data import masks
+from invad_jax.data.dataset import Sample, some
+
+log = logging.getLogger(__name__)
 
 
 class GroundTruth(NamedTuple):
@@ -26,16 +30,60 @@ class GroundTruth(NamedTuple):
     """(N,) bool: whether the ground truth of every pixel is known; normals need no mask."""
 
 
-def read(samples: Sequence[Sample], size: int) -> GroundTruth:
-    """Reads the masks at `size` pixels a side."""
-    gt_mask = np.zeros((len(samples), size, size), bool)
-    has_mask = np.ones(len(samples), bool)
+def read(samples: Sequence[Sample], data: DataConfig) -> GroundTruth:
+    """Reads the masks at `data.image_size` pixels a side.
+
+    A mask of an anomalous image that marks nothing, or everything, does not tell where the anomaly
+    is: the image is named and counts as one without a mask.
+    """
+    gt_mask = np.zeros((len(samples), data.image_size, data.image_size), bool)
+    has_mask = np.array([sample.gt_label == 0 for sample in samples], bool)
+    unclear: dict[str, list[str]] = {"nothing": [], "everything": []}
     for i, sample in enumerate(samples):
-        if sample.mask_path is not None:
-            gt_mask[i] = preprocess.read_mask(sample.mask_path, sample.path, size)
+        if not sample.mask_paths:
+            continue
+        marked = masks.read_mask(sample.mask_paths, sample.path, data)
+        if marked.any() and not marked.all():
+            gt_mask[i], has_mask[i] = marked, True
         else:
-            has_mask[i] = sample.gt_label == 0
+            unclear["everything" if marked.any() else "nothing"].append(sample.mask_paths[0])
+    for what, paths in unclear.items():
+        if paths:
+            log.warning(
+                "%d masks of anomalous images mark %s; the images take no part in the pixel "
+                "metrics: %s", len(paths), what, some(paths),
+            )  # fmt: skip
     return GroundTruth(tuple(samples), gt_mask, has_mask)
+
+
+def mask_counts(truth: GroundTruth) -> dict[str, dict[str, int]]:
+    """Category -> how many of its anomalous images are `with` and `without` a usable mask."""
+    counts: dict[str, dict[str, int]] = {}
+    for sample, has_mask in zip(truth.samples, truth.has_mask, strict=True):
+        count = counts.setdefault(sample.category, {"with": 0, "without": 0})
+        if sample.gt_label:
+            count["with" if has_mask else "without"] += 1
+    return counts
+
+
+def mask_note(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """What stands below a table whose pixel metrics do not cover all anomalous images, or nothing.
+
+    >>> mask_note({"nut": {"with": 6, "without": 3}, "pin": {"with": 2, "without": 0}})
+    'images: 8 with masks, 3 without (nut 3): pixel metrics are of those with masks'
+    >>> mask_note({"nut": {"with": 2, "without": 0}})
+    ''
+    """
+    total = {kind: sum(count[kind] for count in counts.values()) for kind in ("with", "without")}
+    if not total["without"]:
+        return ""
+    lacking = [f"{name} {count['without']}" for name, count in counts.items() if count["without"]]
+    where = f" ({', '.join(lacking)})" if len(counts) > 1 else ""
+    measured = "of those with masks" if total["with"] else "left out"
+    return (
+        f"images: {total['with']} with masks, {total['without']} without{where}: pixel metrics "
+        f"are {measured}"
+    )
 
 
 def metric_tables(

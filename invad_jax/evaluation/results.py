@@ -38,6 +38,7 @@ def write(
     fusion = ground_truth.metric_tables(
         evaluation.truth, evaluation.anomaly_map, evaluation.image_score
     )
+    mask_counts = ground_truth.mask_counts(evaluation.truth)
     payload = {
         "schema": 1,
         "step": model.step,
@@ -48,6 +49,7 @@ def write(
         "versions": processes.versions(),
         "device": processes.device_summary(),
         "fusion": fusion,
+        "masks": mask_counts,
         "speed": speed,
     }
     cases = make_cases(evaluation, calibration, config)
@@ -65,6 +67,9 @@ def write(
     tables.write_metrics_json(out / "metrics.json", payload)
     for name in FUSIONS:
         print(f"\n{tables.FUSION_TITLES[name]}\n{tables.format_table(fusion[name])}")
+    note = ground_truth.mask_note(mask_counts)
+    if note:
+        print(f"\n{note}")
     log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html, examples", out)
     log.info(
         "next: open %s, or score new images: "
@@ -114,7 +119,7 @@ def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config)
             category=evaluation.samples[i].category,
             defect=evaluation.samples[i].defect,
             gt_label=evaluation.samples[i].gt_label,
-            image=preprocess.read_image(evaluation.samples[i].path, config.data.image_size),
+            image=preprocess.read_image(evaluation.samples[i].path, config.data),
             gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
             anomaly_map=evaluation.anomaly_map[i],
             image_score=float(score[i]),

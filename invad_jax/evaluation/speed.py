@@ -21,9 +21,9 @@ def measure_speed(model: Model, paths: list[str], seconds: float = 2.0) -> dict[
     Images are decoded and on the device before the clock starts; the compiler has run; every
     measurement ends with the results on the device being ready.
     """
-    size, batch_size = model.config.data.image_size, model.batch_size
+    batch_size = model.batch_size
     some = itertools.islice(itertools.cycle(paths), batch_size)
-    image = np.stack([preprocess.read_image(path, size) for path in some])
+    image = np.stack([preprocess.read_image(path, model.config.data) for path in some])
     batch_times = _time(model, image, seconds)
     single_times = _time(model, image[: model.mesh.size], seconds)
     return {

@@ -32,7 +32,10 @@ def encode_samples(
     The encoder runs, and its weights go to the devices, only for what the cache lacks.
     """
     hashes = [layouts.content_hash(sample.path) for sample in samples]
-    folder = latent_cache.entry(downloads.cache_dir() / "latents", encoder.fingerprint, hashes)
+    reading = "".join(f" {value!r}" for value in config.data.value_range)
+    folder = latent_cache.entry(
+        downloads.cache_dir() / "latents", encoder.fingerprint + reading, hashes
+    )
     return latent_cache.cached(
         folder,
         (len(samples), *encoder.latent_shape),
@@ -56,9 +59,7 @@ def _encode(
         out_shardings=replicated(mesh),
     )
     variables = jax.device_put(encoder.variables, replicated(mesh))
-    batches = pipeline.image_batches(
-        [paths[row] for row in rows], config.data.image_size, batch_size, config.data.num_workers
-    )
+    batches = pipeline.image_batches([paths[row] for row in rows], config.data, batch_size)
     with tqdm(
         total=len(rows), desc="encode", unit="image", disable=not processes.is_primary()
     ) as bar:

@@ -163,9 +163,8 @@ class Model:
           Indices into `paths` (b,), and their scores, the same on every process; no padding.
         """
         batches = image_batches(
-            paths, self.config.data.image_size, self.batch_size, self.config.data.num_workers,
-            jax.process_index(), jax.process_count(),
-        )  # fmt: skip
+            paths, self.config.data, self.batch_size, jax.process_index(), jax.process_count()
+        )
         sharded_ids = jax.jit(lambda ids: ids, out_shardings=replicated(self.mesh))
         for batch in batches:
             arrays = global_batch(batch, self.mesh)

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -77,10 +78,17 @@ class Workdir:
                 "give another --workdir"
             )
 
+    def adopt(self, config: Config) -> Config:
+        """The same with what the training found in its images, where it is not given."""
+        if config.data.value_range or not self.config.is_file():
+            return config
+        data = dataclasses.replace(config.data, value_range=self.read_config().data.value_range)
+        return dataclasses.replace(config, data=data)
+
     def resolve(self, config_path: str | None, assignments: Sequence[str]) -> Config:
         """The config to evaluate with: a file's or the workdir's own, and the changes to it."""
         base = config_io.load(config_path) if config_path else self.read_config()
-        config = config_io.override(base, list(assignments))
+        config = self.adopt(config_io.override(base, list(assignments)))
         self.check(config)
         return config
 

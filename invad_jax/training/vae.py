@@ -66,8 +66,8 @@ def train_vae(
             config.vae, config.vae_loss, perceptual.features if perceptual else None
         ),
         iterator=pipeline.training_image_batches(
-            [sample.path for sample in fit], size, config.train.seed, config.train.batch_size,
-            jax.process_index(), jax.process_count(),
+            [sample.path for sample in fit], config.data, config.train.seed,
+            config.train.batch_size, jax.process_index(), jax.process_count(),
         ),
         mesh=mesh,
         workdir=workdir,
@@ -141,8 +141,8 @@ def per_image(
     )
     batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
     batches = pipeline.image_batches(
-        [sample.path for sample in samples], config.data.image_size, batch_size,
-        config.data.num_workers, jax.process_index(), jax.process_count(),
+        [sample.path for sample in samples], config.data, batch_size, jax.process_index(),
+        jax.process_count(),
     )  # fmt: skip
     parts = []
     for batch in tqdm(batches, desc="measure", unit="batch", disable=not processes.is_primary()):
@@ -187,7 +187,7 @@ def make_draw(config: Config, samples: Samples, mesh: Mesh) -> Draw:
     """A function of parameters that draws the images, each with its reconstruction beside it."""
     if not samples:
         return lambda params: {}
-    images = np.stack([read_image(sample.path, config.data.image_size) for sample in samples])
+    images = np.stack([read_image(sample.path, config.data) for sample in samples])
     on_mesh = jax.device_put(images, replicated(mesh))  # once: the loop allows no hidden copies
     reconstruct = jax.jit(
         lambda params, image: jnp.rint(255 * autoencode(config.vae, params, image)[-1]),

@@ -20,6 +20,11 @@ def make(root, *names):
     return root
 
 
+def of_size(side, **options):
+    """How images are read: squares of `side` pixels."""
+    return DataConfig(image_size=side, **options)
+
+
 def load(name, root, *categories):
     """The data set of a layout; all categories unless some are named."""
     return load_dataset(
@@ -42,7 +47,7 @@ def pictures(root, *names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(number)
-        if "mask" in name.lower() or "label" in name:
+        if any(word in name.lower() for word in ("mask", "label", "gt")):
             pixels = (rng.random((12, 9)) > 0.5) * np.uint8(255)
         elif name.endswith(".tif"):
             pixels = rng.integers(0, 2**16, (12, 9), np.uint16)  # deep grey

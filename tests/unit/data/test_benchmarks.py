@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from invad_jax.data.layouts import Sample
-from invad_jax.data.preprocess import read_mask
-from tests.unit.data.layout_trees import load, make, refusal
+from invad_jax.data.masks import read_mask
+from tests.unit.data.layout_trees import load, make, of_size, refusal
 
 # --- VisA
 
@@ -47,7 +47,7 @@ def test_visa(tmp_path):
         Sample(f"{root}/candle/Data/Images/Normal/0001.JPG", "candle", "good", 0),
         Sample(
             f"{root}/candle/Data/Images/Anomaly/000.JPG", "candle", "anomaly", 1,
-            f"{root}/candle/Data/Masks/Anomaly/000.png",
+            (f"{root}/candle/Data/Masks/Anomaly/000.png",),
         ),
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_faint_values_of_a_visa_mask_are_anomalous(tmp_path):
     pixels[1, 2], pixels[3, 0] = 1, 4
     Image.fromarray(pixels).save(tmp_path / "mask.png")
     Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(tmp_path / "image.png")
-    mask = read_mask(tmp_path / "mask.png", tmp_path / "image.png", 4)
+    mask = read_mask([tmp_path / "mask.png"], tmp_path / "image.png", of_size(4))
     assert np.argwhere(mask).tolist() == [[1, 2], [3, 0]]
 
 
@@ -132,10 +132,10 @@ def test_bmad_in_all_its_forms(tmp_path_factory, train, good, ungood, masked, va
     assert dataset.train == tuple(
         Sample(f"{root}/train/good/{train}{i}.png", "Brain", "good", 0) for i in range(3)
     )
-    mask_of = {i: f"{root}/test/Ungood/label/{i}.png" for i in masked}
+    mask_of = {i: (f"{root}/test/Ungood/label/{i}.png",) for i in masked}
     assert dataset.test == (
         *(
-            Sample(f"{root}/test/Ungood/{ungood}{i}.png", "Brain", "Ungood", 1, mask_of.get(i))
+            Sample(f"{root}/test/Ungood/{ungood}{i}.png", "Brain", "Ungood", 1, mask_of.get(i, ()))
             for i in range(4)
         ),
         *(Sample(f"{root}/test/good/{good}{i}.png", "Brain", "good", 0) for i in range(2)),
@@ -146,7 +146,7 @@ def test_bmad_in_all_its_forms(tmp_path_factory, train, good, ungood, masked, va
 def test_bmad_masks_may_have_another_extension(tmp_path):
     make(tmp_path, "train/good/img/0.png", "test/Ungood/img/7.jpg", "test/Ungood/label/7.png")
     (sample,) = load("bmad", tmp_path).test
-    assert sample.mask_path == f"{tmp_path}/test/Ungood/label/7.png"
+    assert sample.mask_paths == (f"{tmp_path}/test/Ungood/label/7.png",)
 
 
 def test_bmad_sets_are_chosen_by_name(tmp_path):
@@ -188,4 +188,4 @@ def test_mpdd_has_the_layout_of_mvtec(tmp_path):
     )
     good, rust = load("mvtec", root, "metal_plate").test
     assert (rust.defect, good.defect) == ("major_rust", "good")
-    assert rust.mask_path == f"{root}/metal_plate/ground_truth/major_rust/002_mask.png"
+    assert rust.mask_paths == (f"{root}/metal_plate/ground_truth/major_rust/002_mask.png",)

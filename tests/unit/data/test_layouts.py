@@ -1,5 +1,7 @@
 """Layouts on generated trees (empty files: only names are read) and on real data sets."""
 
+import csv
+import io
 import itertools
 import json
 from collections import Counter
@@ -8,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invad_jax.config import Config
+from invad_jax.config.io import override
 from invad_jax.data.layouts import (
     Dataset,
     Sample,
     content_hash,
     fingerprint,
     hold_out,
+    load_dataset,
 )
 from invad_jax.errors import UserError
 from tests.unit.data.layout_trees import load, make, refusal
@@ -46,29 +51,46 @@ def mvtec(tmp_path):
 def test_mvtec(mvtec):
     dataset = load("mvtec", mvtec)
     assert [s.category for s in dataset.train] == ["bolt"] * 2 + ["nut"] * 3
-    assert {(s.defect, s.gt_label, s.mask_path) for s in dataset.train} == {("good", 0, None)}
+    assert {(s.defect, s.gt_label, s.mask_paths) for s in dataset.train} == {("good", 0, ())}
     nut = mvtec / "nut"
     assert dataset.test[:3] == (
         Sample(
             str(nut / "test/crack/000.JPG"), "nut", "crack", 1,
-            str(nut / "ground_truth/crack/000_mask.png"),
+            (str(nut / "ground_truth/crack/000_mask.png"),),
         ),
         Sample(
             str(nut / "test/crack/001.JPG"), "nut", "crack", 1,
-            str(nut / "ground_truth/crack/001.bmp"),
+            (str(nut / "ground_truth/crack/001.bmp"),),
         ),
-        Sample(str(nut / "test/good/000.png"), "nut", "good", 0, None),
+        Sample(str(nut / "test/good/000.png"), "nut", "good", 0),
     )  # fmt: skip
     # a missing ground_truth folder is an unknown mask
-    assert [(s.defect, s.gt_label, s.mask_path) for s in dataset.test[4:]] == [
-        ("hole", 1, None)
-    ] * 2
+    assert [(s.defect, s.gt_label, s.mask_paths) for s in dataset.test[4:]] == [("hole", 1, ())] * 2
 
 
 def test_a_single_missing_mask_is_unknown(mvtec):
     (mvtec / "nut/ground_truth/crack/001.bmp").unlink()
-    masks = [s.mask_path is None for s in load("mvtec", mvtec).test if s.defect == "crack"]
+    masks = [not s.mask_paths for s in load("mvtec", mvtec).test if s.defect == "crack"]
     assert masks == [False, True]
+
+
+def test_categories_of_any_name_are_chosen_on_the_command_line(tmp_path):
+    odd = ("bracket (left)", "a, b", "(x)", "[y] z", "driver's", "nut")
+    make(tmp_path, *(f"{name}/train/good/0.png" for name in odd))
+    for text, expected in {
+        "bracket (left)": ["bracket (left)"],
+        '"a, b",nut': ["a, b", "nut"],
+        "'a, b', nut": ["a, b", "nut"],
+        "['a, b', 'bracket (left)']": ["a, b", "bracket (left)"],
+        '"(x)"': ["(x)"],
+        "(x),[y] z": ["(x)", "[y] z"],
+        "driver's,nut": ["driver's", "nut"],
+        "(nut,driver's)": ["driver's", "nut"],
+    }.items():
+        options = [f"data.root={tmp_path}", "data.name=mvtec", f"data.categories={text}"]
+        dataset = load_dataset(override(Config(), options).data)
+        assert sorted(s.category for s in dataset.train) == sorted(expected), text
+    assert "in quotes: data.categories='\"a, b\"'" in refusal("mvtec", tmp_path, "a", "b")
 
 
 def test_categories_are_chosen_by_name_in_sorted_order(mvtec):
@@ -126,8 +148,8 @@ def test_folder_with_a_split(tmp_path):
     dataset = load("folder", root)
     assert counts(dataset) == ({"good": 3}, {"good": 2, "dent": 2})
     assert {s.category for s in dataset.train + dataset.test} == {"part"}
-    masks = [s.mask_path for s in dataset.test if s.gt_label]
-    assert masks == [None, str(root / "ground_truth/dent/001_mask.png")]
+    masks = [s.mask_paths for s in dataset.test if s.gt_label]
+    assert masks == [(), (str(root / "ground_truth/dent/001_mask.png"),)]
 
 
 def test_folder_with_images_directly_in_train_and_no_test(tmp_path):
@@ -148,7 +170,7 @@ def test_folder_without_a_split_keeps_a_fifth_of_the_normals_for_the_test(tmp_pa
     assert counts(dataset) == ({"good": 16}, {"good": 4, "bad": 3, "scratch": 2})
     kept = [s.path[-7:-4] for s in dataset.test if not s.gt_label]
     assert kept == ["002", "007", "012", "017"]  # the middle of each fifth of the sorted list
-    assert [s.mask_path for s in dataset.test if s.defect == "bad"][2].endswith("002.png")
+    assert [s.mask_paths for s in dataset.test if s.defect == "bad"][2][0].endswith("002.png")
 
 
 def test_only_good_images_are_all_trained_on(tmp_path):
@@ -169,9 +191,7 @@ def test_folder_categories_option_names_the_folder(tmp_path):
         (["a/train/good/0.png", "b/train/good/0.png"], "holds categories (a, b)"),
         (["a/train/good/0.png"], "data.name=mvtec"),
         (["bad/0.png"], "no normal images"),
-        (["0.png"], "no normal images"),
         (["good/0.png", "test/bad/0.png"], "has test but no train"),
-        (["good/0.png", "bad/0.png", "ground_truth/0.png"], "masks directly in it"),
         (["train/readme.txt"], "train: no normal images"),
     ],
 )
@@ -197,7 +217,7 @@ def table(tmp_path):
 
 def expected_table(root):
     nut = [Sample(str(root / name), "nut", "good", 0) for name in ("a.png", "b.png")]
-    mask = str(root / "sub/c_mask.png")
+    mask = (str(root / "sub/c_mask.png"),)
     return Dataset(
         train=(*nut, Sample(str(root / "g.png"), "parts", "good", 0)),
         test=(
@@ -208,11 +228,38 @@ def expected_table(root):
     )
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_csv(table, encoding):
-    table.write_text(TABLE, encoding=encoding)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "sep=;\n;"])
+@pytest.mark.parametrize("name", ["parts.csv", "parts.tsv", "parts.txt"])
+def test_csv(table, encoding, delimiter, name):
+    table = table.with_name(name)
+    lines = list(csv.reader(TABLE.splitlines()))
+    lines[0] = ["Path", " split", "LABEL", "mask_path", "category", "operator"]
+    stream = io.StringIO(newline="")
+    stream.write(delimiter[:-1])
+    csv.writer(stream, delimiter=delimiter[-1]).writerows(lines)
+    table.write_text(stream.getvalue(), encoding=encoding, newline="")
     assert load("csv", table) == expected_table(table.parent)
     assert load("csv", table, "parts").train == expected_table(table.parent).train[2:]
+
+
+def test_a_column_that_is_missing_is_named(table):
+    table.write_text("path;split;klass\na.png;train;good\n")
+    assert f"{table}:1: no column label; the first line must name" in refusal("csv", table)
+    table.write_text("sep=;\npath;split;label\na.png;train;good\nb.png;train;bad\n")
+    assert refusal("csv", table).startswith(f"{table}:4: an anomalous image")
+
+
+def test_paths_of_windows(table):
+    table.write_text("path,split,label\nsub\\c.png,train,good\n")
+    assert load("csv", table).train[0].path == str(table.parent / "sub/c.png")
+
+
+def test_a_list_in_json(table):
+    path = table.with_suffix(".json")
+    rows = [{"path": name, "split": "train", "label": 0} for name in ("a.png", "b.png")]
+    path.write_text(json.dumps(rows, indent=2))
+    assert [s.path[-5:] for s in load("csv", path).train] == ["a.png", "b.png"]
 
 
 def test_jsonl(table):
@@ -333,7 +380,8 @@ def test_fingerprint_sees_contents_and_labels_but_not_names_or_order(tmp_path):
         (tmp_path / name).write_bytes(content)
 
     def sample(name, label=0, mask=None):
-        return Sample(str(tmp_path / name), "x", "d", label, str(tmp_path / mask) if mask else None)
+        masks = (str(tmp_path / mask),) if mask else ()
+        return Sample(str(tmp_path / name), "x", "d", label, masks)
 
     base = fingerprint([sample("a"), sample("b")])
     assert base == fingerprint([sample("c"), sample("a")])
@@ -360,5 +408,5 @@ def test_real_data_sets(shared_dir, name, train, good, anomalous, masks):
     dataset = load("mvtec", shared_dir / "data", name)
     labels = Counter(s.gt_label for s in dataset.test)
     assert (len(dataset.train), labels[0], labels[1]) == (train, good, anomalous)
-    assert sum(s.mask_path is not None for s in dataset.test) == masks
+    assert sum(bool(s.mask_paths) for s in dataset.test) == masks
     assert load("folder", shared_dir / "data" / name) == dataset

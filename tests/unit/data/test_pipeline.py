@@ -13,6 +13,7 @@ from PIL import Image
 
 from invad_jax.data.pipeline import image_batches, latent_batches
 from invad_jax.errors import UserError
+from tests.unit.data.layout_trees import of_size
 
 SIZE = 4
 
@@ -35,7 +36,7 @@ def paths(tmp_path_factory):
 def test_every_id_once_in_equally_many_batches(paths, count, local_batch_size, process_count):
     batch_size = local_batch_size * process_count
     per_process = [
-        list(image_batches(paths[:count], SIZE, batch_size, 0, index, process_count))
+        list(image_batches(paths[:count], of_size(SIZE), batch_size, index, process_count))
         for index in range(process_count)
     ]
     assert {len(batches) for batches in per_process} == {-(-count // batch_size)}
@@ -55,8 +56,8 @@ def test_every_id_once_in_equally_many_batches(paths, count, local_batch_size, p
 
 
 def test_worker_processes_give_the_same_batches(paths):
-    threads = list(image_batches(paths, SIZE, 4))
-    workers = list(image_batches(paths, SIZE, 4, num_workers=2))
+    threads = list(image_batches(paths, of_size(SIZE), 4))
+    workers = list(image_batches(paths, of_size(SIZE, num_workers=2), 4))
     assert len(workers) == len(threads) == 6
     for a, b in zip(threads, workers, strict=True):
         np.testing.assert_array_equal(a["image"], b["image"])
@@ -67,7 +68,7 @@ def test_worker_processes_give_the_same_batches(paths):
 def test_a_damaged_image_is_one_line_after_the_good_batches(paths, tmp_path, num_workers):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"not an image")
-    batches = image_batches([*paths[:4], str(bad)], SIZE, 4, num_workers)
+    batches = image_batches([*paths[:4], str(bad)], of_size(SIZE, num_workers=num_workers), 4)
     assert next(batches)["sample_id"].tolist() == [0, 1, 2, 3]
     with pytest.raises(UserError) as error:
         next(batches)
@@ -76,7 +77,7 @@ def test_a_damaged_image_is_one_line_after_the_good_batches(paths, tmp_path, num
 
 
 def test_a_caller_may_stop_early(paths):
-    batches = image_batches(paths, SIZE, 2)
+    batches = image_batches(paths, of_size(SIZE), 2)
     next(batches)
     batches.close()
     assert list(batches) == []
@@ -84,7 +85,7 @@ def test_a_caller_may_stop_early(paths):
 
 def test_a_batch_that_does_not_divide_is_refused(paths):
     with pytest.raises(UserError, match="batch_size=6: must be a multiple of the 4 processes"):
-        next(image_batches(paths, SIZE, 6, 0, 0, 4))
+        next(image_batches(paths, of_size(SIZE), 6, 0, 4))
     with pytest.raises(UserError, match="batch_size=6: must be a multiple of the 4 processes"):
         latent_batches(numbered(8), 0, 6, 0, 4)
 

@@ -10,8 +10,10 @@ from PIL import Image
 from invad_jax.config import DataConfig
 from invad_jax.data import samples
 from invad_jax.data.layouts import fingerprint, load_dataset
-from invad_jax.data.preprocess import read_image, read_mask
+from invad_jax.data.masks import read_mask
+from invad_jax.data.preprocess import read_image
 from invad_jax.errors import UserError
+from tests.unit.data.layout_trees import of_size
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +43,21 @@ def test_procedural_masks_are_small_and_where_the_image_is_unusual(dataset):
     """Inside the mask the image is farther from the mean normal image than outside."""
     for category in ("disc", "weave"):
         normal = np.stack(
-            [read_image(s.path, 128).astype(float) for s in dataset.train if s.category == category]
+            [
+                read_image(s.path, of_size(128)).astype(float)
+                for s in dataset.train
+                if s.category == category
+            ]
         )
         for sample in dataset.test:
             if sample.category != category or not sample.gt_label:
                 continue
-            mask = read_mask(sample.mask_path, sample.path, 128)
+            mask = read_mask(sample.mask_paths, sample.path, of_size(128))
             assert 0.003 < mask.mean() < 0.12  # 50 to 2,000 pixels
             if sample.defect != "melted":  # which keeps the mean colour: a defect of texture
-                distance = np.abs(read_image(sample.path, 128) - normal.mean(axis=0)).mean(axis=-1)
+                distance = np.abs(read_image(sample.path, of_size(128)) - normal.mean(axis=0)).mean(
+                    axis=-1
+                )
                 assert distance[mask].mean() > distance[~mask].mean()
 
 
@@ -60,7 +68,7 @@ def test_procedural_brightness_alone_does_not_tell(dataset):
         def means(label, category=category):
             return np.array(
                 [
-                    read_image(s.path, 32).mean()
+                    read_image(s.path, of_size(32)).mean()
                     for s in (*dataset.train, *dataset.test)
                     if s.category == category and s.gt_label == label
                 ]
@@ -103,7 +111,7 @@ def test_hazelnut_is_extracted_from_the_archive(tmp_path, monkeypatch, caplog):
         dataset = load_dataset(DataConfig(name="hazelnut", categories=("hazelnut",)))
     assert "CC BY 4.0" in caplog.text
     assert [s.category for s in dataset.train] == ["hazelnut"]
-    assert [(s.defect, s.mask_path is not None) for s in dataset.test] == [
+    assert [(s.defect, bool(s.mask_paths)) for s in dataset.test] == [
         ("colour", True),
         ("good", False),
     ]

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from invad_jax import build_dataset
-from invad_jax.data import layouts, preprocess, records, tfds_builders
+from invad_jax.data import layouts, masks, preprocess, records, tfds_builders
 from invad_jax.data.pipeline import image_batches
 from invad_jax.errors import UserError
 from tests.unit.data.layout_trees import (
@@ -19,6 +20,8 @@ from tests.unit.data.layout_trees import (
     load,
     make,
     mvtec_tree,
+    of_size,
+    pictures,
     refusal,
     table,
 )
@@ -36,7 +39,7 @@ def prepared(tmp_path_factory):
 
 
 def facts(sample):
-    return sample.category, sample.defect, sample.gt_label, sample.mask_path is None
+    return sample.category, sample.defect, sample.gt_label, not sample.mask_paths
 
 
 def content(path):
@@ -53,8 +56,8 @@ def assert_same(original, ours, root):
             assert layouts.content_hash(b.path) == layouts.content_hash(a.path)
             assert Path(b.path).name == Path(a.path).name
             assert b.path.startswith(f"{root}/")
-            if a.mask_path:
-                assert content(b.mask_path) == Path(a.mask_path).read_bytes()
+            for of_a, of_b in zip(a.mask_paths, b.mask_paths, strict=True):
+                assert content(of_b) == Path(of_a).read_bytes()
     for theirs, mine in zip(
         layouts.hold_out(original.train, 0.3), layouts.hold_out(ours.train, 0.3), strict=True
     ):
@@ -72,9 +75,26 @@ def test_every_layout_is_the_same_from_records(tmp_path, layout):
     ours = load("tfds", tmp_path / "records")
     shutil.move(tmp_path / "original_is_not_needed", root)
     assert_same(original, ours, tmp_path / "records")
-    assert sum(s.mask_path is not None for s in ours.test) == {
+    assert sum(bool(s.mask_paths) for s in ours.test) == {
         "mvtec": 2, "mpdd": 1, "visa": 1, "bmad": 3, "folder": 1
     }[layout]  # fmt: skip
+
+
+def test_several_masks_of_an_image_become_one(tmp_path):
+    root = pictures(
+        tmp_path / "data", "train/good/0.png", "test/bent/7.png", "test/bent/8.png",
+        "ground_truth/bent/7/mask_0.png", "ground_truth/bent/7/mask_1.png",
+        "ground_truth/bent/8/mask_0.png",
+    )  # fmt: skip
+    build_dataset.build("folder", str(root), tmp_path / "records")
+    original, ours = load("folder", root), load("tfds", tmp_path / "records")
+    assert [len(s.mask_paths) for s in original.test] == [2, 1]
+    for a, b in zip(original.test, ours.test, strict=True):
+        assert len(b.mask_paths) == 1
+        pixels = [np.asarray(Image.open(path)) > 0 for path in a.mask_paths]
+        mask = masks.union(b.mask_paths, of_size(8))
+        np.testing.assert_array_equal(mask, np.any(pixels, axis=0))
+    assert content(ours.test[1].mask_paths[0]) == Path(original.test[1].mask_paths[0]).read_bytes()
 
 
 def test_a_table_keeps_its_order_and_odd_names(tmp_path):
@@ -87,15 +107,16 @@ def test_images_and_masks_are_read_as_from_the_folder(prepared):
     data, out = prepared
     for a, b in zip(load("mvtec", data).test, load("tfds", out).test, strict=True):
         np.testing.assert_array_equal(
-            preprocess.read_image(b.path, 7), preprocess.read_image(a.path, 7)
+            preprocess.read_image(b.path, of_size(7)), preprocess.read_image(a.path, of_size(7))
         )
         np.testing.assert_array_equal(
-            preprocess.read_original(b.path), preprocess.read_original(a.path)
+            preprocess.read_original(b.path, of_size(7)),
+            preprocess.read_original(a.path, of_size(7)),
         )
-        if a.mask_path:
+        if a.mask_paths:
             np.testing.assert_array_equal(
-                preprocess.read_mask(b.mask_path, b.path, 7),
-                preprocess.read_mask(a.mask_path, a.path, 7),
+                masks.read_mask(b.mask_paths, b.path, of_size(7)),
+                masks.read_mask(a.mask_paths, a.path, of_size(7)),
             )
 
 
@@ -104,8 +125,8 @@ def test_worker_processes_read_records(prepared):
     folder, ours = (
         [s.path for s in load(name, root).train] for name, root in (("mvtec", data), ("tfds", out))
     )
-    expected = list(image_batches(folder, 8, 6))
-    for a, b in zip(expected, image_batches(ours, 8, 6, num_workers=1), strict=True):
+    expected = list(image_batches(folder, of_size(8), 6))
+    for a, b in zip(expected, image_batches(ours, of_size(8, num_workers=1), 6), strict=True):
         np.testing.assert_array_equal(a["image"], b["image"])
 
 
@@ -133,7 +154,7 @@ def test_the_way_of_tfds(prepared, tmp_path):
     labels = source.dataset_info.features["label"]
     for example, sample in zip(source, original.test, strict=True):
         assert example["image"] == Path(sample.path).read_bytes()
-        assert example["mask"] == (Path(sample.mask_path).read_bytes() if sample.mask_path else b"")
+        assert example["mask"] == b"".join(Path(mask).read_bytes() for mask in sample.mask_paths)
         assert labels.int2str(example["label"]) == ("normal", "anomalous")[sample.gt_label]
         assert example["defect"].decode() == sample.defect
         assert example["category"].decode() == sample.category
@@ -174,7 +195,8 @@ from invad_jax.data import layouts, preprocess
 root, out = sys.argv[1:]
 status = build_dataset.cli(["--layout", "mvtec", "--root", root, "--out", out])
 samples = layouts.load_dataset(DataConfig("tfds", out)).test
-print(status, sum(preprocess.read_image(sample.path, 4).shape == (4, 4, 3) for sample in samples))
+images = [preprocess.read_image(sample.path, DataConfig(image_size=4)) for sample in samples]
+print(status, sum(image.shape == (4, 4, 3) for image in images))
 """
 
 
@@ -216,7 +238,7 @@ def test_damaged_records_are_one_line(prepared, tmp_path, damage):
     DAMAGES[damage](tmp_path / "bad")
     samples = load("tfds", tmp_path / "bad").train
     with pytest.raises(UserError) as error:
-        list(image_batches([sample.path for sample in samples], 4, 8))
+        list(image_batches([sample.path for sample in samples], of_size(4), 8))
     message = str(error.value)
     assert message.startswith(f"{tmp_path}/bad/train.array_record/")
     assert "build_dataset" in message

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from invad_jax.config import DataConfig
 from invad_jax.data.dataset import Sample
 from invad_jax.evaluation import ground_truth
 from invad_jax.metrics import PIXEL_METRICS
@@ -27,20 +28,35 @@ def samples(tmp_path):
             known = i % 2 and not (category == "pin" and i == 1)
             defect = "bent" if i % 2 else "good"
             made.append(
-                Sample(str(path), category, defect, i % 2, str(mask_path) if known else None)
+                Sample(str(path), category, defect, i % 2, (str(mask_path),) if known else ())
             )
     return tuple(made)
 
 
 def test_masks_of_normals_are_empty_and_known(samples):
-    truth = ground_truth.read(samples, SIZE)
+    truth = ground_truth.read(samples, DataConfig(image_size=SIZE))
     assert truth.has_mask.tolist() == [True] * 7 + [False] + [True] * 4
     assert truth.gt_mask.sum((1, 2)).tolist() == [0, 16, 0, 24, 0, 32, 0, 0, 0, 24, 0, 32]
 
 
+@pytest.mark.parametrize(("value", "word"), [(0, "nothing"), (255, "everything")])
+def test_a_mask_that_tells_nothing_is_named_and_takes_no_part(samples, caplog, value, word):
+    path = samples[3].mask_paths[0]
+    Image.fromarray(np.full((SIZE, SIZE), value, np.uint8)).save(path)
+    truth = ground_truth.read(samples, DataConfig(image_size=SIZE))
+    assert truth.has_mask.tolist() == [True] * 3 + [False] + [True] * 3 + [False] + [True] * 4
+    assert not truth.gt_mask[3].any()
+    (record,) = caplog.records
+    assert f"1 masks of anomalous images mark {word}" in record.getMessage()
+    assert path in record.getMessage()
+    counts = ground_truth.mask_counts(truth)
+    assert counts == {"nut": {"with": 2, "without": 1}, "pin": {"with": 2, "without": 1}}
+    assert ground_truth.mask_note(counts).startswith("images: 4 with masks, 2 without (nut 1, pin")
+
+
 def test_every_score_has_its_image_metrics_and_all_share_the_pixels(samples):
     rng = np.random.default_rng(1)
-    truth = ground_truth.read(samples, SIZE)
+    truth = ground_truth.read(samples, DataConfig(image_size=SIZE))
     anomaly_map = rng.random((12, SIZE, SIZE), np.float32) + 0.5 * truth.gt_mask
     scores = {"one": rng.random(12), "two": rng.random(12)}
     tables = ground_truth.metric_tables(truth, anomaly_map.astype(np.float32), scores)

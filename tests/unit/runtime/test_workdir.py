@@ -40,6 +40,19 @@ def test_what_decided_the_parameters_is_never_another(workdir, assignment):
         workdir.resolve(None, [assignment])
 
 
+def test_the_range_of_pixels_that_training_found_is_adopted(tmp_path):
+    found = override(Config(), ["data.value_range=0,4095"])
+    workdir = Workdir(tmp_path / "run")
+    assert workdir.adopt(Config()) == Config()  # nothing is there yet
+    workdir.claim(found, write=True)
+    assert workdir.adopt(Config()) == workdir.resolve(None, []) == found
+    assert workdir.adopt(override(Config(), ["data.value_range=0,1"])).data.value_range == (0, 1)
+    with pytest.raises(
+        UserError, match=r"data\.value_range is \(0\.0, 65535\.0\), was \(0\.0, 4095"
+    ):
+        workdir.resolve(None, ["data.value_range=0,65535"])
+
+
 def folder(workdir, config, step):
     return workdir.normals(config, paradigm_of(config), step)
 

@@ -205,7 +205,9 @@ def draws(iterator, count):
 
 def batches(samples, batch_size=4, process_index=0, process_count=1):
     paths = [sample.path for sample in samples]
-    return pipeline.training_image_batches(paths, SIZE, 7, batch_size, process_index, process_count)
+    return pipeline.training_image_batches(
+        paths, DataConfig(image_size=SIZE), 7, batch_size, process_index, process_count
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 5, 11])
@@ -223,9 +225,10 @@ def test_images_come_in_the_order_of_latents_however_many_are_kept(
 def test_kept_images_are_read_once(samples, monkeypatch):
     read, reads = pipeline.read_image, []
     monkeypatch.setattr(pipeline, "read_image", lambda *a: reads.append(a[0]) or read(*a))
-    images = pipeline._Images([sample.path for sample in samples], SIZE)
+    data = DataConfig(image_size=SIZE)
+    images = pipeline._Images([sample.path for sample in samples], data)
     for i in [3, 1, 3, 1, 3]:
-        np.testing.assert_array_equal(images[i], read(samples[i].path, SIZE))
+        np.testing.assert_array_equal(images[i], read(samples[i].path, data))
     assert reads == [samples[3].path, samples[1].path]
 
 
