@@ -4,23 +4,37 @@
     python -m invad_jax.eval --workdir runs/mine
     python -m invad_jax.predict --workdir runs/mine --input NEW_IMAGES --out decisions
 
+`--set train.num_steps=0` leaves the network out: ready in seconds, and what training has to beat.
 Result: depends on the images.
 """
 
-from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, TrainConfig
+from invad_jax.config import (
+    Config,
+    DataConfig,
+    DenoiserConfig,
+    DiffusionConfig,
+    EncoderConfig,
+    InversionConfig,
+    ScoringConfig,
+    TrainConfig,
+)
 
 
 def get_config() -> Config:
     return Config(
         data=DataConfig(name="folder", image_size=256),
-        encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area", pool=2),
-        denoiser=DenoiserConfig(name="dit", width=192, depth=4, num_heads=4),
+        encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area"),
+        denoiser=DenoiserConfig(name="dit", width=128, depth=3, num_heads=4, patch_size=2),
+        diffusion=DiffusionConfig(prediction="v"),
         train=TrainConfig(
-            num_steps=2000,
+            num_steps=300,
             batch_size=16,
             learning_rate=1e-3,
-            warmup_steps=100,
-            ema_decay=0.995,
-            checkpoint_every=250,
+            warmup_steps=30,
+            ema_decay=0.99,
+            latent_stats="whiten",
+            checkpoint_every=100,
         ),
+        inversion=InversionConfig(solver="angle"),
+        scoring=ScoringConfig(prior="standard_normal"),
     )

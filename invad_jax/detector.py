@@ -74,7 +74,7 @@ class Detector(NamedTuple):
     def score_latents(self, variables: DetectorVariables, latent: jax.Array) -> Scores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32."""
         states, component = self._states(variables, latent)  # (B, M, h, w, C)
-        scores = self.compare(variables.reference, states, self.image_size)
+        scores = self.judge(variables, states)
         if component is not None and variables.reference is None:
             scores = scores._replace(component=component)
         return scores._replace(x_T=states[:, -1] if self.inverts else None)
@@ -83,6 +83,14 @@ class Detector(NamedTuple):
         """What of latents is compared, (B, M, h, w, C); what a reference is learnt from."""
         return self._states(variables, latent)[0]
 
+    def walk(self, variables: DetectorVariables, x0: jax.Array) -> jax.Array:
+        """The states from x0 as the network takes it: (B, h, w, C) -> (B, M, h, w, C)."""
+        return self.states(lambda x, t: self.denoise(variables.denoiser, x, t), x0)
+
+    def judge(self, variables: DetectorVariables, states: jax.Array) -> Scores:
+        """Scores states, (B, M, h, w, C)."""
+        return self.compare(variables.reference, states, self.image_size)
+
     def _states(
         self, variables: DetectorVariables, latent: jax.Array
     ) -> tuple[jax.Array, jax.Array | None]:
@@ -90,7 +98,7 @@ class Detector(NamedTuple):
         x0, component = standardise(latent, variables.latent_stats), None
         if self.whitened and variables.coordinates is not None:
             x0, component = whiten(variables.coordinates, self.where, x0)
-        return self.states(lambda x, t: self.denoise(variables.denoiser, x, t), x0), component
+        return self.walk(variables, x0), component
 
 
 def standardise(latent: jax.Array, stats: LatentStats) -> jax.Array:

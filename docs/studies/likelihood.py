@@ -2,7 +2,7 @@
 
     python docs/studies/likelihood.py --workdir runs/u0 runs/u1 runs/u2 --steps 3 10 --limit 20
 
-Two likelihoods of `invad_jax/diffusion/likelihood.py`, by rows of their terms. `map`: all S steps
+Two likelihoods of `ode_likelihood.py`, by rows of their terms. `map`: all S steps
 to x_T, the latent that the paper scores, volume by `mean_stretch`. `ODE`: the steps that end at a
 noise level above alpha_bar 0, one less as published, volume by `first_order`. A row is the mean
 over workdirs, and the standard deviation. Nothing is written to the workdirs.
@@ -26,7 +26,7 @@ import numpy as np
 import invad_jax
 from invad_jax.data import layouts
 from invad_jax.detector import standardise
-from invad_jax.diffusion.likelihood import (
+from ode_likelihood import (
     finite_steps,
     first_order,
     invert_with_products,

@@ -4,6 +4,10 @@ Both are kept in the workdir, in a folder for each way of scoring, so that new i
 where no training image is at hand. `reference.npz` is written first and `scores.json` last: a
 folder without the latter is not used.
 
+The scale comes from scores that are honest: of images kept out of training, and, where there are
+few of those, of the training images too, each by what was learnt without it. (The network did see
+them; what it makes of an image it has seen and of one it has not hardly differs beside that.)
+
 Read next: `normality/reference.py`, `normality/calibration.py`.
 """
 
@@ -13,13 +17,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from invad_jax.config import TERMS
-from invad_jax.data.layouts import Sample
+from invad_jax.data.layouts import Sample, fingerprint
 from invad_jax.errors import UserError
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model
+from invad_jax.inference.whitening import Learner
 from invad_jax.io import files
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.normality import clusters, reference
@@ -28,9 +34,13 @@ from invad_jax.normality.mixture import Component
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir, scoring_key
+from invad_jax.scoring import Scores
 
 Normals = tuple[Sequence[Sample], Sequence[Sample]]
 """Images that were trained on, and images that were held out."""
+ENOUGH_HELD_OUT = 300
+"""Promise a false-alarm rate of 1 % at 95 %; with so many, training images are not asked."""
+FOLDS = 5
 
 
 def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibration:
@@ -42,7 +52,7 @@ def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibr
       normals: the images, or None when they are not at hand.
 
     Raises:
-      UserError: not in the workdir, and no images given.
+      UserError: not in the workdir, and no images given, or others than were trained on.
     """
     folder = workdir.normals(model.config, model.paradigm, model.step)
     if (folder / "scores.json").is_file():
@@ -55,41 +65,62 @@ def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibr
             "`python -m invad_jax.eval` with them where the training images are"
         )
     else:
+        _check_same_images(model, workdir, normals[0])
         scores = _learn(model, folder, normals)
-    return calibration_lib.fit(
+    calibration = calibration_lib.fit(
         {term: np.array(scores[term]) for term in TERMS},
         model.paradigm.terms,
         tuple(scores["heat"]),
         model.config.calibration.false_positive_rate,
         scores["held_out"],
     )
+    doubt = calibration_lib.doubt(calibration)
+    if doubt:
+        log.warning("%s", doubt)
+    return calibration
+
+
+def _check_same_images(model: Model, workdir: Workdir, trained_on: Sequence[Sample]) -> None:
+    """Before anything is learnt: what is normal is not asked of another data set."""
+    if model.dataset not in (None, fingerprint(trained_on)):
+        raise UserError(
+            f"data.root={model.config.data.root}: its normal images are not those that "
+            f"{workdir.path} was trained on, and these inversion and scoring options are not "
+            "calibrated yet: run eval once with the training's own data"
+        )
 
 
 def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
-    """Learns from the images of the training, scores those held out, and keeps both."""
+    """Learns from the images of the training, scores normal images, and keeps both."""
     trained_on, held_out = normals
     latents = np.asarray(encode_samples(trained_on, model.encoder, model.config, model.mesh))
-    scored = latents
-    if held_out:
-        scored = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
     lessons = model.paradigm.lessons
+    categories = [sample.category for sample in trained_on]
+    how = lessons.components if lessons else model.config.scoring.components
+    labels = clusters.kinds(how, categories, latents)
+    states = _states_of_training(model, latents, labels)
     if lessons:
-        categories = [sample.category for sample in trained_on]
-        labels = clusters.kinds(lessons.components, categories, latents)
-        learnt = reference.learn(lessons, _components(model, latents, labels))
+        learnt = reference.learn(lessons, _components(states, labels))
         _report(learnt)
         model.adopt(learnt)
         if processes.is_primary():
             reference.write(folder, learnt)
-    scores = model.score_latents(scored)
-    samples = held_out or trained_on
+    samples, scores = list(held_out), []
+    if held_out:
+        new = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
+        scores.append(model.score_latents(new)._replace(x_T=None))
+    honest = bool(lessons) or (model.paradigm.whitened and model.coordinates is not None)
+    if len(held_out) < ENOUGH_HELD_OUT and (honest or not held_out):
+        samples += trained_on
+        scores.append(_scores_of_training(model, states, labels))
+    together: Scores = jax.tree.map(lambda *parts: np.concatenate(parts), *scores)
     content = {
         "key": scoring_key(model.config, model.paradigm, model.step),
-        "held_out": bool(held_out),
+        "held_out": bool(held_out) or honest,
         "path": [sample.path for sample in samples],
         "category": [sample.category for sample in samples],
-        "heat": calibration_lib.heat_scale(np.asarray(scores.latent_norm)),
-        **{term: getattr(scores, term).tolist() for term in TERMS},
+        "heat": calibration_lib.heat_scale(np.asarray(together.latent_norm)),
+        **{term: getattr(together, term).tolist() for term in TERMS},
     }
     if processes.is_primary():
         files.write_json(folder / "scores.json", content)
@@ -97,13 +128,38 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
     return content
 
 
-def _components(model: Model, latents: np.ndarray, labels: Sequence[str]) -> Iterator[Component]:
-    """One kind of product after the other, inverted batch by batch."""
+def _states_of_training(model: Model, latents: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """What is compared of the training images, (N, M, h, w, C), each as if it were new."""
+    if model.coordinates is None or not model.paradigm.whitened:
+        return model.scored_states(latents)
+    learner = Learner(model.config, model.latent_stats, model.mesh)
+    rest = learner.rest(model.coordinates, latents)
+    return model.walk(learner.training_rows(rest, labels))
+
+
+def _scores_of_training(model: Model, states: np.ndarray, labels: Sequence[str]) -> Scores:
+    """Scores of the training images, each fold by what the others taught."""
+    lessons, kind = model.paradigm.lessons, np.array(labels)
+    if not lessons or min(np.unique(kind, return_counts=True)[1]) <= FOLDS:
+        return model.judge(states)._replace(x_T=None)
+    fold = np.random.default_rng(0).permutation(len(kind)) % FOLDS
+    for name in set(labels):  # as many of each kind in each
+        rows = np.flatnonzero(kind == name)
+        fold[rows] = np.random.default_rng(0).permutation(len(rows)) % FOLDS
+    parts, order = [], []
+    for k in range(FOLDS):
+        others, these = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        learnt = reference.learn(lessons, _components(states[others], kind[others].tolist()))
+        parts.append(model.judge(states[these], learnt)._replace(x_T=None))
+        order.append(these)
+    back = np.argsort(np.concatenate(order))
+    return jax.tree.map(lambda *rows: np.concatenate(rows)[back], *parts)
+
+
+def _components(states: np.ndarray, labels: Sequence[str]) -> Iterator[Component]:
+    """One kind of product after the other."""
     for name in sorted(set(labels)):
-        rows = np.flatnonzero(np.array(labels) == name)
-        starts = range(0, len(rows), model.batch_size)
-        batches = (latents[rows[start : start + model.batch_size]] for start in starts)
-        yield Component(name, map(model.scored_states, batches))
+        yield Component(name, [states[np.array(labels) == name]])
 
 
 def _report(learnt: reference.Learnt) -> None:

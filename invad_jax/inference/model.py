@@ -54,6 +54,7 @@ class Model:
         mesh: Mesh,
         step: int,
         coordinates: FittedCoordinates | None = None,
+        dataset: str | None = None,
     ):
         """See `load_model`; `denoiser` are its parameters."""
         self.config = config
@@ -61,6 +62,8 @@ class Model:
         self.mesh = mesh
         self.step = step
         self.coordinates = coordinates
+        self.dataset = dataset
+        """Fingerprint of the images that it was trained on; None where that is not known."""
         self.component_names = coordinates.component_names if coordinates else ("",)
         """Of `Scores.component`."""
         self._make_encoder = make_encoder
@@ -84,6 +87,8 @@ class Model:
         self._scored_states = compile_on_mesh(
             self.detector.scored_states, in_shardings=(arrays, batch)
         )
+        self._walk = compile_on_mesh(self.detector.walk, in_shardings=(arrays, batch))
+        self._judge = compile_on_mesh(self.detector.judge, in_shardings=(arrays, batch))
         self._denoise = compile_on_mesh(
             lambda variables, x_t, t: self.detector.denoise(variables.denoiser, x_t, t),
             in_shardings=(arrays, batch, batch),
@@ -139,6 +144,23 @@ class Model:
     def scored_states(self, latent: np.ndarray) -> np.ndarray:
         """What of latents is scored, (B, M, h, w, C) float32: what a reference is learnt from."""
         return self._in_batches(self._scored_states, self._without_encoder, np.asarray(latent))
+
+    @property
+    def latent_stats(self) -> LatentStats:
+        """Of the channels."""
+        return self._without_encoder.latent_stats
+
+    def walk(self, x0: np.ndarray) -> np.ndarray:
+        """The states from x0 as the network takes it: (B, h, w, C) -> (B, M, h, w, C)."""
+        return self._in_batches(self._walk, self._without_encoder, x0)
+
+    def judge(self, states: np.ndarray, learnt: Learnt | None = None) -> Scores:
+        """Scores states (B, M, h, w, C) by what was learnt; None: as the model does."""
+        variables = self._without_encoder
+        if learnt:
+            arrays = jax.device_put(reference_to_device(learnt), replicated(self.mesh))
+            variables = variables._replace(reference=arrays)
+        return self._in_batches(self._judge, variables, states)
 
     def denoise(self, x_t: np.ndarray, t: int | np.ndarray) -> np.ndarray:
         """The predicted noise, (B, h, w, C): one evaluation of the network, nothing standardised.
@@ -204,6 +226,8 @@ class Restored(NamedTuple):
     step: int
     coordinates: FittedCoordinates | None
     """In which normal latents are N(0, I), where the network was trained in them."""
+    dataset: str | None
+    """Fingerprint of the images of the training; None for a converted checkpoint."""
 
 
 def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
@@ -232,7 +256,7 @@ def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
         step = checkpoints.latest_step() or 0
     return Restored(
         model["params"], model["ema_params"], model["frozen"], (h, w, C), meta["encoder"], step,
-        read_coordinates(workdir, meta),
+        read_coordinates(workdir, meta), meta.get("dataset"),
     )  # fmt: skip
 
 
@@ -267,6 +291,7 @@ def load_model(workdir: Workdir, config: Config) -> Model:
         mesh,
         restored.step,
         restored.coordinates,
+        restored.dataset,
     )
 
 

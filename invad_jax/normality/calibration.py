@@ -121,6 +121,42 @@ def fit(
     )
 
 
+CONFIDENCE = 0.95
+"""With which a false-alarm rate is promised."""
+
+
+def promised_rate(num_normals: int, exceeding: int = 1) -> float:
+    """The false-alarm rate that is not exceeded, at 95 %, whatever the distribution of scores.
+
+    The rate of a threshold at the `exceeding`-th highest of n scores is distributed as
+    Beta(exceeding, n + 1 - exceeding) (order statistics; for 1 the exact binomial 1 - 0.05^(1/n)).
+
+    >>> round(promised_rate(299), 4), round(promised_rate(28), 2)
+    (0.01, 0.1)
+    """
+    return float(special.betaincinv(exceeding, num_normals + 1 - exceeding, CONFIDENCE))
+
+
+def images_needed(rate: float) -> int:
+    """How many normal images it takes to promise a rate in 0..1, exclusive.
+
+    >>> images_needed(0.01)
+    299
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
+
+
+def doubt(calibration: Calibration) -> str:
+    """One line where the asked rate cannot be promised by so few images; else empty."""
+    n, rate = calibration.num_normals, calibration.false_positive_rate
+    if not 0 < rate < 1 or n >= images_needed(rate):
+        return ""
+    return (
+        f"a false-alarm rate of {100 * rate:.3g} % cannot be promised by {n} normal images: at "
+        f"95 % they promise {100 * promised_rate(n):.2g} %; it takes {images_needed(rate)}"
+    )
+
+
 def heat_scale(latent_norm: np.ndarray) -> tuple[float, float]:
     """Where heat begins and where it is full, on the scale of an anomaly map.
 

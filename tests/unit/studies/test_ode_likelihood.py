@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from invad_jax.diffusion.inversion import invert
-from invad_jax.diffusion.likelihood import (
+from ode_likelihood import (
     eps_and_products,
     exact_log_abs_det,
     finite_steps,
