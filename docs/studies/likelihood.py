@@ -22,10 +22,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-import invad_jax
-from invad_jax.data import layouts
-from invad_jax.detector import standardise
 from ode_likelihood import (
     finite_steps,
     first_order,
@@ -34,11 +30,16 @@ from ode_likelihood import (
     mean_stretch,
     volume,
 )
+
+import invad_jax
+from invad_jax.data import layouts
+from invad_jax.detector import standardise
 from invad_jax.errors import UserError
 from invad_jax.evaluation.saved import read_run
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model
 from invad_jax.metrics import image_metrics
+from invad_jax.paradigms.levels import rising_plan
 from invad_jax.runtime import cli
 
 BATCH_SIZE = 16
@@ -88,7 +89,7 @@ def test_latents(model: Model, limit: int) -> tuple[list[layouts.Sample], np.nda
 
 def likelihoods(model: Model, latents: np.ndarray, num_probes: int) -> tuple[Table, Table]:
     """All scores, and of each volume term the estimate of every probe alone, (P, N)."""
-    plan, variables = model.detector.plan, model.variables
+    plan, variables = rising_plan(model.config), model.variables
     finite = finite_steps(plan)
     dimension = math.prod(latents.shape[1:])
     probes = jax.random.rademacher(

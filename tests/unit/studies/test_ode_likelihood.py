@@ -4,9 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
-
-from invad_jax.diffusion.inversion import invert
 from ode_likelihood import (
     eps_and_products,
     exact_log_abs_det,
@@ -16,6 +13,9 @@ from ode_likelihood import (
     log_likelihood,
     mean_stretch,
 )
+from scipy import stats
+
+from invad_jax.diffusion.inversion import invert
 from invad_jax.diffusion.schedule import Plan, linear_alpha_bar, make_plan, spaced_timesteps
 
 SHAPE = (2, 2, 3)
