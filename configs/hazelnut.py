@@ -9,35 +9,13 @@ normals is held out: whether the network has learnt anything that the coordinate
 decided there, and said. Result: see docs/results.md.
 """
 
-from invad_jax.config import (
-    CalibrationConfig,
-    Config,
-    DataConfig,
-    DenoiserConfig,
-    DiffusionConfig,
-    EncoderConfig,
-    InversionConfig,
-    ScoringConfig,
-    TrainConfig,
-)
+import dataclasses
+
+from invad_jax.config import CalibrationConfig, Config, DataConfig
+from invad_jax.config.ours import our_config
 
 
 def get_config() -> Config:
-    return Config(
-        data=DataConfig(name="hazelnut", image_size=256),
-        encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area"),
-        denoiser=DenoiserConfig(name="dit", width=128, depth=3, num_heads=4, patch_size=2),
-        diffusion=DiffusionConfig(prediction="v"),
-        train=TrainConfig(
-            num_steps=200,
-            batch_size=16,
-            learning_rate=1e-3,
-            warmup_steps=30,
-            ema_decay=0.99,
-            latent_stats="whiten",
-            checkpoint_every=100,
-        ),
-        inversion=InversionConfig(solver="angle"),
-        scoring=ScoringConfig(prior="standard_normal"),
-        calibration=CalibrationConfig(false_positive_rate=0.05),
-    )
+    config = our_config(DataConfig(name="hazelnut"), num_steps=200)
+    calibration = CalibrationConfig(false_positive_rate=0.05)
+    return dataclasses.replace(config, calibration=calibration)
