@@ -1,4 +1,4 @@
-"""The experiment that our own configs share: small enough for a laptop, and what we would run first.
+"""The experiment that our own configs share: small enough for a laptop, what we would run first.
 
 Read next: `configs/folder.py`, one of them; `published.py`, the paper's.
 """
