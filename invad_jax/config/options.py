@@ -215,7 +215,7 @@ class WhiteningConfig:
     """What is subtracted before a Gaussian whitens what is left: `retrieved`, the mean of what
     normal images showed around the position, weighted by how near it comes; `position`, the mean
     of the position, which makes N(0, I) PaDiM's distance."""
-    identity: float = 1.0
+    identity: float = 2.0
     """Multiple of the identity added to the covariance of a position, in units of the mean
     variance."""
     radius: int = 2

@@ -8,6 +8,7 @@ Read next: `coordinates.py`, the mathematics; `normality/whitening.py`, the esti
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.runtime import processes
 from invad_jax.runtime.sharding import batch_sharding, replicated
 from invad_jax.runtime.workdir import Workdir
+from invad_jax.scoring import Prior
 
 
 def neighbourhood(cfg: WhiteningConfig) -> Neighbourhood:
@@ -45,6 +47,7 @@ class Learner:
 
     def __init__(self, config: Config, stats: LatentStats, mesh: Mesh):
         self._cfg = config.whitening
+        self._where = neighbourhood(config.whitening)
         self._stats = stats
         self._mesh = mesh
         self._batch_size = rounded_up(config.eval.batch_size, mesh)
@@ -79,25 +82,24 @@ class Learner:
             names = {str(name): k for k, name in enumerate(gaussians.name)}
             component = np.array([names[name] for name in kind[of]], np.int32)
             arrays = gaussians_to_device(gaussians)
-            rows[of] = self._run(coordinates_lib.whiten_as, arrays, rest[of], component)
+            rows[of] = self._run(_white_as, arrays, rest[of], component)
         return rows
 
     def white(self, fitted: FittedCoordinates, latents: np.ndarray) -> np.ndarray:
         """New images in the coordinates."""
         arrays = coordinates_to_device(fitted), self._stats
-        return self._run(partial(_white, neighbourhood(self._cfg)), arrays, latents)
+        return self._run(_white, arrays, latents)
 
     def _fit(self, rest: np.ndarray, labels: Sequence[str]) -> FittedPrior:
         cfg = self._cfg
         return whitening.fit(rest, labels, cfg.identity, cfg.mean == "position")
 
     def _bank(self, latents: np.ndarray, labels: Sequence[str]) -> FittedBank:
-        x0 = self._run(lambda stats, latent: standardise(latent, stats), self._stats, latents)
+        x0 = self._run(_standardised, self._stats, latents)
         _, kind = np.unique(labels, return_inverse=True)  # as `whitening.fit` numbers them
         bank = bank_of(x0, kind)
         itself = np.arange(len(latents), dtype=np.int32)
-        of_nearest = partial(_nearest, neighbourhood(self._cfg))
-        distance = self._run(of_nearest, (bank_to_device(bank), self._stats), latents, itself)
+        distance = self._run(_nearest, (bank_to_device(bank), self._stats), latents, itself)
         spread = np.stack([distance[kind == k].mean(axis=0) for k in range(kind.max() + 1)])
         # Where all images are alike: a millionth of the unit that latents are standardised to.
         bandwidth = self._cfg.temperature * np.maximum(spread, 1e-6)  # (K, h, w)
@@ -105,18 +107,23 @@ class Learner:
 
     def _rest(self, bank: FittedBank | None, latents: np.ndarray) -> np.ndarray:
         if bank is None:
-            return self._run(lambda stats, latent: standardise(latent, stats), self._stats, latents)
+            return self._run(_standardised, self._stats, latents)
         arrays = bank_to_device(bank), self._stats
         itself = np.arange(len(latents), dtype=np.int32)
-        left = partial(_left, neighbourhood(self._cfg))
-        return self._run(left, arrays, latents, bank.kind, itself)
+        return self._run(_left, arrays, latents, bank.kind, itself)
 
     def _run(self, function: Any, variables: Any, *inputs: np.ndarray) -> Any:
         mesh = self._mesh
-        shardings = (replicated(mesh), *(batch_sharding(mesh) for _ in inputs))
-        compiled = jax.jit(function, in_shardings=shardings, out_shardings=replicated(mesh))
+        compiled = _compiled(function, self._where, mesh, len(inputs))
         on_mesh = jax.device_put(variables, replicated(mesh))
         return in_batches(compiled, on_mesh, self._batch_size, mesh, *inputs)
+
+
+@functools.cache
+def _compiled(function: Any, where: Neighbourhood, mesh: Mesh, count: int) -> Any:
+    """One for all folds and all of a process's learners."""
+    shardings = (replicated(mesh), *(batch_sharding(mesh),) * count)
+    return jax.jit(partial(function, where), in_shardings=shardings, out_shardings=replicated(mesh))
 
 
 class White(NamedTuple):
@@ -180,6 +187,16 @@ def _kept(workdir: Workdir, key: dict[str, Any]) -> FittedCoordinates | None:
         return None
     fitted, its_key = whitening.read(workdir.coordinates)
     return fitted if its_key == key else None
+
+
+def _standardised(where: Neighbourhood, stats: LatentStats, latent: jax.Array) -> jax.Array:
+    return standardise(latent, stats)
+
+
+def _white_as(
+    where: Neighbourhood, gaussians: Prior, rest: jax.Array, component: jax.Array
+) -> jax.Array:
+    return coordinates_lib.whiten_as(gaussians, rest, component)
 
 
 def _white(where: Neighbourhood, variables: Any, latent: jax.Array) -> jax.Array:
