@@ -1,0 +1,119 @@
+"""Training in coordinates where normal latents are N(0, I): decisions, kills, no steps at all."""
+
+import csv
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from invad_jax.inference.model import load
+from invad_jax.normality import whitening
+from tests.commands import TINY_DIT, final_arrays, newest_step, training, wait_for_progress
+
+WHITE = (
+    "train.latent_stats=whiten", "diffusion.prediction=v", "inversion.solver=angle",
+    "scoring.prior=standard_normal", "whitening.images=9",
+)  # fmt: skip
+
+
+def scores_of(folder):
+    with (folder / "scores.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("num_steps", [0, 12])
+def test_from_training_to_decisions(commands, tmp_path, num_steps):
+    run = tmp_path / "run"
+    said = commands.here(*training(run, *WHITE, f"train.num_steps={num_steps}")).stderr
+    assert "cannot be promised by" in said  # a hundredth, by 80 images
+    assert ("held-out loss" in said) == (num_steps > 0)
+    commands.here("eval", "--workdir", str(run), "--no-speed")
+    payload = json.loads((run / "eval" / "metrics.json").read_text())
+    assert payload["nfe"] == (3 if num_steps else 0)
+    assert payload["terms"] == ["map_top"]
+    rows = scores_of(run / "eval")
+    right = [row["component"] == row["category"] for row in rows]
+    assert np.mean(right) > 0.9  # shapes that any encoder tells apart
+    new = tmp_path / "new"
+    new.mkdir()
+    for i, row in enumerate(rows[:3]):
+        shutil.copy(row["path"], new / f"{i}.png")
+    commands.here(
+        "predict", "--workdir", str(run), "--input", str(new), "--out", str(tmp_path / "decided")
+    )
+    with (tmp_path / "decided" / "predictions.csv").open(newline="") as stream:
+        predictions = list(csv.DictReader(stream))
+    for prediction, row in zip(predictions, rows[:3], strict=True):
+        # One compiled function; the other images of the batch differ.
+        expected = pytest.approx(float(row["image_score_calibrated"]), rel=1e-3, abs=1e-3)
+        assert float(prediction["image_score"]) == expected
+
+
+def test_new_normal_images_are_as_untypical_as_the_threshold_expects(commands, tmp_path):
+    """Honest scores of training images: about as high as those of normal test images."""
+    run = tmp_path / "run"
+    commands.here(*training(run, *WHITE, "train.num_steps=0", "data.holdout_fraction=0"))
+    commands.here("eval", "--workdir", str(run), "--no-speed")
+    (kept,) = (run / "normals").glob("*/scores.json")
+    calibrated_on = json.loads(kept.read_text())
+    assert len(calibrated_on["path"]) == 80
+    assert calibrated_on["held_out"]
+    new = [float(row["map_top"]) for row in scores_of(run / "eval") if row["defect"] == "good"]
+    assert np.median(calibrated_on["map_top"]) == pytest.approx(np.median(new), rel=0.1)
+    # As training images score against what they taught themselves, it would be far below.
+    model = load(run)
+    bank = model.coordinates.bank
+    assert len(bank.latent) == 80
+
+
+def test_a_killed_training_goes_on_to_the_same_parameters(commands, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    commands.run(*training(whole, *WHITE))
+    job = commands.start(*training(killed, *WHITE))
+    wait_for_progress(job, killed)
+    job.kill()
+    job.communicate()
+    commands.run(*training(killed, *WHITE))
+    assert newest_step(killed) == 12
+    jax.tree.map(np.testing.assert_array_equal, final_arrays(killed, 12), final_arrays(whole, 12))
+    a, b = (whitening.read(folder / "coordinates.npz") for folder in (whole, killed))
+    assert a[1] == b[1]
+    np.testing.assert_array_equal(a[0].gaussians.projection, b[0].gaussians.projection)
+
+
+def test_without_its_coordinates_a_model_is_refused(commands, tmp_path):
+    run = tmp_path / "run"
+    commands.here(*training(run, *WHITE, "train.num_steps=0"))
+    (run / "coordinates.npz").unlink()
+    assert "coordinates.npz: cannot be read" in commands.refused(
+        "eval", "--workdir", str(run), "--no-speed"
+    )
+
+
+def test_what_is_normal_is_not_learnt_of_another_data_set(commands, trained, tmp_path):
+    """Of options that are not calibrated yet; what is calibrated needs no training image."""
+    parts = tmp_path / "parts"
+    procedural = next((commands.folder / "cache" / "samples").glob("procedural-*"))
+    for name in ("disc", "weave"):
+        shutil.copytree(procedural / name, parts / name)
+    for path in sorted((parts / "disc" / "train" / "good").iterdir())[:3]:
+        path.unlink()
+    options = ["--set", "data.name=mvtec", f"data.root={parts}"]
+    commands.here("eval", "--workdir", str(trained), "--no-speed", *options, "--out", "elsewhere")
+    said = commands.refused(
+        "eval", "--workdir", str(trained), "--no-speed", *options, "inversion.num_steps=4"
+    )
+    assert f"data.root={parts}: its normal images are not those that" in said
+
+
+def test_the_options_that_go_together(commands, tmp_path):
+    for change, words in [
+        ("diffusion.prediction=eps", "takes v"),
+        ("whitening.temperature=0", "must be positive"),
+    ]:
+        assert words in commands.refused(*training(tmp_path / "run", *WHITE, change))
+    assert "needs train.latent_stats=whiten" in commands.refused(
+        *training(tmp_path / "run", "train.num_steps=0", tiny=TINY_DIT)
+    )
