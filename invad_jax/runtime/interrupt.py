@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
-from _thread import interrupt_main
 from types import TracebackType
 from typing import Any
 
@@ -28,7 +28,8 @@ def _say(kind: type[BaseException], error: BaseException, trace: TracebackType |
 def _raise_again(lost: Any) -> None:
     """A Ctrl-C that comes while JAX's garbage collection calls back would be dropped there."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        timer = threading.Timer(0.1, interrupt_main)
+        main = threading.main_thread().ident
+        timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
         timer.daemon = True
         timer.start()
     else:
