@@ -6,20 +6,27 @@ and `metrics`, in that order, for the whole method.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from invad_jax.version import __version__
 
 if TYPE_CHECKING:
-    from invad_jax.inference.model import load
+    from invad_jax.inference.predictor import load
 
 __all__ = ["__version__", "load"]
+
+
+if sys.argv[:1] == ["-m"]:  # python -m invad_jax.X, whose module comes next
+    from invad_jax.runtime import interrupt
+
+    interrupt.install()
 
 
 def __getattr__(name: str) -> Any:
     """`invad_jax.load`, imported when first asked for, so that the package itself stays light."""
     if name == "load":
-        from invad_jax.inference.model import load
+        from invad_jax.inference.predictor import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

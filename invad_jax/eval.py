@@ -28,11 +28,15 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.evaluation.speed import measure_speed
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.model import load_model
+    from invad_jax.io import outputs
     from invad_jax.runtime import processes
 
     dataset = layouts.load_dataset(config.data)
     if not dataset.test:
         raise UserError(f"data.root={config.data.root}: has no test images; use predict")
+    out = Path(args.out) if args.out else workdir.path / "eval"
+    if processes.is_primary():
+        outputs.claim(out, "eval", results.FILES, trusted=not args.out)
     normals = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     model = load_model(workdir, config)
     calibration = calibrate(model, workdir, normals)
@@ -41,7 +45,6 @@ def main(args: argparse.Namespace) -> None:
     paths = [sample.path for sample in dataset.test]
     speed = None if args.no_speed else measure_speed(model, paths)
     if processes.is_primary():
-        out = Path(args.out) if args.out else workdir.path / "eval"
         results.write(out, workdir.path, model, calibration, evaluation, speed, args.save_maps)
 
 

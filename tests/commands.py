@@ -14,7 +14,7 @@ from unittest import mock
 
 import jax
 
-from invad_jax.inference.model import load
+from invad_jax.inference.predictor import load
 from invad_jax.runtime.log import log
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -34,7 +34,7 @@ _MOST_DECODED = 100
 _EXTREME = 1 / 1000
 """Share of an image's pixels left out at either end: dead and hot ones, highlights."""
 
-_16_BITS = (0.0, 65535.0)
+SIXTEEN_BITS = (0.0, 65535.0)
 _PHOTOMETRIC, _WHITE_IS_ZERO, _SAMPLE_FORMAT, _UNSIGNED = 262, 0, 339, 1  # TIFF
 
 
@@ -89,10 +89,15 @@ def to_8_bit(image: Image.Image, path: str | Path, data: DataConfig) -> np.ndarr
         )
     if not data.value_range:
         _warn_once(*value_range)
+    return scaled(pixels(image, path, data), value_range)
+
+
+def scaled(values: np.ndarray, value_range: Sequence[float]) -> np.ndarray:
+    """Numbers on the scale from black to white: uint8 of the same shape; not finite is black."""
     low, high = value_range
-    values = pixels(image, path, data).astype(np.float64)
-    scaled = (values.clip(low, high) - low) * (255 / (high - low))
-    return np.rint(np.where(np.isfinite(values), scaled, 0)).astype(np.uint8)
+    values = values.astype(np.float64)
+    levels = (values.clip(low, high) - low) * (255 / (high - low))
+    return np.rint(np.where(np.isfinite(values), levels, 0)).astype(np.uint8)
 
 
 def pixels(image: Image.Image, path: str | Path, data: DataConfig) -> np.ndarray:
@@ -188,4 +193,4 @@ def _warn_once(low: float, high: float) -> None:
 def _range_of_type(image: Image.Image) -> tuple[float, ...]:
     """What 16 bits hold, where nothing else is known; nothing where the type has no white."""
     wide = image.mode[:4] == "I;16" or image.mode[0] not in "IF"
-    return _16_BITS if wide or image.format == "PPM" else ()
+    return SIXTEEN_BITS if wide or image.format == "PPM" else ()

@@ -37,6 +37,7 @@ def image_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
+    skip_unreadable: bool = False,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Reads every image once, in order, in batches of one size.
 
@@ -46,6 +47,8 @@ def image_batches(
       batch_size: global, over all processes; a multiple of `process_count`.
       process_index: of this process.
       process_count: of all processes. Each yields ceil(N / batch_size) batches.
+      skip_unreadable: an image that cannot be read becomes a row like those that fill up the last
+        batch, instead of an error.
 
     Yields:
       `image` (b, S, S, 3) uint8 and `sample_id` (b,) int32, b = batch_size / process_count. Rows
@@ -53,10 +56,11 @@ def image_batches(
       processes, the ids are 0, 1, ..., N - 1, -1, ....
 
     Raises:
-      UserError: an image cannot be read, here or in a worker.
+      UserError: an image cannot be read, here or in a worker, and is not to be skipped.
     """
     ids = _padded_ids(len(paths), batch_size, process_count)[:, process_index]  # (batches, b)
-    dataset = grain.MapDataset.source(ids).map(_BatchReader(tuple(paths), data))
+    read = _BatchReader(tuple(paths), data, skip_unreadable)
+    dataset = grain.MapDataset.source(ids).map(read)
     num_workers = data.num_workers
     threads = 1 if num_workers else _THREADS
     batches = dataset.to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=threads))
@@ -171,20 +175,24 @@ class _Images:
 class _BatchReader:
     """Reads one row of ids; a class, not a closure, because it travels to the workers."""
 
-    def __init__(self, paths: tuple[str, ...], data: DataConfig):
+    def __init__(self, paths: tuple[str, ...], data: DataConfig, skip_unreadable: bool):
         self.paths = paths
         self.data = data
+        self.skip_unreadable = skip_unreadable
 
     def __call__(self, ids: np.ndarray) -> dict[str, Any]:
         """(b,) ids -> a batch, or the message of the error: grain would wrap an exception."""
         side = self.data.image_size
         image = np.zeros((len(ids), side, side, 3), np.uint8)
-        try:
-            for row, sample_id in enumerate(ids):
-                if sample_id >= 0:
+        ids = ids.copy()
+        for row, sample_id in enumerate(ids):
+            if sample_id >= 0:
+                try:
                     image[row] = read_image(self.paths[sample_id], self.data)
-        except UserError as error:
-            return {"error": str(error)}
+                except UserError as error:
+                    if not self.skip_unreadable:
+                        return {"error": str(error)}
+                    ids[row] = -1
         return {"image": image, "sample_id": ids}
 
 

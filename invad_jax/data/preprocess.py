@@ -16,6 +16,7 @@ from PIL import Image, features
 from invad_jax.config import DataConfig
 from invad_jax.data import depth
 from invad_jax.data.opening import opened, upright
+from invad_jax.io import outputs
 
 EXTENSIONS = (
     ".apng", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg",
@@ -43,18 +44,29 @@ def is_unread_format(name: str) -> bool:
 
 
 def image_paths(folder: str | Path, recursive: bool = False) -> list[str]:
-    """Image files in a folder, sorted by path; hidden files and folders are left out.
+    """Image files in a folder, sorted by path; hidden files and folders are left out, and pictures
+    that were drawn by this program.
 
     Args:
       folder: an existing folder.
       recursive: also those in its subfolders.
     """
     folder = Path(folder)
+    if outputs.is_written(folder):
+        return []
+    found = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    drawn = {
+        path.with_name(name)
+        for path in found
+        if path.name == outputs.MARKER
+        for name in outputs.written_in(path.parent)
+    }
     return [
         str(path)
-        for path in sorted(folder.rglob("*") if recursive else folder.iterdir())
+        for path in found
         if is_image(path.name)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and (not drawn or drawn.isdisjoint((path, *path.parents)))
         and path.is_file()
     ]
 
@@ -76,14 +88,35 @@ def read_image(path: str | Path, data: DataConfig) -> np.ndarray:
       UserError: missing, damaged, not an image, or too large.
     """
     with opened(path, "image", data.max_pixels) as image:
-        size = (data.image_size, data.image_size)
-        return np.asarray(_to_rgb(image, path, data).resize(size, Image.Resampling.BILINEAR))
+        return to_square(image, path, data)
 
 
-def read_original(path: str | Path, data: DataConfig) -> np.ndarray:
-    """Reads a whole image as `read_image` does, at its own size: (H, W, 3) uint8."""
+def to_square(image: Image.Image, path: str | Path, data: DataConfig) -> np.ndarray:
+    """An opened image as `read_image` gives it: (S, S, 3) uint8."""
+    size = (data.image_size, data.image_size)
+    return np.asarray(_to_rgb(image, path, data).resize(size, Image.Resampling.BILINEAR))
+
+
+def read_original(
+    path: str | Path, data: DataConfig, longest_side: int | None = None
+) -> np.ndarray:
+    """Reads a whole image as `read_image` does, but in its own proportions: (H, W, 3) uint8.
+
+    Args:
+      path: of the file.
+      data: how it is read.
+      longest_side: a larger image is reduced to it, pixels; None: at its own size.
+
+    Raises:
+      UserError: as `read_image`.
+    """
     with opened(path, "image", data.max_pixels) as image:
-        return np.asarray(_to_rgb(image, path, data))
+        side = (longest_side or max(image.size),) * 2
+        if image.mode in ("RGB", "L") and not depth.is_deep(image):
+            image.thumbnail(side)  # first: a JPEG is then decoded at a fraction of its size
+        rgb = _to_rgb(image, path, data)
+        rgb.thumbnail(side)
+        return np.asarray(rgb)
 
 
 def _to_rgb(image: Image.Image, path: str | Path, data: DataConfig) -> Image.Image:

@@ -11,10 +11,11 @@ import numpy as np
 from invad_jax.config import Config
 from invad_jax.config.io import config_hash, to_dict
 from invad_jax.data import preprocess
+from invad_jax.data.dataset import Sample
 from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.evaluate import Evaluation
 from invad_jax.inference.model import Model
-from invad_jax.io import files
+from invad_jax.io import files, names
 from invad_jax.normality.calibration import Calibration
 from invad_jax.report import figures, page, tables
 from invad_jax.report.figures import Case
@@ -22,6 +23,8 @@ from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 
 FUSIONS = ("calibrated", "test_minmax")
+FILES = ("metrics.json", "metrics.csv", "scores.csv", "report.html", "examples", "maps", "maps.csv")
+"""What an evaluation writes."""
 
 
 def write(
@@ -38,11 +41,13 @@ def write(
     fusion = ground_truth.metric_tables(
         evaluation.truth, evaluation.anomaly_map, evaluation.image_score
     )
+    published = _is_published(model)
     mask_counts = ground_truth.mask_counts(evaluation.truth)
     payload = {
         "schema": 1,
         "step": model.step,
         "nfe": model.paradigm.nfe,
+        "published": published,
         "terms": [term.name for term in calibration.terms],
         "seed": config.train.seed,
         "config_hash": config_hash(config),
@@ -52,10 +57,17 @@ def write(
         "masks": mask_counts,
         "speed": speed,
     }
-    cases = make_cases(evaluation, calibration, config)
     rows = score_rows(evaluation, calibration, model.component_names)
     tables.write_scores_csv(out / "scores.csv", rows)
     tables.write_metrics_csv(out / "metrics.csv", fusion)
+    tables.write_metrics_json(out / "metrics.json", payload)
+    for name in FUSIONS:  # first the numbers, which a picture that fails must not take along
+        title = tables.fusion_title(name, published)
+        print(f"\n{title}\n{tables.format_table(fusion[name])}")
+    note = ground_truth.mask_note(mask_counts)
+    if note:
+        print(f"\n{note}")
+    cases = make_cases(evaluation, calibration, config)
     page.write_html(
         out / "report.html", f"{workdir.name}: evaluation at step {model.step}",
         f"python -m invad_jax.eval --workdir {workdir}", to_dict(config), calibration, rows, cases,
@@ -63,19 +75,20 @@ def write(
     )  # fmt: skip
     figures.write_examples(out / "examples", cases, calibration)
     if save_maps:
-        write_maps(out / "maps", evaluation)
-    tables.write_metrics_json(out / "metrics.json", payload)
-    for name in FUSIONS:
-        print(f"\n{tables.FUSION_TITLES[name]}\n{tables.format_table(fusion[name])}")
-    note = ground_truth.mask_note(mask_counts)
-    if note:
-        print(f"\n{note}")
+        write_maps(out, evaluation.samples, evaluation.anomaly_map)
     log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html, examples", out)
     log.info(
         "next: open %s, or score new images: "
         "python -m invad_jax.predict --workdir %s --input IMAGES --out FOLDER",
         out / "report.html", workdir,
     )  # fmt: skip
+
+
+def _is_published(model: Model) -> bool:
+    """Whether images are compared as the paper does: x_T of its own steps with N(0, I)."""
+    config, paradigm = model.config, model.paradigm
+    as_given = config.train.latent_stats != "whiten" and config.inversion.solver == "ddim"
+    return paradigm.inverts and not paradigm.lessons and as_given
 
 
 def score_rows(
@@ -123,8 +136,7 @@ def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config)
             gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
             anomaly_map=evaluation.anomaly_map[i],
             image_score=float(score[i]),
-            nll=float(evaluation.terms["nll"][i]),
-            map_range=float(evaluation.terms["map_range"][i]),
+            terms={t.name: float(evaluation.terms[t.name][i]) for t in calibration.terms},
             threshold=calibration.threshold,
             decision=bool(evaluation.decision[i]),
         )
@@ -132,9 +144,25 @@ def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config)
     ]
 
 
-def write_maps(out: Path, evaluation: Evaluation) -> None:
-    """One `<category>/<defect>/<stem>.npy` a sample, (H, W) float32."""
-    for sample, anomaly_map in zip(evaluation.samples, evaluation.anomaly_map, strict=True):
-        path = out / sample.category / sample.defect / f"{Path(sample.path).stem}.npy"
-        with files.replaced(path) as temporary, temporary.open("wb") as stream:
-            np.save(stream, anomaly_map)
+def write_maps(out: Path, samples: Sequence[Sample], anomaly_map: np.ndarray) -> None:
+    """One `maps/<category>/<defect>/<stem>.npy` a sample, and `maps.csv`, which says whose it is.
+
+    Names come from data: what they share gets a number, and none leads out of the folder.
+
+    Args:
+      out: of the evaluation.
+      samples: N test images.
+      anomaly_map: (N, H, W) float32.
+    """
+    places = [
+        "/".join(map(names.one_part, (sample.category, sample.defect, Path(sample.path).name)))
+        for sample in samples
+    ]
+    rows = []
+    for sample, values, name in zip(
+        samples, anomaly_map, names.unique(places, ".npy"), strict=True
+    ):
+        rows.append({"path": sample.path, "map": f"maps/{name}"})
+        with files.replaced(out / "maps" / name) as temporary, temporary.open("wb") as stream:
+            np.save(stream, values)
+    tables.write_csv(out / "maps.csv", ("path", "map"), rows)

@@ -1,19 +1,12 @@
 """A trained detector on this machine's devices: loaded and compiled.
 
-Used by `eval`, `predict` and from Python:
-
-    model = invad_jax.load("runs/hazelnut")
-    scores = model.predict(images)          # (B, H, W, 3) uint8 -> named arrays
-    scores = model.score_latents(latents)   # (B, h, w, C) float32 -> the same, and x_T
-
-Read next: `calibrate.py`, the calibration.
+Read next: `calibrate.py`, the calibration; `predictor.py`, images to decisions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +21,7 @@ from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
 from invad_jax.inference.assembly import abstract_params, build_detector
 from invad_jax.inference.batches import in_batches, rounded_up
-from invad_jax.normality import reference, whitening
+from invad_jax.normality import whitening
 from invad_jax.normality.reference import Learnt
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
@@ -178,15 +171,22 @@ class Model:
         """The compiled function itself, for timing: B a multiple of the devices, no copy back."""
         return self._predict(self.variables, image)
 
-    def predict_paths(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, Scores]]:
+    def predict_paths(
+        self, paths: Sequence[str], skip_unreadable: bool = False
+    ) -> Iterator[tuple[np.ndarray, Scores]]:
         """Reads and scores image files on all processes.
+
+        Args:
+          paths: the same on all processes.
+          skip_unreadable: leaves out the index of an image that cannot be read, instead of failing.
 
         Yields:
           Indices into `paths` (b,), and their scores, the same on every process; no padding.
         """
         batches = image_batches(
-            paths, self.config.data, self.batch_size, jax.process_index(), jax.process_count()
-        )
+            paths, self.config.data, self.batch_size, jax.process_index(), jax.process_count(),
+            skip_unreadable,
+        )  # fmt: skip
         sharded_ids = jax.jit(lambda ids: ids, out_shardings=replicated(self.mesh))
         for batch in batches:
             arrays = global_batch(batch, self.mesh)
@@ -310,21 +310,3 @@ def _matching_encoder(config: Config, workdir: Workdir, restored: Restored) -> E
             "with --set encoder.name=... of the encoder that it was trained with"
         )
     return encoder
-
-
-def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Model:
-    """Loads a trained detector.
-
-    Args:
-      workdir: the folder that `train` or `convert` wrote.
-      overrides: changes as `--set` takes them, such as "inversion.num_steps=5".
-
-    Raises:
-      UserError: no checkpoint, or nothing learnt of normal images yet for these options.
-    """
-    folder = Workdir(workdir)
-    model = load_model(folder, folder.resolve(None, overrides))
-    if model.paradigm.lessons:
-        kept = folder.normals(model.config, model.paradigm, model.step)
-        model.adopt(reference.read(kept, model.paradigm.lessons))
-    return model

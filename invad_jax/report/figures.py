@@ -6,6 +6,7 @@ interface (no global state, no display). The same input gives the same bytes. Re
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import re
@@ -19,14 +20,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from invad_jax.io import files
+from invad_jax.io import files, names
 from invad_jax.normality.calibration import Calibration
-from invad_jax.report.tables import decision_word
+from invad_jax.report.tables import TERM_TITLES, decision_word
 
 # It tells on first use that it builds a cache; nobody who asked for a report can act on that.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -70,9 +72,8 @@ class Case:
     anomaly_map: np.ndarray
     """(h, w) float32, any size, higher is more anomalous."""
     image_score: float
-    nll: float
-    """Nats."""
-    map_range: float
+    terms: Mapping[str, float]
+    """Of `config.TERMS`, those that the score is made of."""
     threshold: float
     decision: bool
     """Whether it is called anomalous."""
@@ -85,6 +86,11 @@ class Case:
         if self.gt_label:
             return "found" if self.decision else "missed"
         return "false alarm" if self.decision else "passed"
+
+    @property
+    def terms_text(self) -> str:
+        """What the score is made of, in words."""
+        return " · ".join(f"{TERM_TITLES[name]} {value:.6g}" for name, value in self.terms.items())
 
 
 def worst_first(cases: Iterable[Case]) -> list[Case]:
@@ -148,10 +154,13 @@ def case_panel(case: Case, calibration: Calibration) -> Image.Image:
     gap, size = 8, max(13, width // 22)
     place = " / ".join(part for part in (case.category, case.defect, Path(case.path).name) if part)
     score = f"{case.verdict.upper()}: score {case.image_score:.3g}, threshold {case.threshold:.3g}"
-    terms = f"NLL {case.nll:.6g} nats, Diff {case.map_range:.4g}"
     font = ImageFont.truetype(_FONTS / "DejaVuSans.ttf", size)
     bold = ImageFont.truetype(_FONTS / "DejaVuSans-Bold.ttf", size)
-    lines = [(score, bold, _verdict_colour(case)), (place, font, "black"), (terms, font, "dimgray")]
+    lines = [
+        (score, bold, _verdict_colour(case)),
+        (place, font, "black"),
+        (case.terms_text, font, "dimgray"),
+    ]
     panel = Image.new(
         "RGB",
         (len(pictures) * (width + gap) + gap, height + 2 * gap + len(lines) * (size + gap)),
@@ -184,22 +193,22 @@ def write_examples(
     Returns:
       The files, in the order of the cases.
     """
-    folder, written = Path(folder), dict[Path, None]()
+    folder, written = Path(folder), dict[str, Path]()
     for case in cases:
         name = "_".join(
             part for part in (case.category, case.defect, Path(case.path).stem[:80]) if part
         )
-        name = re.sub(r"[^\w.-]+", "-", f"{name}_score_{case.image_score:.1f}")
-        path = folder / case.verdict.replace(" ", "_") / f"{name}.png"
-        twin = 2
-        while path in written:
-            path = path.with_name(f"{name}_{twin}.png")
+        name, score = re.sub(r"[^\w.-]+", "-", name), f"_score_{case.image_score:.1f}"
+        verdict = case.verdict.replace(" ", "_")
+        path, twin = folder / verdict / names.fitted(name, f"{score}.png"), 2
+        while str(path).casefold() in written:  # there are disks that do not tell cases apart
+            path = path.with_name(names.fitted(name, f"{score}_{twin}.png"))
             twin += 1
         _write_png(path, case_panel(case, calibration))
-        written[path] = None
-    for stale in set(folder.glob("*/*_score_*.png")) - set(written):
+        written[str(path).casefold()] = path
+    for stale in set(folder.glob("*/*_score_*.png")) - set(written.values()):
         stale.unlink()
-    return list(written)
+    return list(written.values())
 
 
 def score_histogram(
@@ -246,12 +255,21 @@ def _draw_histogram(ax: Axes, name: str, normal: np.ndarray, anomalous: np.ndarr
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Cut in front to at most `width` pixels; what is no valid Unicode shows as a question mark."""
-    shown = text = text.encode(errors="replace").decode()
+    """Cut in front to at most `width` pixels; what the font lacks, a line break among it, shows as
+    its code, and what is no valid Unicode as a question mark."""
+    text = text.encode(errors="replace").decode()
+    text = "".join(c if ord(c) in _glyphs() else c.encode("unicode_escape").decode() for c in text)
+    shown = text
     while font.getlength(shown) > width and text:
         text = text[1:]
         shown = "…" + text
     return shown
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    """Code points that the font of captions can draw."""
+    return frozenset(FT2Font(str(_FONTS / "DejaVuSans.ttf")).get_charmap())
 
 
 def _verdict_colour(case: Case) -> str:

@@ -6,8 +6,6 @@ dozen lines that sort and filter. It can be mailed, archived and printed.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
@@ -15,22 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from invad_jax.io import files
 from invad_jax.normality.calibration import Calibration
-from invad_jax.report.figures import Case, score_histogram, tiles, worst_first
-from invad_jax.report.tables import COUNTS, FUSION_TITLES, METRICS, decision_word, format_cell
+from invad_jax.report.figures import Case, score_histogram, worst_first
+from invad_jax.report.gallery import gallery
+from invad_jax.report.tables import (
+    COUNTS,
+    METRICS,
+    TERM_TITLES,
+    UNREADABLE,
+    decision_word,
+    format_cell,
+    fusion_title,
+)
 
 _STYLE, _SCRIPT = (
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
 )
-_TILE_SIDE = 384  # pixels; larger pictures are reduced, which keeps the page small
+_MOST_ERRORS = 50  # shown; the table has all
 
 _FUSION_NOTES = {
-    "calibrated": "Both score terms are put on one scale by normal images alone, and nothing is "
+    "calibrated": "The score is {terms}, on a scale that normal images alone have set; nothing is "
     "fitted on test images. This is what a single new image gets, and what the decisions use.",
-    "test_minmax": "Both score terms are min-max scaled over the test images of each category, the "
+    "test_minmax": "NLL and Diff are min-max scaled over the test images of each category, the "
     "anomalous ones included. Quote it only against published numbers made the same way: it does "
     "not exist for a single new image.",
 }
@@ -55,17 +61,25 @@ def write_html(
       command: what was typed to make it.
       config: the resolved configuration, section -> option -> value.
       calibration: gives threshold and heat their meaning.
-      rows: all images, as in `scores.csv`; as in `predictions.csv` where `metrics` is None.
+      rows: all images, as in `scores.csv`; as in `predictions.csv` where `metrics` is None, of
+        which at least one has a score.
       cases: the images to show, in any order.
       metrics: the content of `metrics.json`, or None for a prediction.
     """
     if metrics is None:
-        figures, sections = _prediction_figures(rows), [_prediction_histogram(rows)]
+        scored = [row for row in rows if row["image_score"] is not None]
+        failed = [row for row in rows if row.get("error")]
+        figures = _prediction_figures(rows)
+        sections = [_errors_section(failed), _prediction_histogram(scored)]
     else:
         figures = _evaluation_figures(rows, metrics)
-        sections = [_metrics_section(metrics["fusion"]), _histogram_section(rows)]
+        titles = _titles(calibration)
+        sections = [
+            _metrics_section(metrics["fusion"], metrics["published"], titles),
+            _histogram_section(rows, titles),
+        ]
     sections += [
-        _gallery(worst_first(cases), calibration),
+        gallery(worst_first(cases), calibration),
         _settings(command, config, calibration, metrics),
     ]
     content = f'<dl class="figures">{"".join(figures)}</dl>\n{_threshold_note(calibration)}'
@@ -127,8 +141,20 @@ def _prediction_figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     decisions = [row["decision"] for row in rows]
     return [
         _figure(word, str(decisions.count(word)), f"of {_count(len(rows), 'image')}")
-        for word in (decision_word(True), decision_word(False))
+        for word in (decision_word(True), decision_word(False), UNREADABLE)
+        if word != UNREADABLE or UNREADABLE in decisions
     ]
+
+
+def _errors_section(failed: Sequence[Mapping[str, Any]]) -> str:
+    if not failed:
+        return ""
+    more = f"<li>and {len(failed) - _MOST_ERRORS} more</li>" if len(failed) > _MOST_ERRORS else ""
+    items = "".join(
+        f"<li><code>{escape(row['path'])}</code>: {escape(row['error'])}</li>"
+        for row in failed[:_MOST_ERRORS]
+    )
+    return f"<section><h2>What could not be read</h2><ul>{items}{more}</ul></section>"
 
 
 def _figure(label: str, value: str, detail: str) -> str:
@@ -150,9 +176,17 @@ def _threshold_note(calibration: Calibration) -> str:
     return f'<p class="note">{note}</p>'
 
 
-def _metrics_section(fusion: Mapping[str, Any]) -> str:
+def _titles(calibration: Calibration) -> dict[str, str]:
+    """The terms that decide, and what they are called."""
+    return {term.name: TERM_TITLES[term.name] for term in calibration.terms}
+
+
+def _metrics_section(fusion: Mapping[str, Any], published: bool, titles: Mapping[str, str]) -> str:
+    def note(kind: str) -> str:
+        return escape(_FUSION_NOTES[kind].format(terms=" plus ".join(titles.values())))
+
     tables = [
-        f"<h3>{escape(FUSION_TITLES[kind])}</h3><p>{escape(_FUSION_NOTES[kind])}</p>{_table(table)}"
+        f"<h3>{escape(fusion_title(kind, published))}</h3><p>{note(kind)}</p>{_table(table)}"
         for kind, table in fusion.items()
     ]
     return (
@@ -180,8 +214,9 @@ _LEGEND = (
 )
 
 
-def _histogram_section(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = {"NLL (nats)": "nll", "Diff": "map_range", "image score": "image_score_calibrated"}
+def _histogram_section(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+    names = {title: name for name, title in titles.items()}
+    names["image score"] = "image_score_calibrated"
     plots = []
     for category in sorted({row["category"] for row in rows}):
         ours = [row for row in rows if row["category"] == category]
@@ -210,64 +245,6 @@ def _histogram(
         return {label: np.array([row[column] for row in chosen]) for label, column in names.items()}
 
     return score_histogram(values(False), values(True), rows[0]["threshold"])
-
-
-def _gallery(cases: Sequence[Case], calibration: Calibration) -> str:
-    if not cases:
-        return ""
-    verdicts = list(dict.fromkeys(case.verdict for case in cases))
-    categories = sorted({case.category for case in cases})
-    cards = "".join(_card(i, case, calibration) for i, case in enumerate(cases))
-    columns = max(len(tiles(case, calibration)) for case in cases)
-    order = "Worst first" if any(case.gt_label is not None for case in cases) else "Highest first"
-    return (
-        '<section id="gallery"><h2>Cases</h2><p>Heat begins where a map is higher than all but a '
-        "thousandth of normal images; what no heat covers looks normal. A click on a case enlarges "
-        "it.</p>"
-        f"<form>{_select('verdict', verdicts)}{_select('category', categories)}"
-        f'<label>order <select name="order"><option value="order">{order}</option>'
-        '<option value="score">By score</option></select></label> <output></output></form>'
-        f'<div class="cards" style="--tiles: {columns}">{cards}</div></section>'
-    )
-
-
-def _select(name: str, values: Sequence[str]) -> str:
-    if len(values) < 2:
-        return ""
-    options = "".join(f'<option value="{escape(v)}">{escape(v)}</option>' for v in values)
-    all_and_options = f'<option value="">all</option>{options}'
-    return f'<label>{name} <select name="{name}">{all_and_options}</select></label> '
-
-
-def _card(order: int, case: Case, calibration: Calibration) -> str:
-    pictures = tiles(case, calibration)
-    images = "".join(
-        f'<figure><img src="{_data_uri(picture)}" alt="{name}">'
-        f"<figcaption>{name}</figcaption></figure>"
-        for name, picture in pictures.items()
-    )
-    place = " / ".join(escape(part) for part in (case.category, case.defect) if part)
-    remark = ""
-    if np.array_equal(pictures["heat map"], case.image) and (case.decision or case.gt_label):
-        whole = "the image as a whole is untypical, " if case.decision else ""
-        remark = f"<p><em>No heat: {whole}no place in it stands out.</em></p>"
-    return (
-        f'<article data-verdict="{case.verdict}" data-category="{escape(case.category)}" '
-        f'data-order="{order}" data-score="{-case.image_score!r}">'
-        f'<div class="tiles">{images}</div><h3><mark class="{case.verdict.replace(" ", "-")}">'
-        f"{case.verdict}</mark> score {case.image_score:.3g} <small>threshold "
-        f'{case.threshold:.3g}</small></h3><p>{place} <code title="'
-        f'{escape(case.path)}">{escape(Path(case.path).name)}</code></p>'
-        f"<p>NLL {case.nll:.6g} nats · Diff {case.map_range:.4g}</p>{remark}</article>"
-    )
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    image = Image.fromarray(picture)
-    image.thumbnail((_TILE_SIDE, _TILE_SIDE))
-    stream = io.BytesIO()
-    image.save(stream, format="JPEG", quality=88, subsampling=0)  # heat has sharp colour edges
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _settings(

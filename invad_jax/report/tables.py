@@ -6,6 +6,7 @@ Read next: `figures.py` (pictures), `page.py` (one HTML page of both).
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,37 @@ SCORE_COLUMNS = (
     "path", "category", "defect", "gt_label", "nll", "map_range", "map_mean", "map_max", "map_top",
     "component", "image_score_calibrated", "image_score_test_minmax", "threshold", "decision",
 )  # fmt: skip
-PREDICTION_COLUMNS = ("path", "image_score", "threshold", "decision", "component")
+PREDICTION_COLUMNS = (
+    "path", "image_score", "threshold", "decision", "component", "normal_percentile", "overlay",
+    "error",
+)  # fmt: skip
+UNREADABLE = "unreadable"
+"""Stands for the decision on an image that has no score; `error` says why."""
 
-FUSION_TITLES = {
-    "calibrated": "calibrated: scaled by normal images alone (inductive: scores any single image)",
-    "test_minmax": "test_minmax: the paper's, scaled by this test set (transductive: cannot score "
-    "a single new image)",
-}
+TERM_TITLES = {
+    "nll": "NLL (nats)", "map_range": "Diff", "map_mean": "mean of the map",
+    "map_max": "maximum of the map", "map_top": "top tenth of the map",
+}  # fmt: skip
+"""What pages and pictures call the terms of a score."""
+
+
+def fusion_title(kind: str, published: bool) -> str:
+    """What a table of metrics is of.
+
+    Args:
+      kind: `calibrated` or `test_minmax`.
+      published: whether images are compared as the paper does.
+
+    >>> fusion_title("test_minmax", published=False)[:49]
+    "test_minmax: NLL and Diff added up as the paper's"
+    """
+    if kind == "calibrated":
+        return "calibrated: scaled by normal images alone (inductive: scores any single image)"
+    other = "NLL and Diff added up as the paper's, but of another way of comparing"
+    whose = "the paper's" if published else other
+    return (
+        f"{kind}: {whose}, scaled by this test set (transductive: cannot score a single new image)"
+    )
 
 
 def decision_word(anomalous: bool) -> str:
@@ -116,6 +141,12 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[s
         files.replaced(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([row[column] for column in columns] for row in rows)
+        stream.write(_csv_line(columns))
+        stream.writelines(_csv_line([row[column] for column in columns]) for row in rows)
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    r"""One record and `\n`; a carriage return in a cell is quoted only if it ends records too."""
+    record = io.StringIO(newline="")
+    csv.writer(record, lineterminator="\r\n").writerow(cells)
+    return record.getvalue().removesuffix("\r\n") + "\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,8 +19,9 @@ from invad_jax.config import Config
 from invad_jax.config import io as config_io
 from invad_jax.errors import UserError
 from invad_jax.io import files
-from invad_jax.runtime import log
+from invad_jax.runtime import interrupt, log
 
+_INTERRUPTED = f"\n{interrupt.WORD}"  # what a bar wrote stays on the line above
 Main = Callable[[argparse.Namespace], int | None]
 
 
@@ -77,8 +79,10 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
 
     Returns:
       The exit status: what `main` returns (None is 0), or 2 and one line for a `UserError` and for
-      a disk that is full, broken or not ours.
+      a disk that is full, broken or not ours, or 130 and one line for a Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no Unicode, in a table
     try:
         args = parser.parse_args(argv)
         if getattr(args, "distributed", False):
@@ -88,6 +92,9 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
     except (UserError, OSError) as error:
         print(_line(error), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(_INTERRUPTED, file=sys.stderr)
+        return 130
 
 
 def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) -> int:
@@ -98,7 +105,10 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
     log.configure(processes.is_primary())
     try:
         status = main(args) or 0
-    except (Exception, KeyboardInterrupt) as error:
+    except KeyboardInterrupt:
+        print(_INTERRUPTED, file=sys.stderr)
+        status = 130
+    except Exception as error:
         try:
             print(_line(error), file=sys.stderr)
             status = 2
@@ -113,7 +123,7 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
 def _line(error: BaseException) -> str:
     """What went wrong in one line; raises the error again where it is no fault of the user's."""
     if isinstance(error, UserError):
-        return f"error: {error}"
+        return "error: " + " ".join(str(error).splitlines())  # a path may hold line breaks
     if isinstance(error, OSError) and error.errno in files.DISK_ERRORS:
         return f"error: {error.filename or 'disk'}: {error.strerror}"
     raise error

@@ -71,7 +71,8 @@ def test_predict_scores_a_file_as_eval_does(commands, evaluated, trained):
     commands.run("predict", "--workdir", "run", "--input", "new parts", "--out", "decided")
     predictions = read_csv(commands.folder / "decided" / "predictions.csv")
     assert list(predictions[0]) == [
-        "path", "image_score", "threshold", "decision", "component",
+        "path", "image_score", "threshold", "decision", "component", "normal_percentile",
+        "overlay", "error",
     ]  # fmt: skip
     assert len(predictions) == 5
     for prediction in predictions:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invad_jax.inference.model import load
+from invad_jax.inference.predictor import load
 from tests.commands import PROJECT, RAW, TINY_MLP, training
 
 STEPS = ("train.num_steps=12", "train.checkpoint_every=4")

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from invad_jax.config import DataConfig
 from invad_jax.data.pipeline import image_batches, latent_batches
 from invad_jax.errors import UserError
 from tests.unit.data.layout_trees import of_size
@@ -169,3 +170,14 @@ def test_latents_are_grain_iterators_of_float32_from_any_storage(tmp_path):
     assert batch["latent"].shape == (3, 2, 2, 3)
     assert batch["latent"].dtype == np.float32
     assert type(batch["latent"]) is np.ndarray
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_image_may_be_left_out(paths, tmp_path, num_workers):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"\x89PNG")
+    data = DataConfig(image_size=SIZE, num_workers=num_workers)
+    mixed = [*paths[:3], str(bad), *paths[3:5]]
+    batches = list(image_batches(mixed, data, 4, skip_unreadable=True))
+    assert [batch["sample_id"].tolist() for batch in batches] == [[0, 1, 2, -1], [4, 5, -1, -1]]
+    assert not batches[0]["image"][3].any()

@@ -27,7 +27,8 @@ def make_case(**changes):
         "path": "test/crack/003.png", "category": "bottle", "defect": "broken_large", "gt_label": 1,
         "image": make_image(), "gt_mask": mask,
         "anomaly_map": np.where(mask, 30, 2).astype(np.float32),
-        "image_score": 12.34, "nll": 100.0, "map_range": 28.0, "threshold": 3.0, "decision": True,
+        "image_score": 12.34, "terms": {"nll": 100.0, "map_range": 28.0},
+        "threshold": 3.0, "decision": True,
     }  # fmt: skip
     return figures.Case(**{**values, **changes})
 
@@ -133,8 +134,12 @@ def test_panel_holds_the_pictures_side_by_side_above_the_caption():
 
 
 @pytest.mark.parametrize(
-    "name", ["a$b_{c}$.png", "日本語.png", "x" * 300 + ".png", "bad-\udcff.png"]
-)
+    "name",
+    [
+        "a$b_{c}$.png", "日本語.png", "x" * 300 + ".png", "bad-\udcff.png", "two\nlines.png",
+        "a\u2028b\rc\0d.png", "\n" * 100, "🌰.png",
+    ],
+)  # fmt: skip
 def test_panel_copes_with_any_name(name):
     assert figures.case_panel(make_case(path=name), CALIBRATION).width == 3 * 40 + 8
 
@@ -158,6 +163,23 @@ def test_examples_explain_themselves_and_replace_those_of_before(tmp_path):
         "found/bottle_broken_large_003_score_12.3_2.png",
         "notes.txt",
     ]
+
+
+@pytest.mark.parametrize(("name", "shown"), [("日.png", r"\u65e5.png"), ("a\nb.png", r"a\nb.png")])
+def test_what_the_font_lacks_shows_as_its_code(name, shown):
+    """Not as the same empty box for every character."""
+    panels = [np.asarray(figures.case_panel(make_case(path=p), CALIBRATION)) for p in (name, shown)]
+    np.testing.assert_array_equal(*panels)
+
+
+def test_examples_of_long_names_and_of_names_that_differ_by_case(tmp_path):
+    cases = [
+        make_case(category="日" * 90, defect="ä" * 90),
+        make_case(category="Nut"), make_case(category="nut"), make_case(category="../../nut"),
+    ]  # fmt: skip
+    written = figures.write_examples(tmp_path, cases, CALIBRATION)
+    assert all(path.is_file() and path.parent == tmp_path / "found" for path in written)
+    assert len({path.name.lower() for path in written}) == 4
 
 
 def test_pictures_are_the_same_every_time(tmp_path):

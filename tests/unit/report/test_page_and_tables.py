@@ -19,7 +19,8 @@ ROW = {
 }  # fmt: skip
 TABLE = {"categories": {"nut": ROW, HOSTILE: ROW}, "mean": ROW}
 METRICS = {
-    "schema": 1, "step": 7, "nfe": 3, "seed": 5, "config_hash": "abc", "versions": {"jax": "0.1"},
+    "schema": 1, "published": True, "step": 7, "nfe": 3, "seed": 5, "config_hash": "abc",
+    "versions": {"jax": "0.1"},
     "device": {"platform": "cpu", "kind": "toy", "count": 2},
     "fusion": {"calibrated": TABLE, "test_minmax": TABLE},
     "speed": {
@@ -46,8 +47,9 @@ def make_case(**changes):
     values = {
         "path": "nut.png", "category": "nut", "defect": "crack", "gt_label": 1,
         "image": np.full((16, 16, 3), 90, np.uint8), "gt_mask": mask,
-        "anomaly_map": np.where(mask, 90, 1).astype(np.float32), "image_score": 4.0, "nll": 1.0,
-        "map_range": 2.0, "threshold": CALIBRATION.threshold, "decision": True,
+        "anomaly_map": np.where(mask, 90, 1).astype(np.float32), "image_score": 4.0,
+        "terms": {"nll": 1.0, "map_range": 2.0}, "threshold": CALIBRATION.threshold,
+        "decision": True,
     }  # fmt: skip
     return Case(**{**values, **changes})
 
@@ -60,10 +62,10 @@ def read_csv(path):
 
 def write_page(path, rows, cases, metrics, **changes):
     arguments = {"title": "T", "command": "python -m x", "config": {"data": {"root": "r"}}}
+    arguments["calibration"] = CALIBRATION
     page.write_html(
         path,
         **{**arguments, **changes},
-        calibration=CALIBRATION,
         rows=rows,
         cases=cases,
         metrics=metrics,
@@ -88,11 +90,14 @@ def test_scores_csv_has_the_columns_of_the_contract_and_every_digit(tmp_path):
 def test_predictions_csv_keeps_a_name_that_is_not_unicode(tmp_path):
     path = b"part-\xff.png".decode(errors="surrogateescape")
     row = {"path": path, "image_score": 0.1, "threshold": 2.0, "decision": "normal"}
-    row["component"] = "nut"
+    row |= {"component": "nut", "normal_percentile": 50.0, "overlay": "o.png", "error": ""}
     tables.write_predictions_csv(tmp_path / "p.csv", [row])
     assert b"part-\xff.png" in (tmp_path / "p.csv").read_bytes()
     header, rows = read_csv(tmp_path / "p.csv")
-    assert header == ["path", "image_score", "threshold", "decision", "component"]
+    assert header == [
+        "path", "image_score", "threshold", "decision", "component", "normal_percentile",
+        "overlay", "error",
+    ]  # fmt: skip
     assert rows == [{name: str(value) for name, value in row.items()}]
 
 
@@ -187,7 +192,7 @@ def evaluation_page(path, **changes):
         make_case(path="pass.png", gt_label=0, gt_mask=None, image_score=-5.0, decision=False),
         make_case(path="alarm.png", gt_label=0, gt_mask=None, category="aa"),
     ]
-    return write_page(path, rows, cases, METRICS, **changes)
+    return write_page(path, rows, **{"cases": cases, "metrics": METRICS, **changes})
 
 
 def test_page_loads_nothing_from_elsewhere(tmp_path):
@@ -220,10 +225,23 @@ def test_page_counts_errors_and_names_the_fusions(tmp_path):
     assert "false alarms1of 2 normal" in reader.text
     assert "image AUROC30.0 %" in reader.text
     assert "pixel AUROC" not in reader.text  # there are no masks: the number does not exist
-    for title in tables.FUSION_TITLES.values():
-        assert title in reader.text
-    assert "inductive" in tables.FUSION_TITLES["calibrated"]
-    assert "transductive" in tables.FUSION_TITLES["test_minmax"]
+    assert "calibrated: scaled by normal images alone (inductive" in reader.text
+    assert "test_minmax: the paper's, scaled by this test set (transductive" in reader.text
+
+
+def test_page_names_and_shows_the_terms_that_decide(tmp_path):
+    fitted = calibration.fit({"map_top": np.arange(20.0)}, ["map_top"], (1, 2), 0.1, held_out=True)
+    text = evaluation_page(
+        tmp_path / "r.html", metrics=METRICS | {"published": False}, calibration=fitted,
+        cases=[make_case(terms={"map_top": 7.25})],
+    )  # fmt: skip
+    reader = Reader(text)
+    assert "The score is top tenth of the map, on a scale" in reader.text
+    assert "top tenth of the map 7.25" in reader.text
+    assert reader.text.count("NLL") == 2  # of test_minmax, in its title and its note
+    assert "NLL (nats)" not in reader.text  # no histogram of what decides nothing
+    assert "the paper's, scaled" not in reader.text
+    assert "as the paper's, but of another way of comparing" in reader.text
 
 
 def test_page_escapes_everything_that_a_user_named(tmp_path):

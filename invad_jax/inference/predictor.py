@@ -1,0 +1,278 @@
+"""New images to decisions, from Python and for the `predict` command:
+
+    model = invad_jax.load("runs/hazelnut")
+    for result in model.predict("new_parts/"):
+        print(result.path, result.image_score, result.decision)
+
+Read next: `model.py`, the compiled detector; `normality/calibration.py`, score and threshold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invad_jax import scoring
+from invad_jax.config import TERMS, Config
+from invad_jax.data import in_memory
+from invad_jax.errors import UserError
+from invad_jax.inference.calibrate import calibrate
+from invad_jax.inference.model import load_model
+from invad_jax.io import files
+from invad_jax.normality import calibration as calibration_lib
+from invad_jax.normality.calibration import Calibration
+from invad_jax.runtime.workdir import Workdir
+from invad_jax.scoring import Scores
+
+_READERS = 8
+"""Images that are decoded at the same time."""
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
+class Prediction:
+    """What is known of one image."""
+
+    path: str | None
+    """Of its file; None for an image that was handed over."""
+    image_score: float
+    """Higher is more anomalous; about 0 for a typical normal image."""
+    decision: bool
+    """Whether it is called anomalous: whether the score lies above the threshold."""
+    threshold: float
+    normal_percentile: float
+    """How many of the normal images that set the threshold score lower or the same; 0..100."""
+    component: str
+    """The kind of product that it was compared with."""
+    terms: dict[str, float]
+    """Each of `config.TERMS`, of which the score is made."""
+    latent_norm: np.ndarray
+    """(h, w) float32: how far each position lies from normal, on the grid of the latents."""
+    image_size: int
+    """Side S of the square that the image was resized to, pixels."""
+
+    @property
+    def anomaly_map(self) -> np.ndarray:
+        """(S, S) float32: `latent_norm` enlarged to the resized image, higher is more anomalous."""
+        return np.asarray(scoring.upsample(jnp.asarray(self.latent_norm)[None], self.image_size))[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Sequence[Prediction]):
+    """Results of N images: a sequence of `Prediction`, whose fields are arrays here."""
+
+    path: tuple[str | None, ...]
+    image_score: np.ndarray
+    """(N,) float64."""
+    decision: np.ndarray
+    """(N,) bool: True = anomalous."""
+    threshold: float
+    normal_percentile: np.ndarray
+    """(N,) float64, 0..100."""
+    component: tuple[str, ...]
+    nll: np.ndarray
+    """(N,) float64, nats; this and the next four as in `scoring.Scores`."""
+    map_range: np.ndarray
+    map_mean: np.ndarray
+    map_max: np.ndarray
+    map_top: np.ndarray
+    latent_norm: np.ndarray
+    """(N, h, w) float32."""
+    image_size: int
+
+    @cached_property
+    def anomaly_map(self) -> np.ndarray:
+        """(N, S, S) float32."""
+        return np.asarray(scoring.upsample(jnp.asarray(self.latent_norm), self.image_size))
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+    def __getitem__(self, index: int | slice) -> Prediction | Predictions:
+        """One result, or some of them."""
+        if isinstance(index, slice):
+            columns = {name: getattr(self, name)[index] for name in _COLUMNS}
+            return dataclasses.replace(self, **columns)
+        return Prediction(
+            path=self.path[index],
+            image_score=float(self.image_score[index]),
+            decision=bool(self.decision[index]),
+            threshold=self.threshold,
+            normal_percentile=float(self.normal_percentile[index]),
+            component=self.component[index],
+            terms={name: float(getattr(self, name)[index]) for name in TERMS},
+            latent_norm=self.latent_norm[index],
+            image_size=self.image_size,
+        )
+
+
+_COLUMNS = ("path", "image_score", "decision", "normal_percentile", "component", *TERMS,
+            "latent_norm")  # fmt: skip
+"""What of `Predictions` has a row for each image."""
+
+
+class Predictor:
+    """A trained detector with what normal images taught it."""
+
+    def __init__(self, workdir: Workdir, config: Config):
+        """See `load`."""
+        self._workdir = workdir
+        self.model = load_model(workdir, config)
+        self._calibration: Calibration | UserError
+        try:
+            self._calibration = calibrate(self.model, workdir, None)
+        except UserError as error:
+            if self.model.paradigm.lessons:
+                raise
+            self._calibration = error  # latents can be scored, images not be decided on
+
+    def predict(self, images: Any) -> Predictions:
+        """Scores images and decides on each.
+
+        Args:
+          images: a path (of a folder: all images in it), a PIL image, an array of one image (H, W),
+            (H, W, C) or of several (B, H, W, C), uint8 or uint16, C = 1, 3, 4; or an iterable of
+            these, which may be an iterator. Any size: each is resized as one that is read from a
+            file.
+
+        Raises:
+          UserError: one of them cannot be read or is something else; or there is none.
+        """
+        batches = list(self._batches(images))
+        if not batches:
+            raise UserError("nothing to score: there is no image")
+        columns = {name: _joined([getattr(batch, name) for batch in batches]) for name in _COLUMNS}
+        return dataclasses.replace(batches[0], **columns)
+
+    def stream(self, images: Any) -> Iterator[Prediction]:
+        """As `predict`, one after the other as they come: for what has no end or no length."""
+        for batch in self._batches(images):
+            yield from batch
+
+    def predict_files(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, Predictions]]:
+        """Reads and scores files on all processes of a job, going past those that are unreadable.
+
+        Yields:
+          Indices into `paths` (b,), and the results of these. What cannot be read, or has no finite
+          score, never comes.
+        """
+        for ids, scores in self.model.predict_paths(paths, skip_unreadable=True):
+            rows = _finite(scores)
+            ids, scores = ids[rows], jax.tree.map(lambda values, rows=rows: values[rows], scores)
+            yield ids, self._results([paths[i] for i in ids], scores)
+
+    def threshold_at(self, false_positive_rate: float) -> float:
+        """The threshold at which this share of normal images, 0..1, is called anomalous.
+
+        Raises:
+          UserError: a rate out of its range, or nobody has calibrated the scores.
+        """
+        known = self.calibration
+        terms = [term.name for term in known.terms]
+        return calibration_lib.fit(
+            self._normals, terms, known.heat, false_positive_rate, known.held_out
+        ).threshold
+
+    def score_latents(self, latent: np.ndarray) -> Scores:
+        """Scores latents as they come from the encoder: see `Model.score_latents`."""
+        return self.model.score_latents(latent)
+
+    def denoise(self, x_t: np.ndarray, t: int | np.ndarray) -> np.ndarray:
+        """One evaluation of the network: see `Model.denoise`."""
+        return self.model.denoise(x_t, t)
+
+    def __getattr__(self, name: str) -> Any:
+        """What `Model` has besides: `config`, `step`, `variables`, `detector` and others."""
+        if name.startswith("_") or "model" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    @property
+    def calibration(self) -> Calibration:
+        """What makes one score of the terms, and a decision of it.
+
+        Raises:
+          UserError: nobody has calibrated the scores yet.
+        """
+        if isinstance(self._calibration, UserError):
+            raise self._calibration
+        return self._calibration
+
+    @cached_property
+    def _normals(self) -> dict[str, np.ndarray]:
+        """The terms of the normal images that set the threshold, (n,) each."""
+        model = self.model
+        folder = self._workdir.normals(model.config, model.paradigm, model.step)
+        scores = files.read_json(folder / "scores.json")
+        return {term: np.array(scores[term]) for term in TERMS}
+
+    @cached_property
+    def _normal_scores(self) -> np.ndarray:
+        """(n,) float64, rising: the image scores of the same images."""
+        return np.sort(calibration_lib.image_score(self.calibration, self._normals))
+
+    def _batches(self, images: Any) -> Iterator[Predictions]:
+        """One compiled batch after the other."""
+        data = self.model.config.data
+        _ = self.model.encoder, self.calibration  # what is wrong with them is said at once
+        with ThreadPoolExecutor(_READERS) as pool:
+            given = in_memory.each(images)
+            while some := list(itertools.islice(given, self.model.batch_size)):
+                pixels = list(pool.map(lambda one: in_memory.read(one, data), some))
+                scores = self.model.predict(np.stack(pixels))
+                yield self._results([one.path for one in some], scores)
+
+    def _results(self, paths: Sequence[str | None], scores: Scores) -> Predictions:
+        terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
+        image_score = calibration_lib.image_score(self.calibration, terms)
+        below = np.searchsorted(self._normal_scores, image_score, side="right")
+        return Predictions(
+            path=tuple(paths),
+            image_score=image_score,
+            decision=calibration_lib.decide(self.calibration, image_score),
+            threshold=self.calibration.threshold,
+            normal_percentile=100 * below / len(self._normal_scores),
+            component=tuple(self.model.component_names[k] for k in scores.component),
+            latent_norm=np.array(scores.latent_norm),  # a view would keep the large maps
+            image_size=self.model.config.data.image_size,
+            **terms,
+        )
+
+
+def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Predictor:
+    """Loads a trained detector.
+
+    Args:
+      workdir: the folder that `train` or `convert` wrote.
+      overrides: changes as `--set` takes them, such as "inversion.num_steps=5".
+
+    Raises:
+      UserError: no checkpoint, or nothing learnt of normal images yet for these options.
+    """
+    folder = Workdir(workdir)
+    return Predictor(folder, folder.resolve(None, overrides))
+
+
+def _finite(scores: Scores) -> np.ndarray:
+    """(B,) bool: whether every term is a number."""
+    return np.all([np.isfinite(getattr(scores, name)) for name in TERMS], axis=0)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Columns of batches, one behind the other: arrays, or tuples."""
+    if isinstance(parts[0], tuple):
+        return tuple(itertools.chain.from_iterable(parts))
+    return np.concatenate(parts)

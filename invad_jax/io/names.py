@@ -1,0 +1,94 @@
+"""File names that are unique, fit the file system, and never lead out of their folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+LONGEST = 255
+"""Bytes of a name, on every usual file system."""
+
+_UNUSUAL = re.compile(r"[\x00-\x1f\x7f/\\\u0085\u2028\u2029]+")
+
+
+def fitted(stem: str, ending: str) -> str:
+    """A name of at most `LONGEST` bytes that has this ending; the stem is cut behind if it must.
+
+    >>> fitted("part", ".png"), len(fitted("x" * 300, ".png"))
+    ('part.png', 255)
+    """
+    room = LONGEST - len(ending)  # endings are ASCII
+    if len(stem) > room or not stem.isascii():
+        encoded = os.fsencode(stem)
+        stem = stem if len(encoded) <= room else encoded[:room].decode(errors="ignore")
+    return stem + ending
+
+
+def one_part(text: str) -> str:
+    """Any text as one part of a path: no separator, no line break, not `.` or `..`, not empty.
+
+    >>> one_part("../../etc"), one_part(".."), one_part("a/b"), one_part("broken_large")
+    ('..-..-etc', '-', 'a-b', 'broken_large')
+    """
+    part = fitted(_UNUSUAL.sub("-", text), "")
+    return "-" if part in ("", ".", "..") else part
+
+
+def unique(paths: Sequence[str], suffix: str) -> list[str]:
+    """A place for what is made of each file: its own, under another suffix, and no two the same.
+
+    Files of one folder that differ by their suffix alone keep it in the name (`a.jpg.png`); what is
+    then still the same is numbered. Names that differ by case or by how an accent is written count
+    as the same: on some disks they are. The time is linear in the number of files.
+
+    Args:
+      paths: relative, parts between slashes, no `..` among them.
+      suffix: such as `.png`.
+
+    >>> unique(["a.jpg", "a.png", "b.jpg"], ".png")
+    ['a.jpg.png', 'a.png.png', 'b.png']
+    """
+    plain = []
+    for path in paths:
+        folder, slash, name = path.rpartition("/")
+        plain.append(f"{folder}{slash}{fitted(os.path.splitext(name)[0], suffix)}")
+    keys = [_key(name) for name in plain]
+    folders = _folders(keys)  # in which names will lie: `x.png` may be one of them
+    count = Counter([*keys, *folders])
+    taken = {key for key in keys if count[key] == 1} | folders
+    numbers: dict[str, int] = {}
+    return [
+        name if count[key] == 1 else _another(path, suffix, taken, numbers)
+        for path, name, key in zip(paths, plain, keys, strict=True)
+    ]
+
+
+def _folders(keys: Sequence[str]) -> set[str]:
+    """All folders of some paths, the outer ones too."""
+    found: set[str] = set()
+    for folder in {key.rpartition("/")[0] for key in keys}:
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
+
+
+def _another(path: str, suffix: str, taken: set[str], numbers: dict[str, int]) -> str:
+    """A name that is not among the keys in `taken`, where its key then is."""
+    folder, slash, name = path.rpartition("/")
+    found = f"{folder}{slash}{fitted(name, suffix)}"
+    # Cut to where a number fits: names that a cut makes the same are counted together.
+    short = fitted(name, "_00000000" + suffix)[: -len("_00000000" + suffix)]
+    group = _key(f"{folder}{slash}{short}")
+    while _key(found) in taken:
+        numbers[group] = numbers.get(group, 1) + 1
+        found = f"{folder}{slash}{short}_{numbers[group]}{suffix}"
+    taken.add(_key(found))
+    return found
+
+
+def _key(name: str) -> str:
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()

@@ -1,0 +1,30 @@
+"""The files of an evaluation: one for each sample, and none outside of the folder."""
+
+import csv
+
+import numpy as np
+
+from invad_jax.data.dataset import Sample
+from invad_jax.evaluation import results
+
+CASES = [
+    ("cam0/000.png", "nut", "bad"), ("cam1/000.png", "nut", "bad"), ("cam1/000.jpg", "nut", "bad"),
+    ("a.png", "../..", "../../elsewhere"), ("b.png", "/etc", "x"), ("b.png", "-etc", "x"),
+    ("c.png", "Nut", "Bad"), ("c.png", "nut", "bad"), ("d.png", "a\nb", ""),
+    ("x" * 251 + ".png", "日" * 100, "y" * 300), ("", "", ""),
+]  # fmt: skip
+
+
+def test_each_map_has_a_file_of_its_own_inside_the_folder(tmp_path):
+    samples = [Sample(path, category, defect, 1) for path, category, defect in CASES]
+    maps = np.arange(4 * len(CASES), dtype=np.float32).reshape(-1, 2, 2)
+    out = tmp_path / "deep" / "out"
+    results.write_maps(out, samples, maps)
+    with (out / "maps.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["path"] for row in rows] == [path for path, _, _ in CASES]
+    for row, expected in zip(rows, maps, strict=True):
+        np.testing.assert_array_equal(np.load(out / row["map"]), expected)
+    written = {path.resolve() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(written) == len(CASES) + 1
+    assert all(path.is_relative_to(out.resolve()) for path in written)

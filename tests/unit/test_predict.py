@@ -1,0 +1,253 @@
+"""The predict command around a detector that takes a millisecond: files in, files out."""
+
+import csv
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invad_jax import predict
+from invad_jax.config import TERMS, Config, DataConfig
+from invad_jax.data import preprocess
+from invad_jax.errors import UserError
+from invad_jax.evaluation import new_images
+from invad_jax.inference import predictor
+from invad_jax.inference.predictor import Predictions
+from invad_jax.io import files
+from invad_jax.normality import calibration
+from invad_jax.runtime.workdir import Workdir
+
+SMALL = DataConfig(image_size=8)
+
+
+class BrightnessPredictor:
+    """Scores an image by its brightness: above 100 it is anomalous."""
+
+    calibration = calibration.Calibration(
+        terms=(calibration.Term("map_top", 0.0, 1.0),), threshold=100.0, false_positive_rate=0.1,
+        guaranteed_false_positive_rate=0.1, num_normals=9, heat=(50.0, 200.0), held_out=True,
+    )  # fmt: skip
+    stop_at: int | None = None
+
+    def __init__(self, workdir, config):
+        self.model = SimpleNamespace(config=config)
+
+    def predict_files(self, paths):
+        for i, path in enumerate(paths):
+            if i == self.stop_at:
+                raise KeyboardInterrupt
+            try:
+                brightness = preprocess.read_image(path, DataConfig(image_size=8)).mean(
+                    dtype=np.float64
+                )
+            except UserError:
+                continue
+            score = np.array([brightness])
+            yield (
+                np.array([i]),
+                Predictions(
+                    path=(path,), image_score=score, decision=score > 100, threshold=100.0,
+                    normal_percentile=score, component=("part",),
+                    latent_norm=np.full((1, 2, 2), brightness, np.float32), image_size=8,
+                    **dict.fromkeys(TERMS, score),
+                ),
+            )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def detector(monkeypatch):
+    monkeypatch.setattr(predictor, "Predictor", BrightnessPredictor)
+    monkeypatch.setattr(BrightnessPredictor, "stop_at", None)
+    monkeypatch.setattr(Workdir, "resolve", lambda *_: Config())
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three images: black, grey, white."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, level in enumerate((10, 90, 200)):
+        Image.new("RGB", (40, 30), (level,) * 3).save(folder / f"{i}.png")
+    return folder
+
+
+def run(photos, out, *more, status=0):
+    arguments = ["--workdir", "w", "--input", str(photos), "--out", str(out), *more]
+    assert predict.cli(arguments) == status
+
+
+def table(out):
+    with (out / "predictions.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_row_a_page_and_an_overlay(photos, tmp_path):
+    run(photos, tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert list(rows[0]) == [
+        "path", "image_score", "threshold", "decision", "component", "normal_percentile",
+        "overlay", "error",
+    ]  # fmt: skip
+    assert [row["decision"] for row in rows] == ["normal", "normal", "anomalous"]
+    assert [float(row["image_score"]) for row in rows] == [10, 90, 200]
+    for i, row in enumerate(rows):
+        assert row["overlay"] == f"overlays/{i}.png"
+        assert size(tmp_path / "out" / row["overlay"]) == (40, 30)
+    assert "1of 3 images" in (tmp_path / "out" / "report.html").read_text().replace(
+        "<small>", ""
+    ).replace("anomalous</dt><dd>", "")
+
+
+@pytest.mark.parametrize("place", [".", "decisions", "..", "overlays"])
+def test_no_image_is_replaced_and_no_overlay_is_scored(photos, place):
+    """`--out` is the folder of the images, lies in it, or holds it; twice, as a user would."""
+    before = contents(photos)
+    for _ in range(2):
+        run(photos, photos / place)
+        assert len(table(photos / place)) == 3
+    after = contents(photos)
+    assert {path: after[path] for path in before} == before
+
+
+def test_a_table_of_somebody_else_is_not_replaced(photos, capsys):
+    (photos / "predictions.csv").write_text("mine")
+    run(photos, photos, status=2)
+    assert "predictions.csv is there already" in capsys.readouterr().err
+    assert (photos / "predictions.csv").read_text() == "mine"
+
+
+def test_overlays_that_are_linked_to_the_images_are_refused(photos, tmp_path, capsys):
+    run(photos, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "overlays")
+    (tmp_path / "out" / "overlays").symlink_to(photos)
+    before = contents(photos)
+    run(photos, tmp_path / "out", status=2)
+    assert "is an image of --input" in capsys.readouterr().err
+    assert contents(photos) == before
+
+
+def test_images_of_one_stem_have_an_overlay_each(photos, tmp_path):
+    for name in ("0.jpg", "0.jpg.png", "0.TIF", "x" * 250 + ".jpeg", "x" * 250 + ".jpg"):
+        Image.new("RGB", (8, 8)).save(photos / name)
+    run(photos, tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert len({row["overlay"] for row in rows}) == len(rows) == 8
+    assert all((tmp_path / "out" / row["overlay"]).is_file() for row in rows)
+
+
+def test_an_unreadable_image_loses_no_other(photos, tmp_path, capsys):
+    (photos / "0a.png").write_bytes(b"\x89PNG not really")
+    (photos / "3.jpg").symlink_to("nowhere")
+    run(photos, tmp_path / "out", status=1)
+    rows = table(tmp_path / "out")
+    assert [row["decision"] for row in rows] == [
+        "normal", "unreadable", "normal", "anomalous", "unreadable",
+    ]  # fmt: skip
+    assert rows[1]["error"] == "cannot be read as image: of no known image format"
+    assert rows[1]["image_score"] == rows[1]["overlay"] == ""
+    assert rows[4]["error"] == "a link that leads nowhere"
+    assert "2 of 5 images with an error" in capsys.readouterr().err
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "What could not be read" in page
+    assert "unreadable</dt><dd>2" in page
+
+
+def test_where_none_can_be_read_one_line_says_so(photos, tmp_path, capsys):
+    for path in photos.iterdir():
+        path.write_bytes(b"no image")
+    run(photos, tmp_path / "out", status=2)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert "0.png: cannot be read as image" in line
+    assert "none of 3 images could be read" in line
+    assert [row["decision"] for row in table(tmp_path / "out")] == ["unreadable"] * 3
+
+
+def test_a_picture_that_cannot_be_written_loses_no_score(photos, tmp_path, monkeypatch):
+    def full(path, *_):
+        raise UserError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(new_images, "write_overlay", full)
+    run(photos, tmp_path / "out", status=1)
+    rows = table(tmp_path / "out")
+    assert [row["decision"] for row in rows] == ["normal", "normal", "anomalous"]
+    assert all("no overlay: " in row["error"] for row in rows)
+
+
+def test_a_page_that_fails_loses_no_table(photos, tmp_path, monkeypatch):
+    def full(*_):
+        raise UserError("report.html: cannot be written")
+
+    monkeypatch.setattr(new_images.page, "write_html", full)
+    run(photos, tmp_path / "out", status=2)
+    assert len(table(tmp_path / "out")) == 3
+
+
+def test_without_overlays(photos, tmp_path):
+    run(photos, tmp_path / "out", "--no-overlays")
+    assert not (tmp_path / "out" / "overlays").exists()
+    assert {row["overlay"] for row in table(tmp_path / "out")} == {""}
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_several_inputs_each_once(photos, tmp_path):
+    paths = [str(photos / f"{i}.png") for i in (2, 0)]
+    run(paths[0], tmp_path / "out", "--input", paths[1], str(photos))
+    assert [row["path"] for row in table(tmp_path / "out")] == [*paths, str(photos / "1.png")]
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nlines.png", "a\rb.png", "a\u2028b.png", '=cmd,"q".png', "-x.png", "日本.png"]
+)
+def test_any_name_is_read_back_from_the_table(photos, tmp_path, name):
+    shutil.copy(photos / "2.png", photos / name)
+    (photos / f"bad {name}").write_bytes(b"x")
+    run(photos, tmp_path / "out", status=1)
+    rows = {row["path"]: row for row in table(tmp_path / "out")}
+    assert set(rows) == {str(path) for path in photos.iterdir()}
+    assert (tmp_path / "out" / rows[str(photos / name)]["overlay"]).is_file()
+    assert rows[str(photos / f"bad {name}")]["decision"] == "unreadable"
+
+
+def test_an_error_is_one_line_whatever_the_name(photos, tmp_path, capsys):
+    run(photos / "two\nlines", tmp_path / "out", status=2)
+    assert capsys.readouterr().err == (
+        f"error: --input {photos}/two lines: no such file or folder\n"
+    )
+
+
+def test_overlays_of_large_images_are_reduced(photos, tmp_path):
+    Image.new("RGB", (4000, 1000)).save(photos / "large.jpg")
+    run(photos / "large.jpg", tmp_path / "out")
+    assert size(tmp_path / "out" / "overlays" / "large.png") == (1600, 400)
+
+
+def test_ctrl_c_is_one_line_and_keeps_what_is_known(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(BrightnessPredictor, "stop_at", 2)
+    run(photos, tmp_path / "out", status=130)
+    assert [row["decision"] for row in table(tmp_path / "out")] == ["normal", "normal"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "interrupted"
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_ctrl_c_before_the_first_result_keeps_the_table_of_before(photos, tmp_path, monkeypatch):
+    run(photos, tmp_path / "out")
+    monkeypatch.setattr(BrightnessPredictor, "stop_at", 0)
+    run(photos, tmp_path / "out", status=130)
+    assert len(table(tmp_path / "out")) == 3
+
+
+def test_a_temporary_name_is_not_longer_than_the_name_that_is_allowed(tmp_path):
+    files.write_text(tmp_path / ("x" * 255), "whole")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
