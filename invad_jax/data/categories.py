@@ -36,8 +36,8 @@ def split_dataset(folder: Path, category: str) -> Dataset:
         )
         for split in ("train", "test")
     )
-    for file, defect in train.items():
-        if defect not in ("good", None) and file.labels:
+    for file in train:
+        if file.labels and not names.is_normal(file.labels[0]):
             above = folder / file.folders[0]
             raise UserError(
                 f"{above / file.labels[0]}: anomalous images cannot be trained on; expected only "

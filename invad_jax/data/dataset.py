@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import NamedTuple
 
 from invad_jax.data.records import recorded_hash
 from invad_jax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,15 @@ class Dataset:
     train: tuple[Sample, ...]
     test: tuple[Sample, ...] = ()
     left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
+
+
+def report_left_out(left_out: Iterable[LeftOut]) -> None:
+    """Says in the log how many files are not used, why, and the first of them."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for reason, path in left_out:
+        by_reason[reason].append(path)
+    for reason, paths in by_reason.items():
+        log.info("left out, %s: %d (%s)", reason, len(paths), some(sorted(paths)))
 
 
 Categories = dict[str, Callable[[], Dataset]]

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from invad_jax.data import names
 from invad_jax.data.dataset import LeftOut
-from invad_jax.data.preprocess import is_image, is_unread_format
 from invad_jax.errors import UserError
 
 
@@ -70,8 +69,7 @@ def list_files(folder: Path, split: bool) -> Listing:
     Raises:
       UserError: a folder cannot be listed.
     """
-    left_out: list[LeftOut] = []
-    files = sorted(_files(folder, left_out), key=lambda file: file.path.split("/"))
+    files, left_out = all_files(folder)
     if split:
         files = _without_other_splits(files, left_out)
     images: list[File] = []
@@ -82,6 +80,17 @@ def list_files(folder: Path, split: bool) -> Listing:
     beside = _masks_beside(images) | _masks_of_jpegs(images, left_out)
     masks = sorted([*masks, *beside], key=lambda file: file.path.split("/"))
     return Listing([file for file in images if file not in beside], masks, left_out)
+
+
+def all_files(folder: Path) -> tuple[list[File], list[LeftOut]]:
+    """Every image below a folder, sorted by path, and what is called like one and cannot be read.
+
+    Raises:
+      UserError: a folder cannot be listed.
+    """
+    left_out: list[LeftOut] = []
+    files = sorted(_files(folder, left_out), key=lambda file: file.path.split("/"))
+    return files, left_out
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -134,11 +143,11 @@ def _files(folder: Path, left_out: list[LeftOut]) -> Iterator[File]:
                     pending.append((entry.path, (*folders, entry.name), above))
             elif entry.is_symlink() and not entry.is_file():
                 left_out.append(LeftOut("links that lead nowhere", entry.path))
-            elif is_image(entry.name) and entry.is_file():
+            elif names.is_image(entry.name) and entry.is_file():
                 yield File(entry.path, folders)
-            elif is_image(entry.name):
+            elif names.is_image(entry.name):
                 left_out.append(LeftOut("not files, in spite of their names", entry.path))
-            elif is_unread_format(entry.name):
+            elif names.is_unread_format(entry.name):
                 left_out.append(LeftOut("images of a format that is not read", entry.path))
             elif any(map(_is_mask_folder, folders)):
                 left_out.append(LeftOut("files among masks that are no images", entry.path))

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from invad_jax.data.preprocess import is_image
+from invad_jax.data.names import is_image
 from invad_jax.errors import UserError
 from invad_jax.io import outputs
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from invad_jax.data.dataset import (
     content_hash,
     fingerprint,
     hold_out,
+    report_left_out,
     some,
 )
 from invad_jax.data.folders import subfolders
@@ -84,11 +84,7 @@ def _check_names(dataset: Dataset) -> None:
 
 def _report(dataset: Dataset) -> None:
     """Says what is not used, and how many masks there are: names that do not fit show here."""
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for reason, path in dataset.left_out:
-        by_reason[reason].append(path)
-    for reason, paths in by_reason.items():
-        log.info("left out, %s: %d (%s)", reason, len(paths), some(sorted(paths)))
+    report_left_out(dataset.left_out)
     anomalous = [sample for sample in dataset.test if sample.gt_label]
     without = [sample.path for sample in anomalous if not sample.mask_paths]
     if without:

@@ -6,8 +6,11 @@ name that is not here is the name of a defect. Read next: `folders.py`, which so
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
+
+from PIL import features
 
 from invad_jax.errors import UserError
 
@@ -40,6 +43,20 @@ SPLITS = {
 }
 """What the folder of a split may be called."""
 
+EXTENSIONS = (
+    ".apng", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg",
+    ".jpx", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga",
+    ".tif", ".tiff", ".webp", *((".avif",) if features.check("avif") else ()),
+)  # fmt: skip
+"""What counts as an image, by the lower-case end of the file name: what PIL reads."""
+
+UNREAD_EXTENSIONS = (
+    ".3fr", ".arw", ".avif", ".cr2", ".cr3", ".czi", ".dcm", ".dicom", ".dng", ".eps", ".exr",
+    ".fit", ".fits", ".hdr", ".heic", ".heif", ".hif", ".ico", ".jxl", ".jxr", ".mat", ".mhd",
+    ".mrc", ".nef", ".nii", ".npy", ".npz", ".orf", ".pdf", ".raf", ".raw", ".rw2", ".svg", ".xcf",
+)  # fmt: skip
+"""Other formats that images come in; files that are called so are named as left out."""
+
 _WORD = r"(?:mask|gt|ground[-_ ]?truth|label|annotation|segmentation|seg)s?"
 _MASK_IN_FOLDER = re.compile(r"(?:^|[-_. ])(?:masks?|gts?|ground[-_ ]?truths?)(?=$|[-_. ])")
 _MASK_AT_END = re.compile(rf"(.+?)[-_. ]+{_WORD}[-_. ]?\d*")
@@ -64,6 +81,16 @@ def plain(name: str) -> str:
 def is_normal(name: str) -> bool:
     """Whether a folder or a label of this name holds normal images."""
     return plain(name) in NORMAL
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image that can be read."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def is_unread_format(name: str) -> bool:
+    """Whether a file of this name is an image that cannot be read."""
+    return os.path.splitext(name)[1].lower() in UNREAD_EXTENSIONS and not is_image(name)
 
 
 def is_hidden(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from invad_jax.errors import UserError
 
 _BITS, _PLANES, _SEPARATE = 258, 284, 2
 """TIFF: bits a channel; how channels lie, and that each has a plane of its own."""
+
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check` says it
 
 
 @contextmanager
@@ -37,6 +41,11 @@ def opened(path: str | Path, kind: str, max_pixels: int) -> Iterator[Image.Image
         raise
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"{path}: more than twice as many pixels as data.max_pixels={max_pixels}; make it "
+            "smaller, or give a greater data.max_pixels"
+        ) from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: cannot be read as {kind}: of no known image format") from error
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files

@@ -7,45 +7,24 @@ Read next: `pipeline.py`, which turns many of these into batches.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image
 
 from invad_jax.config import DataConfig
 from invad_jax.data import depth
+from invad_jax.data.dataset import report_left_out
+from invad_jax.data.folders import all_files
 from invad_jax.data.opening import opened, upright
 from invad_jax.io import outputs
 
-EXTENSIONS = (
-    ".apng", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg",
-    ".jpx", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga",
-    ".tif", ".tiff", ".webp", *((".avif",) if features.check("avif") else ()),
-)  # fmt: skip
-"""What counts as an image, by the lower-case end of the file name: what PIL reads."""
-
-UNREAD_EXTENSIONS = (
-    ".3fr", ".arw", ".avif", ".cr2", ".cr3", ".czi", ".dcm", ".dicom", ".dng", ".eps", ".exr",
-    ".fit", ".fits", ".hdr", ".heic", ".heif", ".hif", ".ico", ".jxl", ".jxr", ".mat", ".mhd",
-    ".mrc", ".nef", ".nii", ".npy", ".npz", ".orf", ".pdf", ".raf", ".raw", ".rw2", ".svg", ".xcf",
-)  # fmt: skip
-"""Other formats that images come in; files that are called so are named as left out."""
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of this name is an image that can be read."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def is_unread_format(name: str) -> bool:
-    """Whether a file of this name is an image that cannot be read."""
-    return os.path.splitext(name)[1].lower() in UNREAD_EXTENSIONS and not is_image(name)
-
 
 def image_paths(folder: str | Path, recursive: bool = False) -> list[str]:
-    """Image files in a folder, sorted by path; hidden files and folders are left out, and pictures
-    that were drawn by this program.
+    """Image files in a folder, sorted by path; what is hidden is left out, links are followed.
+
+    Files that are called like images and cannot be read are counted and named in the log. Pictures
+    that this program drew are no images.
 
     Args:
       folder: an existing folder.
@@ -54,21 +33,11 @@ def image_paths(folder: str | Path, recursive: bool = False) -> list[str]:
     folder = Path(folder)
     if outputs.is_written(folder):
         return []
-    found = sorted(folder.rglob("*") if recursive else folder.iterdir())
-    drawn = {
-        path.with_name(name)
-        for path in found
-        if path.name == outputs.MARKER
-        for name in outputs.written_in(path.parent)
-    }
-    return [
-        str(path)
-        for path in found
-        if is_image(path.name)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (not drawn or drawn.isdisjoint((path, *path.parents)))
-        and path.is_file()
-    ]
+    files, left_out = all_files(folder)
+    report_left_out(left_out)
+    return outputs.without_written(
+        folder, [file.path for file in files if recursive or not file.folders]
+    )
 
 
 def read_image(path: str | Path, data: DataConfig) -> np.ndarray:

@@ -213,6 +213,13 @@ def test_more_pixels_than_allowed(tmp_path):
     assert read_image(path, of_size(8, max_pixels=600)).shape == (8, 8, 3)
 
 
+def test_far_more_pixels_than_pil_allows(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = save(tmp_path / "a.png", np.zeros((20, 30), np.uint8))
+    message = refusal(read_image, path, of_size(8, max_pixels=150))
+    assert message.startswith(f"{path}: more than twice as many pixels as data.max_pixels=150")
+
+
 def test_the_limit_may_be_higher_than_that_of_pil(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it refuses what has more than 200
     path = save(tmp_path / "a.png", np.zeros((20, 30), np.uint8))

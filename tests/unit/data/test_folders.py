@@ -234,6 +234,12 @@ def test_names_that_are_no_text(tmp_path):
     assert "defect 'a\\udcff'" in refusal("folder", root)
 
 
+def test_categories_within_a_split_are_not_taken_for_one(tmp_path):
+    root = make(tmp_path, "train/nut/good/0.png", "train/pin/good/0.png", "test/nut/bad/1.png")
+    for name in ("folder", "mvtec"):
+        assert f"{root}/train/nut: anomalous images cannot be trained on" in refusal(name, root)
+
+
 def test_a_split_that_lies_deeper_is_named(tmp_path):
     root = make(tmp_path, "a/b/train/good/0.png", "a/b/test/bad/1.png")
     expected = f"{root}/a/b/train: train lies deeper than data.root={root}; expected it directly"

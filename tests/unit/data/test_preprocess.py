@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from invad_jax.data.masks import read_mask
-from invad_jax.data.preprocess import EXTENSIONS, image_paths, read_image
+from invad_jax.data.names import EXTENSIONS
+from invad_jax.data.preprocess import image_paths, read_image
 from invad_jax.errors import UserError
 from tests.unit.data.layout_trees import of_size
 
@@ -137,6 +138,21 @@ def test_image_paths_are_sorted_visible_images(tmp_path):
 
     assert names() == ["a.JpEg", "b.PNG"]
     assert names(recursive=True) == ["a.JpEg", "b.PNG", "folder.png/c.tif", "sub/c.tif"]
+
+
+def test_linked_folders_are_searched_and_what_cannot_be_read_is_named(tmp_path, caplog):
+    (tmp_path / "in" / "@eaDir").mkdir(parents=True)
+    (tmp_path / "else").mkdir()
+    for name in ("in/a.png", "in/b.HEIC", "in/@eaDir/a.png", "else/c.jfif"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "else")
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
+    with caplog.at_level("INFO"):
+        paths = image_paths(tmp_path / "in", recursive=True)
+    assert [path[len(str(tmp_path)) + 4 :] for path in paths] == ["a.png", "link/c.jfif"]
+    for reason in ("links that lead nowhere: 1 (", "a format that is not read: 1 ("):
+        assert reason in caplog.text
 
 
 def test_pil_reads_every_extension_that_is_listed():
