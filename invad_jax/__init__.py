@@ -6,12 +6,21 @@ and `metrics`, in that order, for the whole method.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from invad_jax.version import __version__
 
 if TYPE_CHECKING:
     from invad_jax.inference.model import load
+
+if sys.argv[:1] == ["-m"]:  # a command is being imported, which takes seconds
+    import signal
+
+    from invad_jax.runtime import interrupts
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupts.leave)
 
 __all__ = ["__version__", "load"]
 

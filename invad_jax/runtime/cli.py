@@ -18,7 +18,7 @@ from invad_jax.config import Config
 from invad_jax.config import io as config_io
 from invad_jax.errors import UserError
 from invad_jax.io import files
-from invad_jax.runtime import log
+from invad_jax.runtime import interrupts, log
 
 Main = Callable[[argparse.Namespace], int | None]
 
@@ -76,18 +76,22 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
       preemptible: `main` looks at `StopSignal`; else SIGTERM ends its processes at once.
 
     Returns:
-      The exit status: what `main` returns (None is 0), or 2 and one line for a `UserError` and for
-      a disk that is full, broken or not ours.
+      The exit status: what `main` returns (None is 0); 2 and one line for what is the user's to
+      mend (see `_line`); 130 and one line for Ctrl-C.
     """
     try:
         args = parser.parse_args(argv)
+        for option, value in vars(args).items():
+            if isinstance(value, str):
+                files.require_local(f"--{option.replace('_', '-')}", value)
         if getattr(args, "distributed", False):
             return _run_with_others(main, args, preemptible)
         log.configure()
-        return main(args) or 0
-    except (UserError, OSError) as error:
+        with interrupts.unwound():
+            return main(args) or 0
+    except (Exception, KeyboardInterrupt) as error:
         print(_line(error), file=sys.stderr)
-        return 2
+        return interrupts.STATUS if isinstance(error, KeyboardInterrupt) else 2
 
 
 def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) -> int:
@@ -101,7 +105,7 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
     except (Exception, KeyboardInterrupt) as error:
         try:
             print(_line(error), file=sys.stderr)
-            status = 2
+            status = interrupts.STATUS if isinstance(error, KeyboardInterrupt) else 2
         except type(error):
             traceback.print_exc()
             status = 1
@@ -112,10 +116,18 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
 
 def _line(error: BaseException) -> str:
     """What went wrong in one line; raises the error again where it is no fault of the user's."""
+    if isinstance(error, KeyboardInterrupt):
+        return interrupts.MESSAGE
     if isinstance(error, UserError):
         return f"error: {error}"
     if isinstance(error, OSError) and error.errno in files.DISK_ERRORS:
         return f"error: {error.filename or 'disk'}: {error.strerror}"
+    of_xla = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+    if of_xla or isinstance(error, MemoryError):
+        return (
+            f"error: out of memory ({' '.join(str(error).split())[:150]}); lower train.batch_size, "
+            "eval.batch_size, data.image_size or the denoiser's sizes"
+        )
     raise error
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from invad_jax import sweep
 from invad_jax.config import Config
 from invad_jax.config.io import override
-from invad_jax.errors import UserError
 from invad_jax.report.tables import COUNTS, METRICS
 from invad_jax.sweeps import table
 from invad_jax.sweeps.grid import make_cells, parse_axes, parse_seeds
@@ -141,14 +140,6 @@ def test_what_the_user_got_wrong_is_one_line_and_status_2(arguments, message, ca
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert message in line
-
-
-def test_two_sweeps_do_not_share_a_folder(tmp_path):
-    held = sweep._alone(tmp_path / "out")
-    with held, pytest.raises(UserError, match="another sweep"), sweep._alone(tmp_path / "out"):
-        pass
-    with sweep._alone(tmp_path / "out"):
-        assert [p.name for p in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def row(i_auroc, p_auroc=None):
