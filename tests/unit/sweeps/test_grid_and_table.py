@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jax._src import xla_bridge
 from matplotlib.figure import Figure
 from PIL import Image
 
 from invad_jax import sweep
 from invad_jax.config import Config
 from invad_jax.config.io import override
+from invad_jax.errors import UserError
 from invad_jax.report.tables import COUNTS, METRICS
 from invad_jax.sweeps import table
 from invad_jax.sweeps.grid import make_cells, parse_axes, parse_seeds
@@ -140,6 +142,22 @@ def test_what_the_user_got_wrong_is_one_line_and_status_2(arguments, message, ca
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_no_device_is_touched_before_a_training_starts(tmp_path, monkeypatch, capsys):
+    """Many devices serve one process only."""
+
+    def touched(*arguments):
+        raise AssertionError
+
+    def started(command, **circumstances):
+        raise UserError(f"started {command[2]}")
+
+    monkeypatch.setattr(xla_bridge, "get_backend", touched)
+    monkeypatch.setattr(sweep.subprocess, "Popen", started)
+    argv = ["--config", str(PROJECT / "configs" / "procedural.py"), "--over", STEPS]
+    assert sweep.cli([*argv, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("error: started invad_jax.train\n")
 
 
 def row(i_auroc, p_auroc=None):
