@@ -47,7 +47,6 @@ RANGES = {
     "train.num_steps": Range(0, 10**9), "train.batch_size": Range(1, 2**20),
     "train.grad_accumulation": Range(1, 2**20),
     "train.learning_rate": Range(0, _LARGE, above=True), "train.warmup_steps": Range(0, 10**9),
-    "train.initial_learning_rate": Range(0, _LARGE), "train.final_learning_rate": Range(0, _LARGE),
     "train.weight_decay": Range(0, 1e3), "train.grad_clip_norm": Range(0, _LARGE, above=True),
     "train.ema_decay": _SHARE, "train.seed": Range(0, 2**32 - 1),
     "train.checkpoint_every": _COUNT, "train.keep_checkpoints": Range(1, 10**6),
