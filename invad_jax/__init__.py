@@ -14,13 +14,15 @@ from invad_jax.version import __version__
 if TYPE_CHECKING:
     from invad_jax.inference.predictor import load
 
+if sys.argv[:1] == ["-m"]:  # a command is being imported, which takes seconds
+    import signal
+
+    from invad_jax.runtime import interrupts
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupts.leave)
+
 __all__ = ["__version__", "load"]
-
-
-if sys.argv[:1] == ["-m"]:  # python -m invad_jax.X, whose module comes next
-    from invad_jax.runtime import interrupt
-
-    interrupt.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from invad_jax.config import io as config_io
 from invad_jax.config.io import config_hash, to_dict
-from invad_jax.converters import FILES, SETTINGS, Converted, ConvertedVAE
+from invad_jax.converters import FILES, MAX_SIDE, SETTINGS, Converted, ConvertedVAE
 from invad_jax.errors import UserError
 from invad_jax.io import files
 from invad_jax.io.tensors import read_tensors, write_tensors
@@ -75,6 +75,8 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
     hints = {name: getattr(args, name) for name in ("num_heads", "head_channels")}
     hints = {name: value for name, value in hints.items() if value is not None}
     path = Path(args.input)
+    if args.latent_size is not None and not 1 <= args.latent_size <= MAX_SIDE:
+        raise UserError(f"--latent-size {args.latent_size}: expected 1 to {MAX_SIDE}")
     if args.class_label is not None and args.source == "invad-pytorch":
         raise UserError("--class-label: models of invad-pytorch have no classes")
     from invad_jax.converters import diffusers_folder, guided_diffusion, invad_pytorch

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import fcntl
 import hashlib
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,7 +67,9 @@ def main(args: argparse.Namespace) -> int:
     for cell in cells:
         if not _point_file(out, cell).is_file():
             pending.setdefault(cell.run, []).append(cell)
-    with _alone(out) as lock:
+    busy = "another sweep, or a training that one started, is at work there"
+    # Trainings inherit the hold: one that outlives a killed sweep keeps it.
+    with files.alone(out, busy) as lock:
         # No device is touched before the last training: many can serve one process only.
         for run, of_run in pending.items():
             if not _train(args, of_run[0], Workdir(out / "runs" / run), lock):
@@ -198,24 +199,6 @@ def _point_file(out: Path, cell: Cell) -> Path:
     """Named by its content's key, so that no stale result is ever taken for this one."""
     text = json.dumps(_key(cell), sort_keys=True)
     return out / "points" / cell.run / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[int]:
-    """Holds the folder. Trainings inherit the hold: one that outlives a killed sweep keeps it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        stream = (out / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--out {out}: another sweep, or a training that one started, is at work there"
-            ) from None
-        yield stream.fileno()
 
 
 def _command(args: argparse.Namespace) -> str:

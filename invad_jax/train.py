@@ -21,7 +21,7 @@ def main(args: argparse.Namespace) -> None:
     config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
     from invad_jax.data import layouts
     from invad_jax.data.depth import with_value_range
-    from invad_jax.encoders import build_encoder
+    from invad_jax.encoders import build_encoder, describe_encoder
     from invad_jax.inference.assembly import build_detector
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.encode import encode_samples
@@ -30,10 +30,13 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.paradigms import paradigm_of
     from invad_jax.runtime import processes
     from invad_jax.runtime.sharding import check_batch, make_mesh
+    from invad_jax.training import memory
     from invad_jax.training.denoiser import train_denoiser
 
     mesh = make_mesh(config.mesh)
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
+    _, described = describe_encoder(config.encoder, config.data.image_size)
+    memory.check_denoiser(config, described, mesh)
     dataset = layouts.load_dataset(config.data)
     config = with_value_range(workdir.adopt(config), dataset.train)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)

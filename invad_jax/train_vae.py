@@ -33,17 +33,21 @@ def main(args: argparse.Namespace) -> None:
 
     from invad_jax.data import layouts
     from invad_jax.data.depth import with_value_range
-    from invad_jax.encoders import build_encoder
+    from invad_jax.encoders import build_encoder, describe_encoder
     from invad_jax.runtime import processes
     from invad_jax.runtime.sharding import check_batch, make_mesh
+    from invad_jax.training import memory
     from invad_jax.training.vae import make_draw, replicate, summarise, train_vae, write_results
 
     mesh = make_mesh(config.mesh)
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
+    perceptual_term = config.vae_loss.perceptual_weight > 0
+    described = describe_encoder(config.encoder, size)[1] if perceptual_term else None
+    memory.check_vae(config, described, mesh)
     dataset = layouts.load_dataset(config.data)
     config = with_value_range(workdir.adopt(config), dataset.train)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
-    perceptual = build_encoder(config.encoder, size) if config.vae_loss.perceptual_weight else None
+    perceptual = build_encoder(config.encoder, size) if perceptual_term else None
     draw = make_draw(config, (held_out or fit)[: config.eval.num_examples], mesh)
     workdir.claim(config, write=processes.is_primary())
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))

@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import math
 import types
 import typing
 from pathlib import Path
@@ -195,9 +196,9 @@ def _check(value: Any, annotation: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_check(item, typing.get_args(annotation)[0], where) for item in value)
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1000 else math.inf if value > 0 else -math.inf
     if isinstance(annotation, type | types.GenericAlias) and type(value) is annotation:
         return value
     raise UserError(
-        f"{where}: {value!r} is not of type {getattr(annotation, '__name__', annotation)}"
+        f"{where}: {_short(value)} is not of type {getattr(annotation, '__name__', annotation)}"
     )

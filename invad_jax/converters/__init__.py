@@ -10,12 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from invad_jax.config import Config
+from invad_jax.config import Config, DenoiserConfig
+from invad_jax.config import ranges as config_ranges
 from invad_jax.errors import UserError
 
 FILES = {"latest": "model_latest.pth", "ema": "model_ema_latest.pth", "best": "model_best.pth"}
 SETTINGS = "config.yaml"
 """What a folder of the published code holds."""
+
+MAX_SIDE = 4096
+"""Of a latent grid."""
+MAX_POSITIONS = 2**28
+"""Numbers in the position embedding of a DiT, which its file need not hold: 1 GB."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,33 @@ class ConvertedVAE:
     """Parameters under the names of latent diffusion, and `scale`."""
     summary: dict[str, Any]
     """Sizes and scale, as plain values."""
+
+
+def check_sizes(source: object, cfg: DenoiserConfig) -> None:
+    """Raises UserError for sizes that no network has: a foreign file may say anything.
+
+    To be asked before the sizes are used.
+
+    Args:
+      source: the file, for messages.
+      cfg: as it was read.
+    """
+    try:
+        config_ranges.validate(Config(denoiser=cfg))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def check_latents(source: object, cfg: DenoiserConfig, latent_shape: tuple[int, ...]) -> None:
+    """Raises UserError for latents, (h, w, C), that are too large or empty."""
+    side = max(latent_shape[:2])
+    if min(latent_shape) < 1 or side > MAX_SIDE:
+        raise UserError(
+            f"{source}: latents of {' x '.join(map(str, latent_shape))}: expected sides of 1 to "
+            f"{MAX_SIDE} and at least one channel"
+        )
+    if cfg.name.startswith("dit") and (side // cfg.patch_size) ** 2 * cfg.width > MAX_POSITIONS:
+        raise UserError(f"{source}: a DiT of width {cfg.width} on {side} x {side} is too large")
 
 
 def chosen_class(table: str, classes: int, class_label: int | None) -> int:

@@ -15,6 +15,8 @@ import numpy as np
 from invad_jax.converters import (
     Converted,
     ConvertedVAE,
+    check_latents,
+    check_sizes,
     diffusers_dit,
     diffusers_unet,
     diffusers_vae,
@@ -52,7 +54,7 @@ def read_folder(
     if (folder / "model_index.json").exists() and not (folder / "config.json").exists():
         raise UserError(f"{folder}: a whole pipeline; give the folder of its unet or transformer")
     options = Options(folder / "config.json")
-    name = options.values.get("_class_name")
+    name = str(options.values.get("_class_name"))
     if name in diffusers_vae.NAMES:
         if (latent_size, class_label) != (None, None):
             raise UserError(f"{options.path}: a VAE takes no --latent-size and no --class-label")
@@ -67,12 +69,15 @@ def _read_denoiser(
     folder: Path, options: Options, latent_size: int | None, class_label: int | None
 ) -> Converted:
     reader, default_channels = DENOISERS[options.values["_class_name"]]
-    cfg, diffusion = reader.denoiser_config(options), read_diffusion(folder)
+    cfg = reader.denoiser_config(options)
+    check_sizes(options.path, cfg)
+    diffusion = read_diffusion(folder)
     size = latent_size or options.values.get("sample_size")
     if type(size) is not int or size < 1:
         raise options.wrong("sample_size", "no side of a square; give --latent-size")
     channels, _ = diffusers_dit.output_channels(options, default_channels)
     shape = (size, size, channels)
+    check_latents(options.path, cfg, shape)
     try:
         build_denoiser(cfg, shape)
     except UserError as error:

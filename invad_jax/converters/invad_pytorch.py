@@ -38,6 +38,7 @@ from invad_jax.converters.published import (
 from invad_jax.errors import UserError
 from invad_jax.io.files import write_text
 from invad_jax.io.tensors import read_tensors, write_tensors
+from invad_jax.io.yaml_format import read_yaml
 
 IMAGE_SIZE, STRIDE = 256, 16
 """Of the published system, where there is no `config.yaml`."""
@@ -151,11 +152,7 @@ def _read_settings(path: Path) -> Settings:
     """`config.yaml`, or nothing where there is none."""
     if not path.exists():
         return {}
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a readable settings file: {reason}") from None
+    settings = read_yaml(path)
     if not isinstance(settings, dict):
         raise UserError(f"{path}: expected sections such as `diffusion:`")
     return settings
@@ -205,7 +202,7 @@ def _config(settings: Settings, cfg: DenoiserConfig, image_size: int) -> Config:
         ),
         encoder=EncoderConfig(
             name=backbone.replace("-", "_"),
-            stages=tuple(_get(settings, "backbone.outblocks", list) or ()),
+            stages=_stages(settings),
         ),
         denoiser=cfg,
         train=TrainConfig(latent_stats="none"),
@@ -214,6 +211,13 @@ def _config(settings: Settings, cfg: DenoiserConfig, image_size: int) -> Config:
         ),
         scoring=ScoringConfig(prior="standard_normal"),
     )
+
+
+def _stages(settings: Settings) -> tuple[int, ...]:
+    stages = _get(settings, "backbone.outblocks", list) or []
+    if any(type(stage) is not int for stage in stages):
+        raise UserError(f"{SETTINGS}: backbone.outblocks: {str(stages)[:60]}: expected numbers")
+    return tuple(stages)
 
 
 def _settings_text(config: Config) -> str:

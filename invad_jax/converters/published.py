@@ -20,10 +20,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from invad_jax.config import DenoiserConfig
+from invad_jax.converters import check_latents, check_sizes
 from invad_jax.converters.published_sizes import READERS, Tensors
 from invad_jax.converters.published_table import UNUSED, Link, links, to_ours, to_published
 from invad_jax.denoisers import build_denoiser
 from invad_jax.errors import UserError
+from invad_jax.io.tensors import check_numbers
 
 HINTS = ("num_heads", "head_channels")
 """Options that no tensor shape tells."""
@@ -54,7 +56,9 @@ def denoiser_config_from_published(
     for key, reader in READERS.items():
         if key in tensors:
             with _whole(source):
-                return reader(tensors, hints)
+                cfg = reader(tensors, hints)
+            check_sizes(source, cfg)
+            return cfg
     raise UserError(
         f"{source}: no denoiser of the published code (expected one of {', '.join(READERS)})"
     )
@@ -108,12 +112,18 @@ def params_from_published(
     Raises:
       UserError: names all missing, unexpected and misshapen tensors at once.
     """
+    check_sizes(source, cfg)
+    check_latents(source, cfg, latent_shape)
     tensors = _without_module_prefix(state_dict)
     if empty := sorted(key for key, tensor in tensors.items() if not tensor.size):
         raise UserError(f"{source}: does not fit the denoiser: empty: {_listed(empty)}")
     ours = _param_shapes(cfg, latent_shape)
     rows = list(links(cfg, ours))
     _check(tensors, _published_shapes(rows, ours, cfg), UNUSED[cfg.name], source)
+    try:
+        check_numbers({link.key: tensors[link.key] for link in rows})
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     layers: dict[str, list[np.ndarray]] = {}
     flat: dict[str, np.ndarray] = {}
     for link in rows:

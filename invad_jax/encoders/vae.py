@@ -252,6 +252,8 @@ def build_trained_backbone(config: EncoderConfig, image_size: int) -> Backbone:
     try:
         vae = vae_config_from_state(tensors)
         scale = float(tensors[SCALE])
+        if not 0 < scale < np.inf:
+            raise UserError(f"{SCALE} is {scale}, and must be positive")
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: has no number named {SCALE}; train_vae writes one") from error
     except UserError as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from invad_jax.config import VAEConfig
+from invad_jax.config import Config, VAEConfig, ranges
 from invad_jax.encoders.torch_names import dotted
 from invad_jax.errors import UserError
 
@@ -34,7 +34,7 @@ def vae_config_from_state(state: dict[str, np.ndarray]) -> VAEConfig:
         ]
         if any(c % width for c in channels):
             raise UserError(f"VAE: channels {channels} are not multiples of the first, {width}")
-        return VAEConfig(
+        vae = VAEConfig(
             width=width,
             multipliers=tuple(c // width for c in channels),
             num_res_blocks=1 + max(block for _, block in blocks),
@@ -42,8 +42,10 @@ def vae_config_from_state(state: dict[str, np.ndarray]) -> VAEConfig:
             decoder_attention=_attention_levels(tensors, r"decoder\.up"),
             latent_channels=len(tensors["post_quant_conv.bias"]),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, ArithmeticError) as error:  # a shape, or empty
         raise UserError(f"VAE: not a whole AutoencoderKL ({error})") from None
+    ranges.validate(Config(vae=vae))
+    return vae
 
 
 def ldm_tensors(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

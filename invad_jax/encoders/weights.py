@@ -26,7 +26,7 @@ from invad_jax.encoders.backbone import Backbone, Variables
 from invad_jax.errors import UserError
 from invad_jax.io.downloads import cache_dir, extract_members, from_package_index
 from invad_jax.io.files import replaced
-from invad_jax.io.tensors import read_tensors
+from invad_jax.io.tensors import check_numbers, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -260,11 +260,20 @@ class TensorReader:
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """The tensor, as float64 so that folding is exact; zeros where none has that shape."""
         tensor = self._rest.pop(name, None)
-        if tensor is not None and tensor.shape == shape:
-            return tensor.astype(np.float64)
-        found = "missing" if tensor is None else f"{tensor.shape} where {shape} is expected"
-        self._problems.append(f"{name} is {found}")
-        return np.zeros(shape)
+        if tensor is None or tensor.shape != shape:
+            found = "missing" if tensor is None else f"{tensor.shape} where {shape} is expected"
+            self._problems.append(f"{name} is {found}")
+            return np.zeros(shape)
+        try:
+            check_numbers({name: tensor})
+        except UserError as error:
+            self._problems.append(str(error))
+            return np.zeros(shape)
+        return tensor.astype(np.float64)
+
+    def reject(self, problem: str) -> None:
+        """Notes something else that is wrong."""
+        self._problems.append(problem)
 
     def finish(self, ignore: str = "") -> None:
         """Checks that everything was there, and nothing more but what `ignore` matches.
@@ -318,6 +327,9 @@ def folded_conv(
         reader.take(f"{norm}.{part}", shape[:1])
         for part in ("weight", "bias", "running_mean", "running_var")
     )
+    if (variance < 0).any():
+        reader.reject(f"{norm}.running_var is negative")
+        variance = np.zeros(shape[:1])
     scale = scale / np.sqrt(variance + epsilon)
     return _as_flax(weight * scale[:, None, None, None], bias - scale * mean)
 

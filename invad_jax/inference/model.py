@@ -25,6 +25,7 @@ from invad_jax.normality import whitening
 from invad_jax.normality.reference import Learnt
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
+from invad_jax.runtime import memory
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
 from invad_jax.runtime.sharding import batch_sharding, global_batch, make_mesh, replicated
 from invad_jax.runtime.workdir import Workdir
@@ -281,6 +282,7 @@ def load_model(workdir: Workdir, config: Config) -> Model:
       UserError: no checkpoint.
     """
     mesh = make_mesh(config.mesh)
+    memory.require_for_images(config, mesh)
     restored = restore(workdir, config, mesh)
     return Model(
         config,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +18,28 @@ from typing import Any
 
 from invad_jax.errors import UserError
 
-DISK_ERRORS = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-)
-"""What a full, broken or forbidden disk answers: the user's to mend, no fault of the program."""
+DISK_ERRORS = frozenset((
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+))  # fmt: skip
+"""What a full, broken or forbidden disk answers, or one on which a path makes no sense: the user's
+to mend, no fault of the program."""
+_WITHOUT_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL))
+
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""As `gs://bucket`, or as a `Path` writes it; a letter alone is a drive."""
+
+
+def require_local(option: str, path: str | Path) -> None:
+    """Raises UserError for a path in a bucket or elsewhere in a network: it would become a local
+    folder of that name.
+
+    >>> require_local("--out", "runs/gs:/x")
+    """
+    if _REMOTE.match(str(path)):
+        raise UserError(
+            f"{option}={path}: only local paths are read and written; mount the bucket, or copy"
+        )
 
 
 @contextmanager
@@ -89,6 +110,25 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """All of a file.
+
+    Raises:
+      UserError: missing, unreadable, larger than the memory, or no file with an end: a pipe or a
+        device, of which reading would wait for ever.
+    """
+    try:
+        # Opening a pipe waits for its other end, unless told not to.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise UserError(f"{path}: cannot be read: no regular file")
+            return stream.read()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except MemoryError:
+        raise UserError(f"{path}: cannot be read: larger than the memory") from None
+
+
 def read_json(path: str | Path) -> Any:
     """Reads JSON.
 
@@ -96,11 +136,43 @@ def read_json(path: str | Path) -> Any:
       UserError: missing, unreadable or malformed.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not valid JSON: {reason}") from error
+
+
+@contextmanager
+def alone(folder: str | Path, busy: str) -> Iterator[int]:
+    """Holds a folder for this process, and for those that inherit the hold.
+
+    Where the file system knows no locks, nothing is held.
+
+    Args:
+      folder: created when missing; gets a file `.lock`.
+      busy: the message where another process holds it.
+
+    Yields:
+      The file descriptor to inherit.
+
+    Raises:
+      UserError: held by another, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from error
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: {busy}") from None
+        except OSError as error:
+            if error.errno not in _WITHOUT_LOCKS:
+                raise
+        yield stream.fileno()
 
 
 def below(head: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ import numpy as np
 
 from invad_jax.errors import UserError
 from invad_jax.io import torch_format
-from invad_jax.io.files import replaced
+from invad_jax.io.files import read_bytes, replaced
+from invad_jax.io.torch_format import check_growth
 
 Tensors = dict[str, np.ndarray]
 
@@ -52,19 +53,29 @@ def read_tensors(path: str | Path) -> Tensors:
       containers become dotted names (`model.conv.weight`); what is not a tensor is left out.
 
     Raises:
-      UserError: missing, damaged, of another kind, or asking for code to be run.
+      UserError: missing, damaged, of another kind, asking for code to be run, or saying that its
+        tensors are much larger than it is.
     """
     path = Path(path)
-    format_ = _format_of(path)
+    format_, data = _format_of(path), read_bytes(path)
     try:
-        return format_.read(path.read_bytes())
+        return format_.read(data)
     except UserError as error:
         raise UserError(f"{path}: {_one_line(error)}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # damaged content can trip a parser anywhere
         reason = f"{type(error).__name__}: {_one_line(error)}"
         raise UserError(f"{path}: damaged, or not a {path.suffix} file ({reason})") from error
+
+
+def check_numbers(tensors: Mapping[str, np.ndarray]) -> None:
+    """Raises UserError unless all that is in the tensors is finite in float32."""
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind not in "fiub" and tensor.dtype != ml_dtypes.bfloat16:
+            raise UserError(f"{name} is {tensor.dtype}, which is no real number")
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(np.asarray(tensor, np.float32)).all()
+        if not finite:
+            raise UserError(f"{name} holds NaN or infinity")
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -107,12 +118,28 @@ def _format_of(path: Path) -> _Format:
 
 
 def _read_safetensors(data: bytes) -> Tensors:
-    """A length, a JSON header of that length, and the tensors' bytes."""
+    """A length, a JSON header of that length, and the tensors' bytes, of each byte one tensor's."""
     start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
+    header = json.loads(data[8:start], object_pairs_hook=_without_twins)
     header.pop("__metadata__", None)
     body = memoryview(data)[start:]
-    return {name: _safetensor(body, **entry) for name, entry in header.items()}
+    tensors = {name: _safetensor(body, **entry) for name, entry in header.items()}
+    end = 0
+    for begin, next_end in sorted(tuple(entry["data_offsets"]) for entry in header.values()):
+        if begin != end:
+            raise ValueError(f"bytes {begin} and {end} of it overlap, or are of no tensor")
+        end = next_end
+    if end != len(body):
+        raise ValueError(f"{len(body) - end} bytes at its end are of no tensor")
+    return tensors
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of whose keys readers would otherwise take the first or the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
 
 
 def _safetensor(body: memoryview, dtype: str, shape: Any, data_offsets: Any) -> np.ndarray:
@@ -140,8 +167,34 @@ def _write_safetensors(out: IO[bytes], tensors: Tensors) -> None:
 
 
 def _read_npz(data: bytes) -> Tensors:
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        check_growth(sum(member.file_size for member in members), len(data))
+        found = {}
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name in found:
+                raise ValueError(f"two members are named {name}")
+            with archive.open(member) as stream:
+                found[name] = _read_npy(stream, member.file_size)
+    return found
+
+
+def _read_npy(stream: IO[bytes], size: int) -> np.ndarray:
+    """An array of a member of `size` bytes, which NumPy would allocate before it looks."""
+    header = _NPY_HEADERS[np.lib.format.read_magic(stream)]
+    shape, column_major, dtype = header(stream)
+    if dtype.hasobject:
+        raise UserError("refused: holds Python objects; only tensors are read")
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"{shape} of {dtype} does not lie in {size} bytes")
+    content = stream.read(math.prod(shape) * dtype.itemsize)
+    return np.ndarray(shape, dtype, content, order="F" if column_major else "C")
+
+
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
+}  # fmt: skip
 
 
 def _write_npz(out: IO[bytes], tensors: Tensors) -> None:

@@ -8,6 +8,7 @@ name. Tensors stay descriptions (`_Tensor`) until their storages are at hand.
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 import struct
 import zipfile
@@ -32,6 +33,20 @@ STREAM_MAGIC, STREAM_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 MAX_LEAVES = 1_000_000
 """A pickle can hold a container in itself many times over; more leaves than this are an attack."""
+MAX_GROWTH, MAX_GROWN = 20, 2**24
+"""Tensors may be so many times larger than their file, and beside that by so many bytes: weights
+hardly compress, and tensors that share memory are few."""
+
+
+def check_growth(size: int, file_size: int) -> None:
+    """Raises UserError for tensors of `size` bytes that a file of `file_size` cannot honestly hold.
+
+    To be asked before anything is allocated.
+    """
+    if size > MAX_GROWTH * file_size + MAX_GROWN:
+        raise UserError(
+            f"refused: {size / 1e6:.0f} MB of tensors in a file of {file_size / 1e6:.3g} MB"
+        )
 
 
 @dataclass(frozen=True)
@@ -69,12 +84,15 @@ def read(data: bytes) -> dict[str, np.ndarray]:
 def _read_zip(data: bytes) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+        sizes = [info.file_size for info in archive.infolist()]
+        if len(members) < len(sizes) or sum(sizes) > len(data):
+            raise ValueError("its members overlap, or share a name")
         if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
             raise UserError("refused: compressed, which torch's own files never are")
         if "byteorder" in members:
             _check_byte_order(archive.read(members["byteorder"]) == b"little")
         tree = _parse_pickle(io.BytesIO(archive.read(members["data.pkl"])), {})
-        tensors = dict(_named_tensors(tree))
+        tensors = _named_tensors(tree, len(data))
         storages = {
             key: archive.read(members[f"data/{key}"])
             for key in {tensor.storage.key for tensor in tensors.values()}
@@ -90,7 +108,7 @@ def _read_stream(data: bytes) -> dict[str, np.ndarray]:
             raise ValueError("no magic number")
     _check_byte_order(_parse_pickle(stream, {})["little_endian"])
     declared: dict[str, _Storage] = {}
-    tensors = dict(_named_tensors(_parse_pickle(stream, declared)))
+    tensors = _named_tensors(_parse_pickle(stream, declared), len(data))
     storages = {}
     for key in _parse_pickle(stream, {}):
         numel = int.from_bytes(stream.read(8), "little")
@@ -103,18 +121,22 @@ def _check_byte_order(is_little: bool) -> None:
         raise UserError("refused: written on a big-endian machine; save it again on another")
 
 
-def _named_tensors(tree: Any) -> Iterator[tuple[str, _Tensor]]:
+def _named_tensors(tree: Any, file_size: int) -> dict[str, _Tensor]:
     if isinstance(tree, _Tensor):
         raise UserError("holds one tensor without a name; expected a dict of tensors")
-    names = set()
+    found: dict[str, _Tensor] = {}
+    grown = 0
     for count, (name, leaf) in enumerate(_leaves(tree, "")):
         if count >= MAX_LEAVES:
             raise UserError(f"refused: more than {MAX_LEAVES} entries")
+        grown += len(name)
         if isinstance(leaf, _Tensor):
-            if name in names:
+            if name in found:
                 raise UserError(f"two of its tensors are named {name}")
-            names.add(name)
-            yield name, leaf
+            found[name] = leaf
+            grown += math.prod(_naturals(leaf.shape)) * leaf.storage.dtype.itemsize
+        check_growth(grown, file_size)
+    return found
 
 
 def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -198,6 +220,7 @@ def _parse_pickle(stream: io.BytesIO, storages: dict[str, _Storage]) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[Any, Any] = {}
+    copied = 0
     for opcode, argument, _ in pickletools.genops(stream):
         name: str = opcode.name
         if name in _CONSTANTS:
@@ -217,6 +240,10 @@ def _parse_pickle(stream: io.BytesIO, storages: dict[str, _Storage]) -> Any:
             items = stack[start:]
             del stack[start:]
             _combine(name, items, stack, storages)
+            if name == "REDUCE":  # copies what may lie in the memo
+                copied += len(stack[-1]) if isinstance(stack[-1], dict | tuple) else 0
+                if copied > MAX_LEAVES:
+                    raise UserError(f"refused: more than {MAX_LEAVES} entries")
         elif name not in ("PROTO", "FRAME", "STOP"):
             _refuse(str(argument).replace(" ", ".") if name == "INST" else f"instruction {name}")
     (value,) = stack

@@ -19,9 +19,8 @@ from invad_jax.config import Config
 from invad_jax.config import io as config_io
 from invad_jax.errors import UserError
 from invad_jax.io import files
-from invad_jax.runtime import interrupt, log
+from invad_jax.runtime import interrupts, log
 
-_INTERRUPTED = f"\n{interrupt.WORD}"  # what a bar wrote stays on the line above
 Main = Callable[[argparse.Namespace], int | None]
 
 
@@ -78,23 +77,24 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
       preemptible: `main` looks at `StopSignal`; else SIGTERM ends its processes at once.
 
     Returns:
-      The exit status: what `main` returns (None is 0), or 2 and one line for a `UserError` and for
-      a disk that is full, broken or not ours, or 130 and one line for a Ctrl-C.
+      The exit status: what `main` returns (None is 0); 2 and one line for what is the user's to
+      mend (see `_line`); 130 and one line for Ctrl-C.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no Unicode, in a table
     try:
         args = parser.parse_args(argv)
+        for option, value in vars(args).items():
+            if isinstance(value, str):
+                files.require_local(f"--{option.replace('_', '-')}", value)
         if getattr(args, "distributed", False):
             return _run_with_others(main, args, preemptible)
         log.configure()
-        return main(args) or 0
-    except (UserError, OSError) as error:
+        with interrupts.unwound():
+            return main(args) or 0
+    except (Exception, KeyboardInterrupt) as error:
         print(_line(error), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(_INTERRUPTED, file=sys.stderr)
-        return 130
+        return interrupts.STATUS if isinstance(error, KeyboardInterrupt) else 2
 
 
 def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) -> int:
@@ -105,13 +105,10 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
     log.configure(processes.is_primary())
     try:
         status = main(args) or 0
-    except KeyboardInterrupt:
-        print(_INTERRUPTED, file=sys.stderr)
-        status = 130
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         try:
             print(_line(error), file=sys.stderr)
-            status = 2
+            status = interrupts.STATUS if isinstance(error, KeyboardInterrupt) else 2
         except type(error):
             traceback.print_exc()
             status = 1
@@ -122,10 +119,18 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
 
 def _line(error: BaseException) -> str:
     """What went wrong in one line; raises the error again where it is no fault of the user's."""
+    if isinstance(error, KeyboardInterrupt):
+        return interrupts.MESSAGE
     if isinstance(error, UserError):
         return "error: " + " ".join(str(error).splitlines())  # a path may hold line breaks
     if isinstance(error, OSError) and error.errno in files.DISK_ERRORS:
         return f"error: {error.filename or 'disk'}: {error.strerror}"
+    of_xla = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+    if of_xla or isinstance(error, MemoryError):
+        return (
+            f"error: out of memory ({' '.join(str(error).split())[:150]}); lower train.batch_size, "
+            "eval.batch_size, data.image_size or the denoiser's sizes"
+        )
     raise error
 
 

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import jax
+import jax.distributed
 from jax.experimental import multihost_utils
 
 
@@ -20,9 +21,11 @@ class StopSignal:
     def __init__(self) -> None:
         self.requested = False
         self._previous: dict[int, Any] = {}
+        self._joined = jax.distributed.is_initialized()
+        """Asked so, because counting processes would take hold of the devices."""
 
     def __enter__(self) -> StopSignal:
-        if jax.process_count() == 1:
+        if not self._joined:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._request)
         else:  # SIGTERM is JAX's own already
@@ -32,12 +35,12 @@ class StopSignal:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if jax.process_count() > 1:
+        if self._joined:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody would look at it any more
 
     def at(self, step: int) -> bool:
         """Whether to stop before `step`; to be asked at every step, the same on all processes."""
-        if jax.process_count() == 1:
+        if not self._joined:
             return self.requested
         return multihost_utils.reached_preemption_sync_point(step)
 

@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,14 @@ class Workdir:
     """Paths of one run."""
 
     def __init__(self, path: str | Path):
+        files.require_local("workdir", path)
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
         self.coordinates = self.path / "coordinates.npz"
         self.logs = self.path / "logs"
         self.kept = self.path / "kept"
+        self._held = ExitStack()
 
     def normals(self, config: Config, paradigm: Paradigm, step: int) -> Path:
         """The folder of what normal images taught under a way of comparing."""
@@ -56,16 +59,20 @@ class Workdir:
     def claim(self, config: Config, write: bool) -> None:
         """Makes this the workdir of `config`; training calls it first.
 
+        Whoever writes holds the folder until this object or the process ends.
+
         Args:
           config: the resolved config.
           write: whether this process writes the file.
 
         Raises:
-          UserError: it belongs to another config already.
+          UserError: it belongs to another config already, or another process holds it.
         """
         if self.config.is_file():
             self.check(config, training=True)
         if write:
+            self._held.close()  # claimed a second time
+            self._held.enter_context(files.alone(self.path, "another training is at work there"))
             files.write_json(self.config, config_io.to_dict(config))
 
     def check(self, config: Config, training: bool = False) -> None:

@@ -3,14 +3,18 @@
 import contextlib
 import dataclasses
 import json
+import re
+import typing
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invad_jax.config import Config, option_names
+from invad_jax.config import Config, DiffusionConfig, option_names, ranges
 from invad_jax.config import io as config_io
 from invad_jax.config.io import from_dict, frozen_differences, override, to_dict
+from invad_jax.diffusion.schedule import alpha_bar_schedule
 from invad_jax.errors import UserError
 
 
@@ -43,7 +47,7 @@ def test_values_are_typed_by_the_annotations():
         ("inversion.spacing=even", "linspace, paper"),
         ("inversion.num_steps=0", "at least 1"),
         ("inversion.num_steps=1001", "at most"),
-        ("calibration.false_positive_rate=2", "between 0 and 1"),
+        ("calibration.false_positive_rate=2", "at most 1"),
         ("data.categories=", "empty"),
         ("scoring.terms=nll,map_rnage", "nll, map_range, map_mean, map_max, map_top"),
     ],
@@ -54,6 +58,71 @@ def test_a_wrong_option_is_one_line_that_helps(assignment, message):
     assert "\n" not in str(caught.value)
 
 
+def test_every_number_has_a_range_and_its_default_lies_within():
+    numbers = set()
+    for name in option_names():
+        section, option = name.split(".")
+        kind = typing.get_type_hints(type(getattr(Config(), section)))[option]
+        if kind in (int, float, tuple[int, ...], tuple[float, ...]):
+            numbers.add(name)
+    assert numbers == set(ranges.RANGES)
+    ranges.validate(Config())
+
+
+@pytest.mark.parametrize("name", sorted(ranges.RANGES))
+@pytest.mark.parametrize("value", ["-1e308", "1e308", "inf", "nan", "-2", "1" + "0" * 400])
+def test_no_number_is_without_bounds(name, value):
+    if value == "-2":
+        value = str(ranges.RANGES[name].least - 1)
+    with pytest.raises(UserError, match=re.escape(name)) as caught:
+        override(Config(), [f"{name}={value}"])
+    assert len(str(caught.value)) < 1000
+
+
+UNET = "denoiser.name=unet"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["train.learning_rate=0"], "above 0"),
+        (["train.learning_rate=1e308"], "at most 1e\\+30"),
+        (["train.grad_clip_norm=0"], "above 0"),
+        (["train.weight_decay=-1"], "at least 0"),
+        (["train.seed=-1"], "at least 0"),
+        (["train.seed=4294967296"], "at most 4294967295"),
+        (["data.image_size=100000"], "at most 16384"),
+        (["scoring.terms=nll,nll"], "nll is given twice"),
+        (["data.categories=a,b,a"], "a is given twice"),
+        ([UNET, "denoiser.attention_downsamplings=3"], "no level is downsampled by 3; .* 2, 4, 8"),
+        ([UNET, "denoiser.attention_downsamplings=2,16"], "no level is downsampled by 16"),
+        (["vae.decoder_attention=16"], "no level is downsampled by 16; the 4 levels"),
+        ([UNET, "denoiser.channel_mult="], "1 to 15"),
+        (["diffusion.num_timesteps=100000"], "nothing that a float32 can hold"),
+        (["data.root=gs://bucket/x"], "only local paths"),
+        (["encoder.weights=s3://bucket/x"], "only local paths"),
+        (["data.root=" + "x" * 5000], "longer than 4096 bytes"),
+    ],
+)  # fmt: skip
+def test_what_no_experiment_can_have_is_refused(assignments, message):
+    *before, last = assignments
+    config = override(Config(), before)
+    with pytest.raises(UserError, match=message):
+        override(config, [last])
+
+
+def test_a_smaller_u_net_keeps_what_it_has_of_the_default_attention():
+    assert override(Config(), [UNET, "denoiser.channel_mult=1,2"]).denoiser.name == "unet"
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "sigmoid"])
+def test_the_sum_of_betas_is_that_of_the_schedule(schedule):
+    diffusion = DiffusionConfig(schedule=schedule, num_timesteps=4000)
+    alpha_bar = alpha_bar_schedule(schedule, 4000, 1e-4, 2e-2)
+    # The estimate adds betas up, where alpha_bar multiplies 1 - beta.
+    assert ranges._exponent(diffusion) == pytest.approx(-np.log(alpha_bar[-1]), rel=0.02)
+
+
 def test_json_round_trip():
     config = override(Config(), ["data.categories=a,b", "denoiser.channel_mult=1,2", "mesh.fsdp=2"])
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
@@ -62,7 +131,9 @@ def test_json_round_trip():
 @pytest.mark.parametrize(
     "values",
     [{"trian": {}}, {"train": {"num_stepz": 1}}, {"train": {"num_steps": "1"}}, {"train": 3},
-     {"train": {"num_steps": True}}, {"data": {"categories": [1]}}],
+     {"train": {"num_steps": True}}, {"data": {"categories": [1]}},
+     {"train": {"learning_rate": 10**400}}, {"train": {"num_steps": 10**400}},
+     {"data": {"root": "a\0b"}}, {"data": {"name": []}}],
 )  # fmt: skip
 def test_unknown_or_mistyped_json_is_refused(values):
     with pytest.raises(UserError):

@@ -2,12 +2,14 @@
 
 import collections
 import io
+import json
 import operator
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import ml_dtypes
@@ -17,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invad_jax.errors import UserError
-from invad_jax.io.tensors import read_tensors, write_tensors
+from invad_jax.io.tensors import check_numbers, read_tensors, write_tensors
 
 torch = pytest.importorskip("torch", reason="torch is the oracle")
 CONTAINERS = [True, False]  # torch's zip, torch's older stream
@@ -225,8 +227,163 @@ def test_refuses_what_is_ambiguous_or_foreign(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         read_tensors(tmp_path / "absent.pth")
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
-    with pytest.raises(UserError, match="allow_pickle=False"):
+    with pytest.raises(UserError, match="holds Python objects"):
         read_tensors(tmp_path / "objects.npz")
+
+
+def safetensors(path, header, body=b""):
+    text = header.encode() if isinstance(header, str) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return path
+
+
+def entry(begin, end):
+    return {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+
+
+ODD_SAFETENSORS = {
+    "overlapping": {"a": entry(0, 4), "b": entry(2, 8)},
+    "the same bytes twice": {"a": entry(0, 8), "b": entry(0, 8)},
+    "a hole": {"a": entry(0, 4), "b": entry(6, 8)},
+    "a hole before": {"a": entry(1, 8)},
+    "bytes left over": {"a": entry(0, 4)},
+    "a twin": json.dumps({"a": entry(0, 8), "b": entry(0, 8)}).replace('"b"', '"a"'),
+    "a twin within": '{"a": {"dtype": "U8", "dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}',
+    "deep": '{"a": ' + "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("kind", ODD_SAFETENSORS)
+def test_refuses_safetensors_that_the_reference_refuses(tmp_path, kind):
+    path = safetensors(tmp_path / "a.safetensors", ODD_SAFETENSORS[kind], bytes(8))
+    with pytest.raises(UserError) as caught:
+        read_tensors(path)
+    assert str(caught.value).isprintable()
+    if kind == "a twin":
+        return  # of which the reference takes the last, in silence
+    reference = pytest.importorskip("safetensors", reason="safetensors is the oracle")
+    with pytest.raises(reference.SafetensorError):
+        reference.deserialize(path.read_bytes())
+
+
+def test_reads_safetensors_in_any_order_and_empty_ones(tmp_path):
+    header = {"b": entry(4, 8), "none": entry(4, 4), "a": entry(0, 4), "last": entry(8, 8)}
+    found = read_tensors(safetensors(tmp_path / "a.safetensors", header, bytes(range(8))))
+    np.testing.assert_array_equal(found["b"], [4, 5, 6, 7])
+    assert {name: len(tensor) for name, tensor in found.items()} == {
+        "b": 4, "none": 0, "a": 4, "last": 0
+    }  # fmt: skip
+
+
+def npz_claiming(shape, content=b""):
+    """The bytes of an array file whose header says more than it holds."""
+    member = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(member, header)
+    return member.getvalue() + content
+
+
+def peak_of(function):
+    """What a call allocates at most, in bytes."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_npz_never_takes_more_memory_than_its_size_allows(tmp_path):
+    path = tmp_path / "a.npz"
+    for content in (npz_claiming((2**40,)), npz_claiming((2**62, 2**62))):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+        with pytest.raises(UserError, match="does not lie in"):
+            read_tensors(path)
+    np.savez_compressed(path, x=np.zeros(2**24, np.uint8))
+    assert read_tensors(path)["x"].size == 2**24  # compresses well, and is no harm
+    np.savez_compressed(path, x=np.zeros(2**26, np.uint8))
+    size = path.stat().st_size
+
+    def read():
+        with pytest.raises(UserError, match="67 MB of tensors in a file of"):
+            read_tensors(path)
+
+    assert peak_of(read) < 3 * size + 2**20
+
+
+def test_an_npz_equals_numpys_own_reading(tmp_path):
+    path = tmp_path / "a.npz"
+    content = {
+        "f": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "scalar": np.float32(3),
+        "text": np.array(["a", "bc"]), "empty": np.zeros((0, 4)),
+    }  # fmt: skip
+    np.savez_compressed(path, **content)
+    found = read_tensors(path)
+    with np.load(path) as expected:
+        assert set(found) == set(content)
+        for name in content:
+            np.testing.assert_array_equal(found[name], expected[name], strict=True)
+
+
+def test_refuses_two_members_of_one_name(tmp_path):
+    for suffix, name in ((".npz", "x.npy"), (".pth", "archive/data.pkl")):
+        path = tmp_path / f"a{suffix}"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, npz_claiming((1,), bytes(4)))
+            with pytest.warns(UserWarning, match="Duplicate"):
+                archive.writestr(name, npz_claiming((1,), bytes(4)))
+        with pytest.raises(UserError):
+            read_tensors(path)
+
+
+@pytest.mark.parametrize("is_zip", CONTAINERS)
+def test_a_small_torch_file_does_not_make_large_tensors(tmp_path, is_zip):
+    """Strides of zero, or one storage seen a thousand times."""
+    path = tmp_path / "a.pth"
+    save({"x": torch.zeros(1).expand(10**9)}, path, is_zip)
+    with pytest.raises(UserError, match="4000 MB of tensors in a file of"):
+        read_tensors(path)
+    one = torch.zeros(50_000)
+    save({str(i): one for i in range(1000)}, path, is_zip)
+    with pytest.raises(UserError, match="of tensors in a file of"):
+        read_tensors(path)
+    save({str(i): one for i in range(20)}, path, is_zip)
+    assert len(read_tensors(path)) == 20
+
+
+def test_names_do_not_grow_without_end(tmp_path):
+    """A thousand leaves under one name of 100 kB."""
+    value = [[None] * 100] * 100
+    with pytest.raises(UserError, match="refused"):
+        read_tensors(save({"x" * 100_000: value}, tmp_path / "a.pth"))
+
+
+def test_copies_are_counted(tmp_path):
+    """A list of 50,000 in the memo, made a tuple a hundred times."""
+    program = b"\x80\x02(]q\x01(" + b"N" * 50_000 + b"ectorch\nSize\nq\x02"
+    program += b"h\x02h\x01\x85R" * 100 + b"l."
+    with pytest.raises(UserError, match="more than 1000000 entries"):
+        read_tensors(zip_with(tmp_path / "a.pth", program))
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors", "npz"])
+def test_what_has_no_end_is_not_read(tmp_path, ending):
+    os.mkfifo(tmp_path / f"pipe.{ending}")
+    (tmp_path / f"zero.{ending}").symlink_to("/dev/zero")
+    (tmp_path / f"folder.{ending}").mkdir()
+    for name in ("pipe", "zero", "folder"):
+        with pytest.raises(UserError, match=rf"{name}\.{ending}: cannot be read: "):
+            read_tensors(tmp_path / f"{name}.{ending}")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_numbers_are_finite(value):
+    check_numbers({"a": np.arange(3), "b": np.ones(2, ml_dtypes.bfloat16)})
+    with pytest.raises(UserError, match="w holds NaN or infinity"):
+        check_numbers({"w": np.array([1.0, value])})
+    with pytest.raises(UserError, match="w is complex64"):
+        check_numbers({"w": np.zeros(2, np.complex64)})
 
 
 def arrays():
@@ -326,7 +483,7 @@ def test_overwritten_bytes_give_a_refusal_or_arrays(sound, which, place, value):
 
 
 def test_imports_neither_jax_nor_torch():
-    code = "import sys, invad_jax.tensor_files; print(not {'jax', 'torch'} & set(sys.modules))"
+    code = "import sys, invad_jax.io.tensors; print(not {'jax', 'torch'} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

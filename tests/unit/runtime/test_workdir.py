@@ -77,3 +77,12 @@ def test_an_older_config_lacks_newer_options(workdir):
     del values["denoiser"]["dtype"]
     workdir.config.write_text(json.dumps(values))
     assert workdir.read_config() == Config()
+
+
+def test_two_trainings_do_not_share_a_workdir(workdir):
+    with pytest.raises(UserError, match="another training is at work there"):
+        Workdir(workdir.path).claim(Config(), write=True)
+    Workdir(workdir.path).claim(Config(), write=False)  # another process of the same training
+    path = workdir.path
+    del workdir._held
+    Workdir(path).claim(Config(), write=True)

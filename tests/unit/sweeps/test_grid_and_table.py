@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jax._src import xla_bridge
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -143,12 +144,20 @@ def test_what_the_user_got_wrong_is_one_line_and_status_2(arguments, message, ca
     assert message in line
 
 
-def test_two_sweeps_do_not_share_a_folder(tmp_path):
-    held = sweep._alone(tmp_path / "out")
-    with held, pytest.raises(UserError, match="another sweep"), sweep._alone(tmp_path / "out"):
-        pass
-    with sweep._alone(tmp_path / "out"):
-        assert [p.name for p in (tmp_path / "out").iterdir()] == [".lock"]
+def test_no_device_is_touched_before_a_training_starts(tmp_path, monkeypatch, capsys):
+    """Many devices serve one process only."""
+
+    def touched(*arguments):
+        raise AssertionError
+
+    def started(command, **circumstances):
+        raise UserError(f"started {command[2]}")
+
+    monkeypatch.setattr(xla_bridge, "get_backend", touched)
+    monkeypatch.setattr(sweep.subprocess, "Popen", started)
+    argv = ["--config", str(PROJECT / "configs" / "procedural.py"), "--over", STEPS]
+    assert sweep.cli([*argv, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("error: started invad_jax.train\n")
 
 
 def row(i_auroc, p_auroc=None):

@@ -1,0 +1,124 @@
+"""What every command has in common: one line for what is the user's, and for Ctrl-C."""
+
+import errno
+import signal
+import threading
+import time
+
+import jax
+import pytest
+
+from invad_jax import build_dataset, compare, convert, plan, predict, sweep, train, train_vae
+from invad_jax import eval as eval_main
+from invad_jax.errors import UserError
+from invad_jax.runtime import cli, interrupts
+from invad_jax.runtime.workdir import Workdir
+
+
+def outcome(main, capsys, *argv):
+    status = cli.run(main, cli.Parser("test"), list(argv))
+    return status, capsys.readouterr().err
+
+
+def raising(error):
+    def main(args):
+        raise error
+
+    return main
+
+
+def test_ctrl_c_is_one_line_and_status_130(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    status, said = outcome(lambda args: signal.raise_signal(signal.SIGINT), capsys)
+    assert (status, said) == (130, "interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_ends_the_process_even_if_its_exception_is_lost(monkeypatch):
+    left = threading.Event()
+    monkeypatch.setattr(interrupts, "GRACE", 0.01)
+    monkeypatch.setattr(interrupts, "leave", lambda *_: left.set())
+    with interrupts.unwound():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            assert left.wait(5)  # seconds; it takes a hundredth
+    assert threading.active_count() >= 1
+
+
+def test_ctrl_c_ends_nothing_later_once_the_command_is_done(monkeypatch):
+    left = threading.Event()
+    monkeypatch.setattr(interrupts, "GRACE", 0.05)
+    monkeypatch.setattr(interrupts, "leave", lambda *_: left.set())
+    with pytest.raises(KeyboardInterrupt), interrupts.unwound():
+        signal.raise_signal(signal.SIGINT)
+    time.sleep(0.1)
+    assert not left.is_set()
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(capsys):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert outcome(lambda args: signal.raise_signal(signal.SIGINT), capsys) == (0, "")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("x: wrong"), "error: x: wrong\n"),
+        (OSError(errno.ENOSPC, "No space left", "a/b"), "error: a/b: No space left\n"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a"), "error: a: File name too long\n"),
+        (MemoryError("of 9 GB"), "error: out of memory (of 9 GB); lower train.batch_size"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nused"),
+         "error: out of memory (RESOURCE_EXHAUSTED: 9 GB used); lower"),
+    ],
+)  # fmt: skip
+def test_what_is_the_users_is_one_line_and_status_2(error, message, capsys):
+    status, said = outcome(raising(error), capsys)
+    assert status == 2
+    assert said.startswith(message)
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OSError(errno.EBADF, "x"), jax.errors.JaxRuntimeError("INTERNAL")]
+)
+def test_a_fault_of_the_program_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        cli.run(raising(error), cli.Parser("test"), [])
+
+
+REMOTE = [
+    (train, ["--config", "gs://b/x.py"]),
+    (train, ["--workdir", "gs://b/run", "--config", "configs/folder.py"]),
+    (train_vae, ["--workdir", "s3://b/run", "--config", "configs/folder.py"]),
+    (eval_main, ["--workdir", "gs://b/run"]),
+    (eval_main, ["--workdir", "run", "--out", "gs://b/out"]),
+    (predict, ["--workdir", "run", "--input", "gs://b/images", "--out", "x"]),
+    (predict, ["--workdir", "run", "--input", "images", "--out", "hdfs://b/x"]),
+    (convert, ["--from", "invad-pytorch", "--input", "gs://b/x", "--workdir", "run"]),
+    (convert, ["--to", "invad-pytorch", "--output", "gs://b/x", "--workdir", "run"]),
+    (build_dataset, ["--layout", "mvtec", "--root", "gs://b", "--out", "x"]),
+    (build_dataset, ["--layout", "mvtec", "--root", "x", "--out", "gs:/b"]),
+    (compare, ["gs://b/run", "run"]),
+    (sweep, ["--config", "x.py", "--out", "az://b"]),
+    (plan, ["--config", "configs/folder.py", "--topology", "cpu:8", "--json", "gs://b/x.json"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "argv"), REMOTE)
+def test_a_bucket_is_refused_in_one_line_and_no_folder_made(
+    command, argv, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert command.cli(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("only local paths are read and written; mount the bucket, or copy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_is_refused_from_python_too():
+    with pytest.raises(UserError, match="only local paths"):
+        Workdir("gs://bucket/run")
