@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+from threadpoolctl import threadpool_limits
 
 MAX_DENSE_CHANNELS = 512
 """Above, a covariance is kept as low rank plus diagonal: 512^2 numbers a position are 1 MB."""
@@ -112,7 +113,8 @@ def _mean_variance(of: Moments) -> float:
 
 def precision(covariances: Iterable[np.ndarray]) -> Factor:
     """The precisions of covariance matrices (C, C), one a position."""
-    parts = [_low_rank(S) if len(S) > MAX_DENSE_CHANNELS else _dense(S) for S in covariances]
+    with threadpool_limits(1):  # threads make matrices of this size a hundred times slower
+        parts = [_low_rank(S) if len(S) > MAX_DENSE_CHANNELS else _dense(S) for S in covariances]
     inv_std = [part.inv_std for part in parts if part.inv_std is not None]
     return Factor(
         np.stack([part.projection for part in parts]),
