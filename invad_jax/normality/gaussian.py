@@ -69,7 +69,8 @@ def moments(batches: Iterable[np.ndarray]) -> Moments:
         x = np.swapaxes(batch, 0, 1).astype(np.float64)  # (P, b, C)
         count += x.shape[1]
         total = total + x.sum(axis=1)
-        outer = outer + np.swapaxes(x, 1, 2) @ x  # (P, C, C)
+        with threadpool_limits(1):  # threads make matrices of this size a hundred times slower
+            outer = outer + np.swapaxes(x, 1, 2) @ x  # (P, C, C)
     mean = total / max(count, 1)
     outer /= max(count, 1)
     outer -= mean[..., :, None] * mean[..., None, :]
@@ -113,7 +114,7 @@ def _mean_variance(of: Moments) -> float:
 
 def precision(covariances: Iterable[np.ndarray]) -> Factor:
     """The precisions of covariance matrices (C, C), one a position."""
-    with threadpool_limits(1):  # threads make matrices of this size a hundred times slower
+    with threadpool_limits(1):
         parts = [_low_rank(S) if len(S) > MAX_DENSE_CHANNELS else _dense(S) for S in covariances]
     inv_std = [part.inv_std for part in parts if part.inv_std is not None]
     return Factor(
