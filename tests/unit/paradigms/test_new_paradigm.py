@@ -51,7 +51,8 @@ def test_it_is_learnt_and_scored_like_any_other(config):
     rng = np.random.default_rng(0)
     normal = rng.standard_normal((40, *SHAPE)).astype(np.float32)
     learnt = reference.learn(
-        paradigm.lessons, [Component("nut", [paradigm.states(None, jnp.asarray(normal))])]
+        paradigm.lessons,
+        [Component("nut", [np.asarray(paradigm.states(None, jnp.asarray(normal)))])],
     )
     detector = build_detector(config, SHAPE, lambda variables, image: image)
     variables = DetectorVariables(
