@@ -10,7 +10,6 @@ byte, so that training and evaluation give the same numbers from either. Needs n
 from __future__ import annotations
 
 import argparse
-import difflib
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from invad_jax.config.io import split_list
 from invad_jax.data import layouts, records
 from invad_jax.data.tfds_builders import BENCHMARKS, SAMPLE_SETS, AnomalyImages
-from invad_jax.errors import UserError
+from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
 from invad_jax.runtime import cli as command_line
 
@@ -51,8 +50,7 @@ def build(layout: str, root: str, out: Path, categories: Sequence[str] = ("all",
       UserError: an unknown layout, a data set that is not there or wrong, or `out` is not empty.
     """
     if layout not in LAYOUTS:
-        near = difflib.get_close_matches(layout, LAYOUTS, n=3, cutoff=0.5) or LAYOUTS
-        raise UserError(f"--layout {layout}: unknown; there is {', '.join(near)}")
+        raise UserError(f"--layout {layout}: unknown{what_there_is(layout, LAYOUTS)}")
     if not root and layout not in SAMPLE_SETS:
         raise UserError("--root: give the folder (or the table) of the data set")
     make_builder = BENCHMARKS.get(layout, partial(AnomalyImages, layout=layout))

@@ -1,4 +1,9 @@
-"""The one exception that is the user's to mend; the mains print it as one line and leave with 2."""
+"""The one exception that is the user's to mend; commands print it as one line and leave with 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -6,3 +11,19 @@ class UserError(Exception):
 
     The message is one line, names the thing by its path or option, and says what would be right.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest ones, or nothing.
+
+    >>> did_you_mean("botle", ["bottle", "cable"])
+    '; did you mean bottle?'
+    """
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def what_there_is(name: str, known: Iterable[str]) -> str:
+    """As `did_you_mean`; where nothing is near, all of them."""
+    known = sorted(known)
+    return did_you_mean(name, known) or f"; there is {', '.join(known)}"

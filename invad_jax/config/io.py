@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import difflib
 import hashlib
 import importlib.util
 import itertools
@@ -20,7 +19,7 @@ from typing import Any, Literal
 
 from invad_jax.config import Config, option_names
 from invad_jax.config.ranges import validate
-from invad_jax.errors import UserError
+from invad_jax.errors import UserError, did_you_mean
 
 
 def load(path: str | Path) -> Config:
@@ -31,7 +30,7 @@ def load(path: str | Path) -> Config:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--config {path}: no such file{_nearest(path.name, _siblings(path))}")
+        raise UserError(f"--config {path}: no such file{did_you_mean(path.name, _siblings(path))}")
     spec = importlib.util.spec_from_file_location(f"_invad_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"--config {path}: not a Python file (expected configs/NAME.py)")
@@ -66,7 +65,7 @@ def override(config: Config, assignments: list[str] | tuple[str, ...]) -> Config
         section: Any = getattr(config, section_name, None)
         known = section_name in _types(Config)
         if not known or option not in _types(type(section)):
-            raise UserError(f"--set {name}: unknown option{_nearest(name, option_names())}")
+            raise UserError(f"--set {name}: unknown option{_nearest_option(name)}")
         value = _parse(text.strip(), _types(type(section))[option], name)
         changed: dict[str, Any] = {section_name: dataclasses.replace(section, **{option: value})}
         config = dataclasses.replace(config, **changed)
@@ -93,7 +92,7 @@ def from_dict(values: dict[str, dict[str, Any]], source: str = "config") -> Conf
         unknown = sorted(set(options) - set(_types(section_type)))
         if unknown:
             name = f"{section_name}.{unknown[0]}"
-            raise UserError(f"{source}: unknown option {name}{_nearest(name, option_names())}")
+            raise UserError(f"{source}: unknown option {name}{_nearest_option(name)}")
         typed = {
             option: _check(
                 value, _types(section_type)[option], f"{source}: {section_name}.{option}"
@@ -144,11 +143,12 @@ def _siblings(path: Path) -> list[str]:
     return [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
 
 
-def _nearest(name: str, candidates: list[str]) -> str:
-    near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
-    by_tail = [c for c in candidates if c.split(".")[-1] == name.split(".")[-1]]
-    found = list(dict.fromkeys(by_tail + near))[:3]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+def _nearest_option(name: str) -> str:
+    """An option of that name in another section first."""
+    by_tail = [o for o in option_names() if o.partition(".")[2] == name.split(".")[-1]]
+    if by_tail:
+        return f"; did you mean {' or '.join(by_tail[:3])}?"
+    return did_you_mean(name, option_names())
 
 
 def split_list(text: str) -> list[str]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from invad_jax.data.records import recorded_hash
 from invad_jax.errors import UserError
+from invad_jax.io import files
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +119,7 @@ def content_hash(path: str | Path) -> str:
     if recorded is not None:
         return recorded
     try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return files.sha256(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -6,10 +6,9 @@ Only folder listings and tables are read here. Read next: `preprocess.py` for th
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from invad_jax.data.folders import subfolders
 from invad_jax.data.real_iad import real_iad_categories
 from invad_jax.data.samples import hazelnut_root, procedural_root
 from invad_jax.data.tables import table_categories, visa_categories
-from invad_jax.errors import UserError
+from invad_jax.errors import UserError, what_there_is
 
 __all__ = [
     "LAYOUTS",
@@ -52,15 +51,15 @@ def load_dataset(cfg: DataConfig) -> Dataset:
       UserError: a folder, table, category or training image that is missing or wrong.
     """
     if cfg.name not in LAYOUTS:
-        raise UserError(f"data.name={cfg.name}: unknown; {_nearest(cfg.name, LAYOUTS)}")
+        raise UserError(f"data.name={cfg.name}: unknown{what_there_is(cfg.name, LAYOUTS)}")
     categories = LAYOUTS[cfg.name](cfg.root)
     wanted = sorted(categories if "all" in cfg.categories else set(cfg.categories))
     for name in wanted:
         if name not in categories:
-            near = _nearest(name, categories)
+            near = what_there_is(name, categories)
             if any("," in category for category in categories):
                 near += "; put a name with a comma in quotes: data.categories='\"a, b\"'"
-            raise UserError(f"data.categories={name}: not found in {cfg.root or cfg.name}; {near}")
+            raise UserError(f"data.categories={name}: not found in {cfg.root or cfg.name}{near}")
     parts = [categories[name]() for name in wanted]
     dataset = Dataset(
         train=tuple(sample for part in parts for sample in part.train),
@@ -191,9 +190,3 @@ LAYOUTS: dict[str, Callable[[str], Categories]] = {
 def _single(folder: Path, dataset: Callable[[Path, str], Dataset]) -> Categories:
     name = os.path.basename(os.path.abspath(folder))  # resolve() would follow a link
     return {name: partial(dataset, folder, name)}
-
-
-def _nearest(name: str, candidates: Iterable[str]) -> str:
-    known = sorted(candidates)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known)}"

@@ -7,7 +7,6 @@ and so of whatever is compiled or exported with it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from invad_jax.encoders import efficientnet, resnet, vae, vit
 from invad_jax.encoders.backbone import Backbone, Variables
 from invad_jax.encoders.feature_stack import stack_features
 from invad_jax.encoders.weights import load_variables
-from invad_jax.errors import UserError
+from invad_jax.errors import UserError, what_there_is
 
 ENCODERS: dict[str, Callable[[EncoderConfig, int], Backbone]] = {
     **dict.fromkeys(efficientnet.VARIANTS, efficientnet.build_backbone),
@@ -84,8 +83,9 @@ def describe_encoder(config: EncoderConfig, image_size: int) -> tuple[Backbone, 
       UserError: an unknown name, or options that do not fit.
     """
     if config.name not in ENCODERS:
-        near = difflib.get_close_matches(config.name, ENCODERS, n=3, cutoff=0.3) or sorted(ENCODERS)
-        raise UserError(f"encoder.name={config.name}: unknown; did you mean {' or '.join(near)}?")
+        raise UserError(
+            f"encoder.name={config.name}: unknown{what_there_is(config.name, ENCODERS)}"
+        )
     backbone = ENCODERS[config.name](config, image_size)
 
     def features(variables: Variables, image: jax.Array) -> list[jax.Array]:

@@ -6,7 +6,6 @@ has set it up, with its own mirrors and certificates. Standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from invad_jax.errors import UserError
+from invad_jax.io import files
 
 
 def cache_dir() -> Path:
@@ -48,7 +48,7 @@ def from_package_index(requirement: str, filename_glob: str, sha256: str) -> Pat
     """
     folder = cache_dir() / "archives"
     for path in sorted(folder.glob(filename_glob)):
-        if _sha256(path) == sha256:
+        if files.sha256(path) == sha256:
             return path
     by_hand = f"without a network, put it at {folder / filename_glob}"
     with _temporary_folder(folder) as temporary:
@@ -56,7 +56,7 @@ def from_package_index(requirement: str, filename_glob: str, sha256: str) -> Pat
         found = sorted(temporary.glob(filename_glob))
         if not found:
             raise UserError(f"{requirement}: pip brought no {filename_glob}; {by_hand}")
-        if _sha256(found[0]) != sha256:
+        if files.sha256(found[0]) != sha256:
             raise UserError(_wrong_content(requirement, sha256))
         return found[0].replace(folder / found[0].name)
 
@@ -144,11 +144,6 @@ def _wrong_content(requirement: str, sha256: str) -> str:
         f"{requirement}: the archive that pip found has another SHA-256 than the expected "
         f"{sha256}; not kept"
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

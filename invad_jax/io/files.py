@@ -18,6 +18,9 @@ from typing import Any
 
 from invad_jax.errors import UserError
 
+_UMASK = os.umask(0o077)  # asked for once, while nothing else of this process writes
+os.umask(_UMASK)
+
 DISK_ERRORS = frozenset((
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
@@ -66,7 +69,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files private
         temporary.replace(path)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
@@ -93,7 +96,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders private
+        temporary.chmod(0o777 & ~_UMASK)  # mkdtemp makes folders private
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -194,14 +197,11 @@ def digests(folder: str | Path, skip: Sequence[str] = ()) -> dict[str, str]:
     root, found = Path(folder), {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         if path.name not in skip:
-            with path.open("rb") as stream:
-                found[path.relative_to(root).as_posix()] = hashlib.file_digest(
-                    stream, "sha256"
-                ).hexdigest()
+            found[path.relative_to(root).as_posix()] = sha256(path)
     return found
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def sha256(path: str | Path) -> str:
+    """Of a file's content, hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

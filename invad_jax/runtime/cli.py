@@ -7,7 +7,6 @@ after the options are known to be right. Nothing here imports JAX before.
 from __future__ import annotations
 
 import argparse
-import difflib
 import io
 import sys
 import traceback
@@ -17,7 +16,7 @@ from typing import NoReturn
 
 from invad_jax.config import Config
 from invad_jax.config import io as config_io
-from invad_jax.errors import UserError
+from invad_jax.errors import UserError, did_you_mean
 from invad_jax.io import files
 from invad_jax.runtime import interrupts, log
 
@@ -62,8 +61,7 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ").split()
         if message.startswith("unrecognized") and unknown:
             known = [o for action in self._actions for o in action.option_strings]
-            near = difflib.get_close_matches(unknown[0], known, n=2, cutoff=0.5)
-            message += f"; did you mean {' or '.join(near)}?" if near else ""
+            message += did_you_mean(unknown[0], known)
         raise UserError(message)
 
 
