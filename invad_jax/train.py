@@ -54,9 +54,10 @@ def main(args: argparse.Namespace) -> None:
         return
     calibration = calibrate(load_model(workdir, config), workdir, (fit, held_out))
     log.info(
-        "calibrated on %d %s normals: threshold %.3f", calibration.num_normals,
-        "held-out" if held_out else "training", calibration.threshold,
-    )  # fmt: skip
+        "calibrated on %d normal images: threshold %.3f",
+        calibration.num_normals,
+        calibration.threshold,
+    )
     log.info("next: python -m invad_jax.eval --workdir %s", workdir.path)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from invad_jax.io import files
-from invad_jax.normality.calibration import Calibration
+from invad_jax.normality.calibration import Calibration, doubt
 from invad_jax.report.figures import Case, score_histogram, worst_first
 from invad_jax.report.gallery import gallery
 from invad_jax.report.tables import (
@@ -173,6 +173,9 @@ def _threshold_note(calibration: Calibration) -> str:
         note += f"that many can guarantee {rate:.3g} %, whatever the distribution."
     else:
         note += "the model was trained on them, so expect more false alarms than that."
+    unsure = doubt(calibration)
+    if unsure:
+        note += f" <b>{unsure[0].upper()}{unsure[1:]}.</b>"
     return f'<p class="note">{note}</p>'
 
 

@@ -236,3 +236,24 @@ def test_heat_begins_above_normal_positions_and_is_the_same_for_all_images():
     assert np.mean(latent_norm > low) == pytest.approx(0.001, abs=0.5 / latent_norm.size)
     assert full - low == pytest.approx(low - np.median(latent_norm))
     assert calibration.heat_scale(np.ones((2, 3, 3)))[0] == 1.0
+
+
+def test_the_promised_rate_is_kept_in_95_of_100_draws():
+    """Uniform scores: the rate above a threshold is one less it."""
+    rng = np.random.default_rng(0)
+    for n, exceeding in ((28, 1), (99, 3)):
+        thresholds = np.sort(rng.random((20_000, n)), axis=1)[:, n - exceeding]
+        kept = np.mean(1 - thresholds <= calibration.promised_rate(n, exceeding))
+        assert abs(kept - 0.95) < 0.006  # four standard errors
+
+
+def test_a_rate_that_so_few_cannot_promise_is_said():
+    def doubt_of(n, rate):
+        scores = {"nll": np.arange(float(n))}
+        return calibration.doubt(calibration.fit(scores, ["nll"], (1, 2), rate, held_out=True))
+
+    assert "1 % cannot be promised by 31 normal images: at 95 % they promise 9.2 %" in doubt_of(
+        31, 0.01
+    )
+    assert doubt_of(31, 0.01).endswith("it takes 299")
+    assert doubt_of(299, 0.01) == doubt_of(31, 0.1) == doubt_of(31, 0) == ""
