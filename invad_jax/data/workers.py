@@ -1,0 +1,77 @@
+"""Reading in other processes, whose results come through pipes: containers have little shared
+memory, and what is left in it after an early end is reported as leaked."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from invad_jax.errors import UserError
+
+_AHEAD = 2
+"""Results that each worker may have ready."""
+
+_reader: Callable[[Any], Any]
+"""Of a worker: what it calls."""
+
+
+def read_all(read: Callable[[Any], Any], items: Sequence[Any], num_workers: int) -> Iterator[Any]:
+    """Yields `read(item)` of every item, in order.
+
+    Args:
+      read: can be pickled, and so can what it returns.
+      items: what it is given.
+      num_workers: processes.
+
+    Raises:
+      UserError: a process was ended from outside, or none can be started.
+    """
+    waiting = iter(items)
+    try:
+        with _pool(read, min(num_workers, len(items))) as workers:
+            try:
+                ready = deque(_submit(workers, itertools.islice(waiting, _AHEAD * num_workers)))
+                while ready:
+                    yield ready.popleft().result()
+                    ready.extend(_submit(workers, itertools.islice(waiting, 1)))
+            finally:
+                workers.shutdown(wait=False, cancel_futures=True)
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"data.num_workers={num_workers}: a process that reads was ended, perhaps for lack of "
+            "memory; set data.num_workers=0"
+        ) from error
+
+
+def _pool(read: Callable[[Any], Any], count: int) -> ProcessPoolExecutor:
+    try:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(count, context, _start, (read,))
+    except (OSError, NotImplementedError) as error:  # no semaphores, which lie in /dev/shm
+        raise UserError(
+            f"data.num_workers={count}: no process can be started ({error}); set data.num_workers=0"
+        ) from error
+
+
+def _submit(workers: ProcessPoolExecutor, items: Iterable[Any]) -> list[Future[Any]]:
+    """Hands items over; processes start here, and inherit that Ctrl-C is not theirs to obey."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return [workers.submit(_read, item) for item in items]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(read: Callable[[Any], Any]) -> None:
+    global _reader
+    _reader = read
+
+
+def _read(item: Any) -> Any:
+    return _reader(item)
