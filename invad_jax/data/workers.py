@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -60,12 +61,15 @@ def _pool(read: Callable[[Any], Any], count: int) -> ProcessPoolExecutor:
 
 
 def _submit(workers: ProcessPoolExecutor, items: Iterable[Any]) -> list[Future[Any]]:
-    """Hands items over; processes start here, and inherit that Ctrl-C is not theirs to obey."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Hands items over. Processes start here, and inherit that Ctrl-C is not theirs to obey; it is
+    not obeyed in the middle of a start either."""
+    if threading.current_thread() is not threading.main_thread():
+        return [workers.submit(_read, item) for item in items]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return [workers.submit(_read, item) for item in items]
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def _start(read: Callable[[Any], Any]) -> None:
