@@ -26,6 +26,7 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.encode import encode_samples
     from invad_jax.inference.model import load_model
+    from invad_jax.inference.self_test import warn_if_wrong
     from invad_jax.normality.reference import check_enough
     from invad_jax.paradigms import paradigm_of
     from invad_jax.runtime import processes
@@ -33,6 +34,7 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.training import memory
     from invad_jax.training.denoiser import train_denoiser
 
+    warn_if_wrong()
     mesh = make_mesh(config.mesh)
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     _, described = describe_encoder(config.encoder, config.data.image_size)

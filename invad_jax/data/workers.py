@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from invad_jax.errors import UserError
@@ -61,15 +62,27 @@ def _pool(read: Callable[[Any], Any], count: int) -> ProcessPoolExecutor:
 
 
 def _submit(workers: ProcessPoolExecutor, items: Iterable[Any]) -> list[Future[Any]]:
-    """Hands items over. Processes start here, and inherit that Ctrl-C is not theirs to obey; it is
-    not obeyed in the middle of a start either."""
+    """Hands items over, by which processes may start."""
+    with _ctrl_c_is_ours():
+        return [workers.submit(_read, item) for item in items]
+
+
+@contextmanager
+def _ctrl_c_is_ours() -> Iterator[None]:
+    """Processes that start within it never see Ctrl-C; here it is obeyed at the end."""
     if threading.current_thread() is not threading.main_thread():
-        return [workers.submit(_read, item) for item in items]
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        yield
+        return
+    pressed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
     try:
-        return [workers.submit(_read, item) for item in items]
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _start(read: Callable[[Any], Any]) -> None:

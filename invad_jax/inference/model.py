@@ -22,6 +22,7 @@ from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
 from invad_jax.inference.assembly import abstract_params, build_detector
 from invad_jax.inference.batches import in_batches, rounded_up
+from invad_jax.inference.self_test import warn_if_wrong
 from invad_jax.normality import whitening
 from invad_jax.normality.reference import Learnt
 from invad_jax.normality.whitening import FittedCoordinates
@@ -282,6 +283,7 @@ def load_model(workdir: Workdir, config: Config) -> Model:
     Raises:
       UserError: no checkpoint.
     """
+    warn_if_wrong()
     mesh = make_mesh(MeshConfig())  # that of the training is the training's
     memory.require_for_images(config, mesh)
     restored = restore(workdir, config, mesh)

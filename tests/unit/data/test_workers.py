@@ -35,3 +35,17 @@ def test_without_semaphores_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr(workers, "ProcessPoolExecutor", refused)
     with pytest.raises(UserError, match=r"no process can be started .*set data\.num_workers=0"):
         list(workers.read_all(square, range(3), 2))
+
+
+def press_ctrl_c_while_processes_start():
+    with workers._ctrl_c_is_ours():
+        signal.raise_signal(signal.SIGINT)
+        workers.after = True
+
+
+def test_ctrl_c_while_processes_start_is_obeyed_afterwards(monkeypatch):
+    monkeypatch.setattr(workers, "after", False, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        press_ctrl_c_while_processes_start()
+    assert workers.after
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
