@@ -85,8 +85,9 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
     try:
         args = parser.parse_args(argv)
         for option, value in vars(args).items():
-            if isinstance(value, str):
-                files.require_local(f"--{option.replace('_', '-')}", value)
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str | Path):
+                    files.require_local(f"--{option.replace('_', '-')}", text)
         if getattr(args, "distributed", False):
             return _run_with_others(main, args, preemptible)
         log.configure()
