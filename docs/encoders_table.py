@@ -18,7 +18,7 @@ import numpy as np
 
 from invad_jax.config import DataConfig, EncoderConfig
 from invad_jax.encoders import ENCODERS, Encoder, build_encoder
-from invad_jax.encoders.weights import SOURCES, PackageSource
+from invad_jax.encoders.sources import SOURCES, PackageSource
 from invad_jax.errors import UserError
 from invad_jax.io.files import write_text
 

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from invad_jax.config import MeshConfig
 from invad_jax.config import io as config_io
 from invad_jax.config.io import config_hash, to_dict
 from invad_jax.converters import FILES, MAX_SIDE, SETTINGS, Converted, ConvertedVAE
@@ -142,7 +143,7 @@ def read_workdir(workdir: Workdir) -> Converted:
     from invad_jax.inference.model import restore
     from invad_jax.runtime.sharding import make_mesh
 
-    restored = restore(workdir, config, make_mesh(config.mesh))
+    restored = restore(workdir, config, make_mesh(MeshConfig()))
     settings = workdir.kept / SETTINGS
     return Converted(
         config=config,

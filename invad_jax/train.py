@@ -21,11 +21,12 @@ def main(args: argparse.Namespace) -> None:
     config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
     from invad_jax.data import layouts
     from invad_jax.data.depth import with_value_range
-    from invad_jax.encoders import build_encoder, describe_encoder
+    from invad_jax.encoders import build_encoder, describe_encoder, kept
     from invad_jax.inference.assembly import build_detector
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.encode import encode_samples
     from invad_jax.inference.model import load_model
+    from invad_jax.inference.self_test import warn_if_wrong
     from invad_jax.normality.reference import check_enough
     from invad_jax.paradigms import paradigm_of
     from invad_jax.runtime import processes
@@ -33,6 +34,7 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.training import memory
     from invad_jax.training.denoiser import train_denoiser
 
+    warn_if_wrong()
     mesh = make_mesh(config.mesh)
     check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
     _, described = describe_encoder(config.encoder, config.data.image_size)
@@ -45,6 +47,8 @@ def main(args: argparse.Namespace) -> None:
     # Sizes that do not fit are said before anything is written.
     build_detector(config, encoder.latent_shape, encoder.apply)
     workdir.claim(config, write=processes.is_primary())
+    if processes.is_primary():
+        kept.keep(config.encoder, workdir.encoder)
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
     latents = encode_samples(fit, encoder, config, mesh)

@@ -60,7 +60,7 @@ class EncoderConfig:
     name: str = "efficientnet_lite0"
     """One of `encoders.ENCODERS`."""
     weights: str = _free("auto")
-    """`auto`: the encoder's published weights (see `encoders/weights.py`); `random`: untrained, for
+    """`auto`: the encoder's published weights (see `encoders/sources.py`); `random`: untrained, for
     tests; else the path of a file, or of a VAE's workdir. What was loaded is compared by content,
     so the path may change."""
     stages: tuple[int, ...] = ()
@@ -229,9 +229,10 @@ class WhiteningConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How devices are laid out. `data` splits the batch; `fsdp` also splits the parameters, their
-    averages and the optimiser's; `tensor` splits the layers of the DiT instead of the batch. One of
-    `data` and `fsdp` may be -1: all the devices that the others leave."""
+    """How devices are laid out in training; scoring takes all there are. `data` splits the batch;
+    `fsdp` also splits the parameters, their averages and the optimiser's; `tensor` splits the
+    layers of the DiT instead of the batch. One of `data` and `fsdp` may be -1: all the devices that
+    the others leave."""
 
     data: int = _free(-1)
     fsdp: int = _free(1)

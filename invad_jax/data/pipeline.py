@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import grain
 import numpy as np
-from absl import flags
 
 from invad_jax.config import DataConfig
 from invad_jax.data.preprocess import read_image
+from invad_jax.data.workers import read_all
 from invad_jax.errors import UserError
 
 _THREADS = 8
@@ -60,23 +60,25 @@ def image_batches(
     """
     ids = _padded_ids(len(paths), batch_size, process_count)[:, process_index]  # (batches, b)
     read = _BatchReader(tuple(paths), data, skip_unreadable)
-    dataset = grain.MapDataset.source(ids).map(read)
-    num_workers = data.num_workers
-    threads = 1 if num_workers else _THREADS
-    batches = dataset.to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=threads))
+    for batch in _read_in_order(read, ids, data.num_workers):
+        if "error" in batch:
+            raise UserError(batch["error"])
+        yield batch
+
+
+def _read_in_order(
+    read: _BatchReader, ids: np.ndarray, num_workers: int
+) -> Iterator[dict[str, Any]]:
+    """Yields what `read` makes of each row of ids."""
     if num_workers:
-        _mark_absl_flags_parsed()
-        batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=min(num_workers, len(ids)))
-        )
-    iterator = iter(batches)
+        yield from read_all(read, list(ids), num_workers)
+        return
+    ahead = grain.ReadOptions(_THREADS, prefetch_buffer_size=_THREADS)
+    iterator = iter(grain.MapDataset.source(ids).map(read).to_iter_dataset(ahead))
     try:
-        for batch in iterator:
-            if "error" in batch:
-                raise UserError(batch["error"])
-            yield {name: np.array(values) for name, values in batch.items()}  # not shared memory
+        yield from iterator
     finally:
-        iterator.close()  # stops the workers, also when the caller stops early
+        iterator.close()  # stops the threads, also when the caller stops early
 
 
 def latent_batches(
@@ -210,9 +212,3 @@ def _local_batch_size(batch_size: int, process_count: int) -> int:
             f"batch_size={batch_size}: must be a multiple of the {process_count} processes"
         )
     return batch_size // process_count
-
-
-def _mark_absl_flags_parsed() -> None:
-    """Grain reads absl flags on its way to the workers; this program has no absl `main`."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()

@@ -13,14 +13,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from invad_jax.config import Config
+from invad_jax.config import Config, MeshConfig
 from invad_jax.data.pipeline import image_batches
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder, build_encoder
+from invad_jax.encoders import kept as kept_weights
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
 from invad_jax.inference.assembly import abstract_params, build_detector
 from invad_jax.inference.batches import in_batches, rounded_up
+from invad_jax.inference.self_test import warn_if_wrong
 from invad_jax.normality import whitening
 from invad_jax.normality.reference import Learnt
 from invad_jax.normality.whitening import FittedCoordinates
@@ -281,7 +283,8 @@ def load_model(workdir: Workdir, config: Config) -> Model:
     Raises:
       UserError: no checkpoint.
     """
-    mesh = make_mesh(config.mesh)
+    warn_if_wrong()
+    mesh = make_mesh(MeshConfig())  # that of the training is the training's
     memory.require_for_images(config, mesh)
     restored = restore(workdir, config, mesh)
     return Model(
@@ -299,7 +302,8 @@ def load_model(workdir: Workdir, config: Config) -> Model:
 
 def _matching_encoder(config: Config, workdir: Workdir, restored: Restored) -> Encoder:
     """The config's encoder, if its latents are the ones that the checkpoint was made for."""
-    encoder = build_encoder(config.encoder, config.data.image_size)
+    options = kept_weights.options(config.encoder, workdir.encoder)
+    encoder = build_encoder(options, config.data.image_size)
     if restored.encoder not in (None, encoder.fingerprint):
         raise UserError(
             f"encoder.weights={config.encoder.weights}: other weights than the ones that "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -24,8 +25,32 @@ from invad_jax.io import files
 
 
 def cache_dir() -> Path:
-    """Folder for everything that can be made again: `INVAD_CACHE`, else `~/.cache/invad_jax`."""
-    return Path(os.environ.get("INVAD_CACHE") or Path.home() / ".cache" / "invad_jax").expanduser()
+    """Folder for everything that can be made again: `INVAD_CACHE`, else `~/.cache/invad_jax`.
+
+    A user without a home, as containers have them, gets one among the temporary files.
+
+    Raises:
+      UserError: `INVAD_CACHE` is no local folder.
+    """
+    given = os.environ.get("INVAD_CACHE", "")
+    files.require_local("INVAD_CACHE", given)
+    try:
+        return Path(given or "~/.cache/invad_jax").expanduser()
+    except RuntimeError:  # neither HOME nor an entry of the user
+        return _own_folder(Path(tempfile.gettempdir()) / f"invad_jax-{os.getuid()}")
+
+
+def _own_folder(path: Path) -> Path:
+    """A folder at a place where others may write, too.
+
+    Raises:
+      UserError: another user has made it.
+    """
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path}: belongs to another user; INVAD_CACHE names another folder")
+    return path
 
 
 def from_package_index(requirement: str, filename_glob: str, sha256: str) -> Path:

@@ -82,10 +82,10 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no Unicode, in a table
     try:
         args = parser.parse_args(argv)
-        for option, given in vars(args).items():
-            for value in given if isinstance(given, list) else [given]:
-                if isinstance(value, str):
-                    files.require_local(f"--{option.replace('_', '-')}", value)
+        for option, value in vars(args).items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str | Path):
+                    files.require_local(f"--{option.replace('_', '-')}", text)
         if getattr(args, "distributed", False):
             return _run_with_others(main, args, preemptible)
         log.configure()

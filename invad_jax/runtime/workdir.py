@@ -7,6 +7,7 @@
           logs/            TensorBoard
           vae.safetensors  of a first stage: what an encoder reads; with vae.json, examples.png
           eval/            what `eval` writes by default
+          encoder/         the encoder's weights, or what is to be brought; see `encoders/kept.py`
           kept/            of a converted model: what only its own code base needs
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,9 +29,13 @@ from invad_jax.io import files
 
 if TYPE_CHECKING:
     from invad_jax.paradigms.paradigm import Paradigm  # which imports JAX
+from invad_jax.version import __version__
 
 NORMALS_FORMAT = 5
 """Raised when the files of that folder change: what an older version kept is then made anew."""
+
+VERSION = "invad_jax"
+"""Beside the sections of `config.json`: what wrote it."""
 
 
 class Workdir:
@@ -43,6 +49,7 @@ class Workdir:
         self.coordinates = self.path / "coordinates.npz"
         self.logs = self.path / "logs"
         self.kept = self.path / "kept"
+        self.encoder = self.path / "encoder"
         self._held = ExitStack()
 
     def normals(self, config: Config, paradigm: Paradigm, step: int) -> Path:
@@ -54,7 +61,19 @@ class Workdir:
         """The config that the run was trained with."""
         if not self.config.is_file():
             raise UserError(f"{self.path}: not a workdir (no config.json); train first")
-        return config_io.from_dict(files.read_json(self.config), str(self.config))
+        values = files.read_json(self.config)
+        if not isinstance(values, dict):
+            raise UserError(f"{self.config}: holds no options")
+        version = str(values.pop(VERSION, __version__))[:20]
+        try:
+            return config_io.from_dict(values, str(self.config))
+        except UserError as error:
+            if _numbers(version) <= _numbers(__version__):
+                raise
+            raise UserError(
+                f"{self.path}: was made by invad_jax {version}, and this is {__version__}; take "
+                f"the newer one ({error})"
+            ) from None
 
     def claim(self, config: Config, write: bool) -> None:
         """Makes this the workdir of `config`; training calls it first.
@@ -73,7 +92,7 @@ class Workdir:
         if write:
             self._held.close()  # claimed a second time
             self._held.enter_context(files.alone(self.path, "another training is at work there"))
-            files.write_json(self.config, config_io.to_dict(config))
+            files.write_json(self.config, {VERSION: __version__, **config_io.to_dict(config)})
 
     def check(self, config: Config, training: bool = False) -> None:
         """Raises UserError unless `config` agrees in everything that decided the parameters, and,
@@ -98,6 +117,15 @@ class Workdir:
         config = self.adopt(config_io.override(base, list(assignments)))
         self.check(config)
         return config
+
+
+def _numbers(version: str) -> list[int]:
+    """That versions are compared by.
+
+    >>> _numbers("0.10.1rc2") > _numbers("0.9")
+    True
+    """
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def scoring_key(config: Config, paradigm: Paradigm, step: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from invad_jax.config import EncoderConfig
 from invad_jax.encoders import build_encoder
-from invad_jax.encoders.weights import fetch
+from invad_jax.encoders.sources import fetch
 from invad_jax.errors import UserError
 
 torch = pytest.importorskip("torch", reason="torch is the oracle")

@@ -3,6 +3,7 @@
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,7 +11,9 @@ from invad_jax.convert import cli
 from invad_jax.converters import Converted, check_latents, diffusers_folder
 from invad_jax.converters.invad_pytorch import read_folder
 from invad_jax.errors import UserError
+from invad_jax.inference.model import load_model
 from invad_jax.io.tensors import read_tensors, write_tensors
+from invad_jax.runtime.workdir import Workdir
 from tests.unit.converters.test_convert import folder_of
 
 ODD = [None, True, 0, -1, 3, 10**9, 10**30, 0.5, math.nan, math.inf, "x", "", [], [1], ["a", {}],
@@ -147,3 +150,12 @@ def test_positions_that_no_file_holds_are_bounded():
     check_latents("x", cfg, (128, 128, 4))
     with pytest.raises(UserError, match="too large"):
         check_latents("x", cfg, (4096, 4096, 4))
+
+
+def test_scoring_lays_out_its_own_devices(tmp_path):
+    """Of the 8 here, 3 are no part: a training on them could not go on, scoring can."""
+    folder, workdir = str(folder_of(tmp_path / "theirs", "mlp")), tmp_path / "run"
+    argv = ["--from", "invad-pytorch", "--input", folder, "--workdir", str(workdir)]
+    assert cli([*argv, "--latent-size", "4", "--set", "mesh.data=1", "mesh.fsdp=3"]) == 0
+    model = load_model(Workdir(workdir), Workdir(workdir).read_config())
+    assert model.mesh.size == jax.device_count() == 8

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invad_jax.config import EncoderConfig
-from invad_jax.encoders import build_encoder, efficientnet, weights
+from invad_jax.encoders import build_encoder, efficientnet, sources, weights
 from invad_jax.encoders.backbone import resolve_stages
 from invad_jax.encoders.feature_stack import area_matrix, bilinear_matrix, stack_features
 from invad_jax.errors import UserError
@@ -181,33 +181,56 @@ def url_source(monkeypatch, tmp_path, content, sha256):
     monkeypatch.setenv("INVAD_CACHE", str(tmp_path / "cache"))
     published = tmp_path / "published.pth"
     published.write_bytes(content)
-    source = weights.UrlSource(published.as_uri(), sha256, "CC0")
-    monkeypatch.setitem(weights.SOURCES, "some", source)
+    source = sources.UrlSource(published.as_uri(), sha256, "CC0")
+    monkeypatch.setitem(sources.SOURCES, "some", source)
     return published
 
 
 def test_download_is_verified_and_kept(monkeypatch, tmp_path):
     digest = hashlib.sha256(b"weights").hexdigest()
     published = url_source(monkeypatch, tmp_path, b"weights", digest[:8])
-    path = weights.fetch("some")
+    path = sources.fetch("some")
     assert path.read_bytes() == b"weights"
     published.unlink()
-    assert weights.fetch("some") == path
+    assert sources.fetch("some") == path
 
 
 def test_download_of_other_content_is_not_kept(monkeypatch, tmp_path):
     url_source(monkeypatch, tmp_path, b"weights", "0" * 8)
     with pytest.raises(UserError, match=r"SHA-256 is .* expected 00000000; not kept"):
-        weights.fetch("some")
+        sources.fetch("some")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_cached_file_is_compared_with_what_it_was(monkeypatch, tmp_path, known):
+    """Also where its publisher gives no checksum."""
+    digest = hashlib.sha256(b"weights").hexdigest()
+    url_source(monkeypatch, tmp_path, b"weights", digest if known else "")
+    path = sources.fetch("some")
+    assert path.with_name("published.pth.sha256").read_text() == f"{digest}\n"
+    path.write_bytes(b"Weights")
+    with pytest.raises(UserError, match=rf"expected {digest}: damaged or replaced; delete it and"):
+        sources.fetch("some")
+    path.unlink()
+    path.with_name("published.pth.sha256").unlink()
+    assert sources.fetch("some").read_bytes() == b"weights"
+
+
+def test_every_source_has_a_checksum_or_is_known_to_have_none():
+    without = {
+        name for name, source in sources.SOURCES.items()
+        if isinstance(source, sources.UrlSource) and not source.sha256
+    }  # fmt: skip
+    assert without == {"dino_vits8", "dino_vits16", "dino_vitb8", "dino_vitb16"}
 
 
 def test_without_a_network_it_says_what_to_do(monkeypatch, tmp_path):
     url_source(monkeypatch, tmp_path, b"", "").unlink()
     with pytest.raises(UserError, match=r"published\.pth: cannot be downloaded .*encoder\.weights"):
-        weights.fetch("some")
+        sources.fetch("some")
     with pytest.raises(UserError, match="no published weights"):
-        weights.fetch("none_such")
+        sources.fetch("none_such")
 
 
 # Resizing.

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -229,3 +230,24 @@ def test_a_folder_that_fails_halfway_does_not_appear(tmp_path):
     with pytest.raises(RuntimeError):
         fail_halfway()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_a_home_has_a_cache_of_their_own(monkeypatch, tmp_path):
+    def unknown(user):
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("INVAD_CACHE", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr(downloads.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = downloads.cache_dir()
+    assert folder == tmp_path / f"invad_jax-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert downloads.cache_dir() == folder
+    folder.rmdir()
+    folder.symlink_to(tmp_path)  # as another user may have made it
+    with pytest.raises(UserError, match="INVAD_CACHE names another folder"):
+        downloads.cache_dir()
+    monkeypatch.setenv("INVAD_CACHE", "gs://bucket")
+    with pytest.raises(UserError, match="only local paths"):
+        downloads.cache_dir()

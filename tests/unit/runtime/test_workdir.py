@@ -9,6 +9,7 @@ from invad_jax.config.io import override, to_dict
 from invad_jax.errors import UserError
 from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime.workdir import Workdir, scoring_key
+from invad_jax.version import __version__
 
 HALF = override(Config(), ["denoiser.dtype=bfloat16"])
 
@@ -86,3 +87,25 @@ def test_two_trainings_do_not_share_a_workdir(workdir):
     path = workdir.path
     del workdir._held
     Workdir(path).claim(Config(), write=True)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [("99.0.1", r"was made by invad_jax 99\.0\.1, and this is .* unknown option train\.new"),
+     ("0.0.1", r"config\.json: unknown option train\.new"), (None, "unknown option")],
+)  # fmt: skip
+def test_a_newer_workdir_is_named_as_newer(workdir, version, message):
+    values = json.loads(workdir.config.read_text())
+    assert values.pop("invad_jax") == __version__
+    values["train"]["new"] = 1
+    if version:
+        values["invad_jax"] = version
+    workdir.config.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=message):
+        workdir.read_config()
+
+
+def test_a_config_that_is_no_object(workdir):
+    workdir.config.write_text("[]")
+    with pytest.raises(UserError, match="holds no options"):
+        workdir.read_config()
