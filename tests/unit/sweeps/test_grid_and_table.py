@@ -51,7 +51,7 @@ def test_baselines_that_ask_no_denoiser_are_one_point_each():
     base = override(Config(), ["scoring.prior=fitted"])
     cells = cells_of(
         STEPS, "inversion.paradigm=padim,nearest_neighbour", "scoring.components=category,one",
-        "scoring.states=x_T,all", "scoring.terms=[map_max],[nll]", base=base,
+        "scoring.states=x_T,ends", "scoring.terms=[map_max],[nll]", base=base,
     )  # fmt: skip
     assert [cell.values for cell in cells] == [
         (None, "padim", components, None, terms)
