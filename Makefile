@@ -16,6 +16,8 @@ PYTEST = python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile -
 TESTS311 = tests/parity tests/e2e/test_commands.py tests/unit/config tests/unit/data \
 	tests/unit/io tests/unit/report tests/unit/runtime invad_jax \
 	$(shell grep -rlw torch --include='test_*.py' tests/unit tests/e2e)
+# Rooms whose unit tests compile networks.
+NETWORKS = converters denoisers encoders inference planning training
 
 .PHONY: setup quickstart test test-first test-oracles test-fast test-kills lint clean
 
@@ -68,7 +70,7 @@ else
 endif
 
 test-fast: $(VENV)/.installed-test  ## what compiles no network: under 90 s
-	$(BIN)/$(PYTEST) -m "not slow" tests/unit
+	$(BIN)/$(PYTEST) tests/unit $(NETWORKS:%=--ignore tests/unit/%)
 
 test-kills: $(VENV)/.installed-test  ## docs/reliability.md: a training killed 25 times
 	$(BIN)/python -m tests.multiprocess.kills

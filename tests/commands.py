@@ -21,7 +21,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 LAUNCHER = str(PROJECT / "launch" / "cpu_processes.sh")
 CONFIG = str(PROJECT / "configs" / "procedural.py")
 TINY_DIT = (
-    "data.image_size=64", "denoiser.width=16", "denoiser.depth=1", "denoiser.num_heads=2",
+    "data.image_size=64", "encoder.stages=0,2", "encoder.pool=2",
+    "denoiser.width=16", "denoiser.depth=1", "denoiser.num_heads=2",
     "train.batch_size=8", "train.num_steps=12", "train.warmup_steps=2",
     "train.checkpoint_every=4", "train.log_every=4", "eval.batch_size=8", "eval.num_examples=2",
 )  # fmt: skip

@@ -5,6 +5,11 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu, once installed, would make JAX look for a TPU
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # for tests/multidevice; the others use the first
+# Compiling takes two thirds of the time so; `optimised` lifts it where programs are counted.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Threads of NumPy's products wait by turning: beside those of XLA and of other tests, ten times the
+# work of the products themselves.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
@@ -14,6 +19,16 @@ PROJECT = Path(__file__).resolve().parents[1]
 # Shared by all tests and the commands they start; its keys name program, options and jaxlib.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROJECT / ".pytest_cache" / "jax"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture
+def optimised():
+    """Programs as a user's are: for tests that count in them."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from invad_jax.errors import UserError
 from invad_jax.inference.assembly import init_params
 from invad_jax.io.tensors import read_tensors, write_tensors
 from invad_jax.normality.calibration import test_minmax as minmax_fusion
+from invad_jax.paradigms.levels import rising_plan
 
 # What to expect in float32: 1e-4 of the largest value on network outputs and states, 1e-3 on
 # scores, which sum up thousands of them.
@@ -85,8 +86,9 @@ def test_published_unet_output_by_the_public_path(converted):
 def test_published_settings_are_the_default_of_a_converted_workdir(converted):
     workdir, _ = converted("dit")
     model = invad_jax.load(workdir)
-    assert model.detector.plan.timesteps.tolist() == [0, 500, 999]
-    assert model.detector.plan.alpha_bar_next[-1] == 0
+    plan = rising_plan(model.config)
+    assert plan.timesteps.tolist() == [0, 500, 999]
+    assert plan.alpha_bar_next[-1] == 0
     config = model.config
     assert (config.train.latent_stats, config.inversion.use_ema) == ("none", False)
     assert config.scoring.prior == "standard_normal"

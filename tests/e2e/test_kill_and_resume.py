@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import final_arrays, newest_step, training, wait_for_progress
 
-NUM_STEPS = 300
+NUM_STEPS = 200
 STEPS = (f"train.num_steps={NUM_STEPS}", "train.checkpoint_every=20", "train.log_every=10")
 
 
@@ -35,7 +35,7 @@ def test_two_kills_change_nothing(commands, unbroken):
     """`make test-kills` does it 25 times, to two processes."""
     rng, workdir = random.Random(0), commands.folder / "killed"
     for _ in range(2):
-        status = kill_after_progress(commands, workdir, signal.SIGKILL, rng.uniform(0, 0.5))
+        status = kill_after_progress(commands, workdir, signal.SIGKILL, rng.uniform(0, 0.2))
         assert status == -signal.SIGKILL
     assert newest_step(workdir) < NUM_STEPS
     commands.train(*STEPS, workdir=workdir)

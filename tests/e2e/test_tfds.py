@@ -72,7 +72,7 @@ def test_damaged_records_are_one_line_and_status_2(commands, from_records):
         )
     finally:
         shard.write_bytes(content)
-    assert line.startswith(f"error: {records}/test.array_record/disc/test/")
+    assert line.startswith(f"error: {records}/test.array_record/")
 
 
 def test_what_is_no_prepared_data_set_is_refused(commands, tmp_path):

@@ -147,6 +147,7 @@ def learnt(states, memory):
     return reference_to_device(Learnt(mixture.fit(components), collector.fit() if memory else None))
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("memory", [None, False, True])
 def test_the_detector_on_a_mesh_equals_one_device(memory):
     options = ["scoring.prior=standard_normal"] if memory is None else ["scoring.states=ends"]

@@ -12,6 +12,7 @@ from invad_jax.planning.hlo import Program
 from invad_jax.planning.programs import trace_train_step
 from invad_jax.runtime.sharding import make_mesh
 
+pytestmark = pytest.mark.usefixtures("optimised")
 SMALL = (
     "data.image_size=64", "encoder.stages=0,2", "encoder.pool=8", "denoiser.width=32",
     "denoiser.depth=2", "denoiser.num_heads=2",

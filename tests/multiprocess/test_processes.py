@@ -84,7 +84,7 @@ def test_one_two_and_four_processes_give_the_same_metrics(commands):
     metrics, paths = [], []
     for processes in (1, 2, 4):
         workdir = f"metrics_{processes}"
-        options = ("train.num_steps=40", "train.learning_rate=1e-3")
+        options = ("train.num_steps=20", "train.learning_rate=1e-3")
         four = {"processes": processes, "devices": 4}
         commands.run(*training(workdir, *options, tiny=TINY_MLP), **four)
         done = commands.run("eval", "--workdir", workdir, "--no-speed", **four)

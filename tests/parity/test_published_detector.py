@@ -4,7 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from invad_jax.config import Config
+from invad_jax.config.io import override
 from invad_jax.converters.published import denoiser_config_from_published, params_from_published
+from invad_jax.coordinates import Neighbourhood
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
 from invad_jax.diffusion.inversion import invert_trajectory
@@ -12,6 +15,7 @@ from invad_jax.diffusion.loss import eps_loss
 from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan, spaced_timesteps
 from invad_jax.io.tensors import read_tensors
 from invad_jax.normality.calibration import test_minmax as minmax_fusion
+from invad_jax.paradigms import paradigm_of
 
 ALPHA_BAR = linear_alpha_bar(1000, 1e-4, 2e-2)
 # What to expect in float32: 1e-4 of the largest value on network outputs and states, 1e-3 on
@@ -29,7 +33,7 @@ def relative_error(actual, expected):
 
 @pytest.fixture(scope="module", params=["dit", "mlp"])
 def published(request, golden_dir):
-    """(golden numbers, detector with S = 3, its variables), latents fed raw."""
+    """(golden numbers, detector of S steps, its variables), latents fed raw."""
     folder = golden_dir / f"official_{request.param}"
     tensors, golden = read_tensors(folder / "model_latest.pth"), np.load(folder / "expected.npz")
     latent_shape = nhwc(golden["x0"]).shape[1:]
@@ -43,10 +47,16 @@ def published(request, golden_dir):
     )
 
     def detector(num_steps):
+        options = ["scoring.prior=standard_normal", f"inversion.num_steps={num_steps}"]
+        paradigm = paradigm_of(override(Config(), options))
         return Detector(
             encode=lambda variables, image: image,
             denoise=lambda params, x, t: denoiser.apply({"params": params}, x, t),
-            plan=make_plan(ALPHA_BAR, spaced_timesteps("linspace", num_steps, 1000)),
+            states=paradigm.states,
+            compare=paradigm.compare,
+            inverts=paradigm.inverts,
+            whitened=False,
+            where=Neighbourhood(0, 1),
             image_size=32,
         )
 
@@ -60,7 +70,7 @@ def test_trajectories(published, num_steps):
     states, eps = invert_trajectory(
         lambda x, t: detector.denoise(variables.denoiser, x, t),
         jnp.asarray(nhwc(golden["x0"])),
-        detector.plan,
+        make_plan(ALPHA_BAR, spaced_timesteps("linspace", num_steps, 1000)),
     )
     expected_states = nhwc(golden[f"S{num_steps}__trajectory"])
     expected_eps = nhwc(golden[f"S{num_steps}__eps"])

@@ -13,9 +13,10 @@ from invad_jax.planning.programs import measure, trace_detector, trace_train_ste
 from invad_jax.planning.topologies import topology_devices
 from invad_jax.runtime.sharding import make_mesh
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no libtpu is installed"),
+    pytest.mark.usefixtures("optimised"),
+]
 SMALL = (
     "data.image_size=64", "encoder.stages=0,2", "encoder.pool=4", "denoiser.width=128",
     "denoiser.depth=2", "denoiser.num_heads=2", "train.batch_size=16", "eval.batch_size=16",

@@ -15,6 +15,8 @@ from invad_jax.planning.hlo import Program
 from invad_jax.planning.tpus import CHIPS
 from invad_jax.runtime.sharding import make_mesh
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 # Four devices. A loop of 5 rounds holds an all-reduce; one of bound 8 and step 2 a permutation; an
 # all-gather is spread over two fusions, as a TPU's compiler does.
 PROGRAM = """HloModule example, is_scheduled=true
