@@ -76,25 +76,31 @@ def whiten(
 
 
 def whiten_as(gaussians: Prior, rest: jax.Array, component: jax.Array) -> jax.Array:
-    """Whitens (B, h, w, C) under given components (B,)."""
+    """Whitens (B, h, w, C) under given components (B,): each kind in turn, for the whole batch."""
 
-    def of_one(rest: jax.Array, k: jax.Array) -> jax.Array:
-        centred = rest - gaussians.mean[k, 0]  # (h, w, C)
-        projection = gaussians.projection[k, 0]  # (h, w, r, C)
-        product = functools.partial(jnp.einsum, precision="highest")
-        if gaussians.inv_std is None:
-            return product("hwrc,hwc->hwr", projection, centred)
-        # Low rank plus diagonal: |s|^2 - |P s|^2 with orthogonal rows p of P is |u|^2 for
-        # u = s - sum of p (p . s) (1 - sqrt(1 - |p|^2)) / |p|^2.
-        inv_std = gaussians.inv_std[k, 0]
-        scaled = centred * inv_std  # (h, w, C)
-        rows = projection / inv_std[..., None, :]  # (h, w, r, C)
-        square = jnp.sum(jnp.square(rows), axis=-1)  # (h, w, r), below 1
-        gain = (1 - jnp.sqrt(jnp.maximum(1 - square, 0))) / jnp.maximum(square, 1e-12)
-        along = gain * product("hwrc,hwc->hwr", rows, scaled)
-        return scaled - product("hwrc,hwr->hwc", rows, along)
+    def add(u: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
+        its = (component == k)[:, None, None, None]
+        return jnp.where(its, _whiten_under(gaussians, k, rest), u), None
 
-    return jax.vmap(of_one)(rest, component)
+    return jax.lax.scan(add, jnp.zeros_like(rest), jnp.arange(len(gaussians.log_det)))[0]
+
+
+def _whiten_under(gaussians: Prior, k: jax.Array, rest: jax.Array) -> jax.Array:
+    """Whitens (B, h, w, C) under component k."""
+    product = functools.partial(jnp.einsum, precision="highest")
+    centred = rest - gaussians.mean[k, 0][None]  # (B, h, w, C)
+    projection = gaussians.projection[k, 0]  # (h, w, r, C)
+    if gaussians.inv_std is None:
+        return product("hwrc,bhwc->bhwr", projection, centred)
+    # Low rank plus diagonal: |s|^2 - |P s|^2 with orthogonal rows p of P is |u|^2 for
+    # u = s - sum of p (p . s) (1 - sqrt(1 - |p|^2)) / |p|^2.
+    inv_std = gaussians.inv_std[k, 0]
+    scaled = centred * inv_std[None]  # (B, h, w, C)
+    rows = projection / inv_std[..., None, :]  # (h, w, r, C)
+    square = jnp.sum(jnp.square(rows), axis=-1)  # (h, w, r), below 1
+    gain = (1 - jnp.sqrt(jnp.maximum(1 - square, 0))) / jnp.maximum(square, 1e-12)
+    along = gain[None] * product("hwrc,bhwc->bhwr", rows, scaled)
+    return scaled - product("hwrc,bhwr->bhwc", rows, along)
 
 
 def local_mean(
@@ -174,7 +180,7 @@ def _per_image(
         latent = jnp.take(bank.latent, chosen, axis=0).astype(jnp.float32)  # (k, h, w, C)
         return of_one(x, latent, left_out, *its)
 
-    return jax.lax.map(one, (x0, chosen, left_out, *more))
+    return jax.vmap(lambda *row: one(row))(x0, chosen, left_out, *more)
 
 
 def _offsets(radius: int) -> list[tuple[int, int]]:

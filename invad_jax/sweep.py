@@ -29,7 +29,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from invad_jax.config import TERMS, Config, DataConfig
+from invad_jax.config import TERMS, DataConfig
 from invad_jax.config import io as config_io
 from invad_jax.data import layouts
 from invad_jax.data.layouts import Sample
@@ -131,7 +131,7 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
         use_ema = config.inversion.use_ema
         if use_ema not in loaded:
             loaded[use_ema] = load_model(workdir, config)
-        model = _with_options(loaded[use_ema], config)
+        model = loaded[use_ema].with_config(config)
         result = {
             "key": _key(cell),
             "nfe": model.paradigm.nfe,
@@ -162,17 +162,6 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     }
     truth = _truth(data.test, model.config.data)
     return ground_truth.metric_tables(truth, np.asarray(scores.anomaly_map), image_score)
-
-
-def _with_options(model: Model, config: Config) -> Model:
-    """The same arrays in a detector of another config."""
-    from invad_jax.inference.model import Model
-
-    arrays = model.variables
-    return Model(
-        config, model.latent_shape, arrays.denoiser, arrays.latent_stats, lambda: model.encoder,
-        model.mesh, model.step,
-    )  # fmt: skip
 
 
 @cache

@@ -28,11 +28,10 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.inference.model import load_model
     from invad_jax.inference.self_test import warn_if_wrong
     from invad_jax.normality.reference import check_enough
-    from invad_jax.paradigms import paradigm_of
     from invad_jax.runtime import processes
     from invad_jax.runtime.sharding import check_batch, make_mesh
     from invad_jax.training import memory
-    from invad_jax.training.denoiser import train_denoiser
+    from invad_jax.training.denoiser import needed, train_denoiser
 
     warn_if_wrong()
     mesh = make_mesh(config.mesh)
@@ -42,7 +41,7 @@ def main(args: argparse.Namespace) -> None:
     dataset = layouts.load_dataset(config.data)
     config = with_value_range(workdir.adopt(config), dataset.train)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
-    check_enough(paradigm_of(config).lessons, [sample.category for sample in fit])
+    check_enough(needed(config), [sample.category for sample in fit])
     encoder = build_encoder(config.encoder, config.data.image_size)
     # Sizes that do not fit are said before anything is written.
     build_detector(config, encoder.latent_shape, encoder.apply)

@@ -278,7 +278,7 @@ class ScoringConfig:
 
     prior: Literal["fitted", "standard_normal"] = _free("fitted")
     """`fitted`: Gaussians per position, fitted on training normals (`normality/mixture.py`).
-    `standard_normal`: N(0, I), the paper's; the options below then have no effect, but `terms`."""
+    `standard_normal`: N(0, I), the paper's; `neighbours` and `states` then have no effect."""
     neighbours: bool = _free(True)
     """Beside the fitted prior, x0 is compared with the nearest x0 of normal images, wherever in the
     image it was (`normality/memory_bank.py`), so that parts need not lie alike; squared distances
@@ -286,7 +286,7 @@ class ScoringConfig:
     states: Literal["x_T", "ends"] = _free("x_T")
     """Which latents a fitted prior scores together: the inverted one, or also x0, where the
     trajectory begins."""
-    components: Literal["category", "cluster", "one"] = _free("category")
+    components: Literal["category", "cluster", "one"] = _free_when_trained("category")
     """Of the Gaussians: one for each category that was trained on, one for each cluster that is
     found in the latents without their labels, or one for all. A test image needs no label; what it
     was taken for is reported."""

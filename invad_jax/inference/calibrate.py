@@ -13,6 +13,7 @@ Read next: `normality/reference.py`, `normality/calibration.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from invad_jax.inference.model import Model
 from invad_jax.inference.whitening import Learner
 from invad_jax.io import files
 from invad_jax.normality import calibration as calibration_lib
-from invad_jax.normality import clusters, reference
+from invad_jax.normality import clusters, reference, whitening
 from invad_jax.normality.calibration import Calibration
 from invad_jax.normality.mixture import Component
 from invad_jax.runtime import processes
@@ -40,7 +41,8 @@ Normals = tuple[Sequence[Sample], Sequence[Sample]]
 """Images that were trained on, and images that were held out."""
 ENOUGH_HELD_OUT = 300
 """Promise a false-alarm rate of 1 % at 95 %; with so many, training images are not asked."""
-FOLDS = 5
+AT_A_TIME = 256
+"""Images whose moments are summed at once: a copy of them in float64 is made."""
 
 
 def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibration:
@@ -54,11 +56,12 @@ def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibr
     Raises:
       UserError: not in the workdir, and no images given, or others than were trained on.
     """
-    folder = workdir.normals(model.config, model.paradigm, model.step)
-    if (folder / "scores.json").is_file():
+    folder = normals_folder(workdir, model)
+    kept = files.read_json(folder / "scores.json") if (folder / "scores.json").is_file() else None
+    if kept and (normals is None or kept["dataset"] == fingerprint(normals[0]) or _known(model)):
         if model.paradigm.lessons:
             model.adopt(reference.read(folder, model.paradigm.lessons))
-        scores = files.read_json(folder / "scores.json")
+        scores = kept
     elif normals is None:
         raise UserError(
             f"{workdir.path}: not calibrated for these inversion and scoring options; run "
@@ -80,9 +83,19 @@ def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibr
     return calibration
 
 
+def normals_folder(workdir: Workdir, model: Model) -> Path:
+    """Where a workdir keeps what normal images taught the model under its way of comparing."""
+    return workdir.normals(model.config, model.paradigm, model.step, model.made_of)
+
+
+def _known(model: Model) -> bool:
+    """Whether the images of the training are known, so that what was kept is of them."""
+    return model.made_of.get("dataset") is not None
+
+
 def _check_same_images(model: Model, workdir: Workdir, trained_on: Sequence[Sample]) -> None:
     """Before anything is learnt: what is normal is not asked of another data set."""
-    if model.dataset not in (None, fingerprint(trained_on)):
+    if model.made_of.get("dataset") not in (None, fingerprint(trained_on)):
         raise UserError(
             f"data.root={model.config.data.root}: its normal images are not those that "
             f"{workdir.path} was trained on, and these inversion and scoring options are not "
@@ -96,26 +109,32 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
     latents = np.asarray(encode_samples(trained_on, model.encoder, model.config, model.mesh))
     lessons = model.paradigm.lessons
     categories = [sample.category for sample in trained_on]
-    how = lessons.components if lessons else model.config.scoring.components
-    labels = clusters.kinds(how, categories, latents)
-    states = _states_of_training(model, latents, labels)
+    labels = clusters.kinds(lessons.components, categories, latents)
+    white = model.coordinates is not None and model.paradigm.whitened
+    honest = _can_leave_out(model, labels) if lessons else white
+    asked = len(held_out) < ENOUGH_HELD_OUT and (honest or not held_out)
+    samples, scores = list(held_out), []
+    if lessons or asked:
+        states = _states_of_training(model, latents, categories)
     if lessons:
         learnt = reference.learn(lessons, _components(states, labels))
         _report(learnt)
         model.adopt(learnt)
         if processes.is_primary():
             reference.write(folder, learnt)
-    samples, scores = list(held_out), []
     if held_out:
         new = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
-        scores.append(model.score_latents(new)._replace(x_T=None))
-    honest = bool(lessons) or (model.paradigm.whitened and model.coordinates is not None)
-    if len(held_out) < ENOUGH_HELD_OUT and (honest or not held_out):
+        scores.append(model.judge(model.scored_states(new)))
+    if asked:
         samples += trained_on
-        scores.append(_scores_of_training(model, states, labels))
+        scores.append(
+            _scores_of_training(model, states, labels) if lessons and honest
+            else model.judge(states)
+        )  # fmt: skip
     together: Scores = jax.tree.map(lambda *parts: np.concatenate(parts), *scores)
     content = {
-        "key": scoring_key(model.config, model.paradigm, model.step),
+        "key": scoring_key(model.config, model.paradigm, model.step, model.made_of),
+        "dataset": fingerprint(trained_on),
         "held_out": bool(held_out) or honest,
         "path": [sample.path for sample in samples],
         "category": [sample.category for sample in samples],
@@ -128,38 +147,46 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
     return content
 
 
-def _states_of_training(model: Model, latents: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+def _states_of_training(model: Model, latents: np.ndarray, categories: Sequence[str]) -> np.ndarray:
     """What is compared of the training images, (N, M, h, w, C), each as if it were new."""
     if model.coordinates is None or not model.paradigm.whitened:
         return model.scored_states(latents)
     learner = Learner(model.config, model.latent_stats, model.mesh)
+    kinds = clusters.kinds(model.coordinates.components, categories, latents)
     rest = learner.rest(model.coordinates, latents)
-    return model.walk(learner.training_rows(rest, labels))
+    return model.walk(learner.training_rows(rest, kinds))
+
+
+def _fewest(model: Model) -> int:
+    """Images of a kind of which one can be spared: a Gaussian needs two more."""
+    return 3 if model.paradigm.lessons.gaussians else 2
+
+
+def _can_leave_out(model: Model, labels: Sequence[str]) -> bool:
+    return min(Counter(labels).values()) >= _fewest(model)
 
 
 def _scores_of_training(model: Model, states: np.ndarray, labels: Sequence[str]) -> Scores:
     """Scores of the training images, each fold by what the others taught."""
-    lessons, kind = model.paradigm.lessons, np.array(labels)
-    if not lessons or min(np.unique(kind, return_counts=True)[1]) <= FOLDS:
-        return model.judge(states)._replace(x_T=None)
-    fold = np.random.default_rng(0).permutation(len(kind)) % FOLDS
-    for name in set(labels):  # as many of each kind in each
-        rows = np.flatnonzero(kind == name)
-        fold[rows] = np.random.default_rng(0).permutation(len(rows)) % FOLDS
+    kind, fold = np.array(labels), whitening.folds(labels, _fewest(model))
     parts, order = [], []
-    for k in range(FOLDS):
+    for k in np.unique(fold):
         others, these = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        learnt = reference.learn(lessons, _components(states[others], kind[others].tolist()))
-        parts.append(model.judge(states[these], learnt)._replace(x_T=None))
+        learnt = reference.learn(
+            model.paradigm.lessons, _components(states[others], kind[others].tolist())
+        )
+        parts.append(model.judge(states[these], learnt))
         order.append(these)
     back = np.argsort(np.concatenate(order))
     return jax.tree.map(lambda *rows: np.concatenate(rows)[back], *parts)
 
 
 def _components(states: np.ndarray, labels: Sequence[str]) -> Iterator[Component]:
-    """One kind of product after the other."""
+    """One kind of product after the other, a few images at a time."""
     for name in sorted(set(labels)):
-        yield Component(name, [states[np.array(labels) == name]])
+        rows = np.flatnonzero(np.array(labels) == name)
+        starts = range(0, len(rows), AT_A_TIME)
+        yield Component(name, (states[rows[start : start + AT_A_TIME]] for start in starts))
 
 
 def _report(learnt: reference.Learnt) -> None:

@@ -5,7 +5,7 @@ Read next: `calibrate.py`, the calibration; `predictor.py`, images to decisions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ class Model:
         mesh: Mesh,
         step: int,
         coordinates: FittedCoordinates | None = None,
-        dataset: str | None = None,
+        made_of: Mapping[str, Any] | None = None,
     ):
         """See `load_model`; `denoiser` are its parameters."""
         self.config = config
@@ -58,19 +58,20 @@ class Model:
         self.mesh = mesh
         self.step = step
         self.coordinates = coordinates
-        self.dataset = dataset
-        """Fingerprint of the images that it was trained on; None where that is not known."""
-        self.component_names = coordinates.component_names if coordinates else ("",)
-        """Of `Scores.component`."""
+        self.made_of = made_of or {}
+        """Of the training: `dataset`, `encoder` and `config_hash`; None where that is not known."""
         self._make_encoder = make_encoder
         self.paradigm = paradigm_of(config)
+        used = coordinates if coordinates and self.paradigm.whitened else None
+        self.component_names = used.component_names if used else ("",)
+        """Of `Scores.component`."""
         self.detector = build_detector(
             config, latent_shape, lambda variables, image: self.encoder.apply(variables, image)
         )
         self._without_encoder = jax.device_put(
             DetectorVariables(
                 (), denoiser, latent_stats,
-                coordinates=coordinates_to_device(coordinates) if coordinates else None,
+                coordinates=coordinates_to_device(used) if used else None,
             ),
             replicated(mesh),
         )  # fmt: skip
@@ -84,11 +85,22 @@ class Model:
             self.detector.scored_states, in_shardings=(arrays, batch)
         )
         self._walk = compile_on_mesh(self.detector.walk, in_shardings=(arrays, batch))
-        self._judge = compile_on_mesh(self.detector.judge, in_shardings=(arrays, batch))
+        self._judge = compile_on_mesh(
+            lambda variables, states: without_maps(self.detector.judge(variables, states)),
+            in_shardings=(arrays, batch),
+        )
         self._denoise = compile_on_mesh(
             lambda variables, x_t, t: self.detector.denoise(variables.denoiser, x_t, t),
             in_shardings=(arrays, batch, batch),
         )
+
+    def with_config(self, config: Config) -> Model:
+        """The same arrays under other options of evaluation."""
+        arrays = self._without_encoder
+        return Model(
+            config, self.latent_shape, arrays.denoiser, arrays.latent_stats, lambda: self.encoder,
+            self.mesh, self.step, self.coordinates, self.made_of,
+        )  # fmt: skip
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -151,7 +163,10 @@ class Model:
         return self._in_batches(self._walk, self._without_encoder, x0)
 
     def judge(self, states: np.ndarray, learnt: Learnt | None = None) -> Scores:
-        """Scores states (B, M, h, w, C) by what was learnt; None: as the model does."""
+        """Scores states (B, M, h, w, C) by what was learnt; None: as the model does.
+
+        The map is left on the grid: `anomaly_map` is `latent_norm`.
+        """
         variables = self._without_encoder
         if learnt:
             arrays = jax.device_put(reference_to_device(learnt), replicated(self.mesh))
@@ -206,11 +221,17 @@ class Model:
             raise UserError(f"latents of shape {shape}: {expected}")
         theirs = jax.tree.map(np.shape, abstract_params(self.config, shape[1:]))
         ours = jax.tree.map(np.shape, self._without_encoder.denoiser)
-        if theirs != ours:
+        fixed = self.coordinates is not None or self._without_encoder.reference is not None
+        if theirs != ours or fixed:
             raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")
 
     def _in_batches(self, compiled: Any, variables: DetectorVariables, *inputs: np.ndarray) -> Any:
         return in_batches(compiled, variables, self.batch_size, self.mesh, *inputs)
+
+
+def without_maps(scores: Scores) -> Scores:
+    """Without the large maps, which are as large as the images."""
+    return scores._replace(anomaly_map=scores.latent_norm, x_T=None)
 
 
 def _without_padding(rows: Any, known: np.ndarray) -> Any:
@@ -229,8 +250,8 @@ class Restored(NamedTuple):
     step: int
     coordinates: FittedCoordinates | None
     """In which normal latents are N(0, I), where the network was trained in them."""
-    dataset: str | None
-    """Fingerprint of the images of the training; None for a converted checkpoint."""
+    made_of: dict[str, Any]
+    """`dataset`, `encoder` and `config_hash` of the training; None where not known."""
 
 
 def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
@@ -259,7 +280,8 @@ def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
         step = checkpoints.latest_step() or 0
     return Restored(
         model["params"], model["ema_params"], model["frozen"], (h, w, C), meta["encoder"], step,
-        read_coordinates(workdir, meta), meta.get("dataset"),
+        read_coordinates(workdir, meta),
+        {name: meta.get(name) for name in ("dataset", "encoder", "config_hash")},
     )  # fmt: skip
 
 
@@ -287,6 +309,10 @@ def load_model(workdir: Workdir, config: Config) -> Model:
     mesh = make_mesh(MeshConfig())  # that of the training is the training's
     memory.require_for_images(config, mesh)
     restored = restore(workdir, config, mesh)
+    if config.train.latent_stats == "whiten" and restored.coordinates is None:
+        raise UserError(
+            f"train.latent_stats=whiten: {workdir.path} was not trained in such coordinates"
+        )
     return Model(
         config,
         restored.latent_shape,
@@ -296,7 +322,7 @@ def load_model(workdir: Workdir, config: Config) -> Model:
         mesh,
         restored.step,
         restored.coordinates,
-        restored.dataset,
+        restored.made_of,
     )
 
 

@@ -26,7 +26,7 @@ from invad_jax import scoring
 from invad_jax.config import TERMS, Config
 from invad_jax.data import in_memory
 from invad_jax.errors import UserError
-from invad_jax.inference.calibrate import calibrate
+from invad_jax.inference.calibrate import calibrate, normals_folder
 from invad_jax.inference.model import load_model
 from invad_jax.io import files
 from invad_jax.normality import calibration as calibration_lib
@@ -215,7 +215,7 @@ class Predictor:
     def _normals(self) -> dict[str, np.ndarray]:
         """The terms of the normal images that set the threshold, (n,) each."""
         model = self.model
-        folder = self._workdir.normals(model.config, model.paradigm, model.step)
+        folder = normals_folder(self._workdir, model)
         scores = files.read_json(folder / "scores.json")
         return {term: np.array(scores[term]) for term in TERMS}
 

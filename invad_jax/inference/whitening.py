@@ -21,6 +21,7 @@ from invad_jax import coordinates as coordinates_lib
 from invad_jax.config import Config, WhiteningConfig
 from invad_jax.coordinates import Neighbourhood
 from invad_jax.detector import LatentStats, standardise
+from invad_jax.errors import UserError
 from invad_jax.inference.arrays import (
     bank_to_device,
     coordinates_to_device,
@@ -32,6 +33,7 @@ from invad_jax.normality.image_bank import FittedBank, bank_of
 from invad_jax.normality.mixture import FittedPrior
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.runtime import processes
+from invad_jax.runtime.log import log
 from invad_jax.runtime.sharding import batch_sharding, replicated
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Prior
@@ -47,6 +49,7 @@ class Learner:
 
     def __init__(self, config: Config, stats: LatentStats, mesh: Mesh):
         self._cfg = config.whitening
+        self._components = config.scoring.components
         self._where = neighbourhood(config.whitening)
         self._stats = stats
         self._mesh = mesh
@@ -65,9 +68,9 @@ class Learner:
           The coordinates, and what is left of each image to be whitened, (N, h, w, C) float32.
         """
         cfg = self._cfg
-        bank = self._bank(latents, labels) if cfg.mean == "retrieved" and len(latents) > 1 else None
+        bank = self._bank(latents, labels) if cfg.mean == "retrieved" else None
         rest = self._rest(bank, latents)
-        return FittedCoordinates(self._fit(rest, labels), bank), rest
+        return FittedCoordinates(self._fit(rest, labels), bank, self._components), rest
 
     def rest(self, fitted: FittedCoordinates, latents: np.ndarray) -> np.ndarray:
         """What is left of the images that the bank was made of."""
@@ -183,10 +186,27 @@ def white_rows(
 
 
 def _kept(workdir: Workdir, key: dict[str, Any]) -> FittedCoordinates | None:
+    """What the workdir has, if it was made of the same.
+
+    Raises:
+      UserError: there is a checkpoint in it, which belongs to the others.
+    """
     if not workdir.coordinates.is_file():
         return None
-    fitted, its_key = whitening.read(workdir.coordinates)
-    return fitted if its_key == key else None
+    try:
+        fitted, its_key = whitening.read(workdir.coordinates)
+    except UserError:
+        log.warning("%s: damaged; made anew of the same images", workdir.coordinates)
+        return None
+    if its_key == key:
+        return fitted
+    if workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):
+        other = ", ".join(name for name in key if key[name] != its_key.get(name))
+        raise UserError(
+            f"{workdir.path}: its checkpoint was made with another {other}; restore it or give "
+            "another --workdir"
+        )
+    return None
 
 
 def _standardised(where: Neighbourhood, stats: LatentStats, latent: jax.Array) -> jax.Array:

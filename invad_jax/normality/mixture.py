@@ -76,8 +76,8 @@ def check_count(name: str, count: int) -> None:
     """Raises UserError unless a component of so many images can be fitted."""
     if count < 2:
         raise UserError(
-            f"scoring.prior: {name!r} has {count} normal image to fit, and needs two; "
-            "give more, or scoring.components=one, which fits all kinds together"
+            f"{name!r} has {count} normal image to fit a Gaussian to, and needs two; give more, or "
+            "scoring.components=one, which fits all kinds together"
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,8 @@ class FittedCoordinates(NamedTuple):
 
     gaussians: FittedPrior
     bank: FittedBank | None
+    components: str = "category"
+    """`scoring.components` of the training: what makes images one kind of product."""
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -75,28 +77,33 @@ def fit(rest: np.ndarray, labels: Sequence[str], identity: float, centred: bool)
     return mixture.fit(components, estimator)
 
 
-def cross_fitted(
-    rest: np.ndarray, labels: Sequence[str], identity: float, centred: bool
-) -> list[tuple[np.ndarray, FittedPrior]]:
-    """Rows of the images, and the Gaussians of the others: each image is new to its own.
+def folds(labels: Sequence[str], fewest: int) -> np.ndarray:
+    """A number below `FOLDS` for each image, dealt out within each kind in a fixed order.
 
-    Folds are dealt out within each kind, in a fixed order; of a kind of two, too
-    few are left, and nothing is left out.
+    -1 for kinds of fewer than `fewest` images, of which none can be spared.
     """
-    kind, fold = np.array(labels), np.empty(len(labels), int)
+    kind, fold = np.array(labels), np.full(len(labels), -1)
     for name in set(labels):
         rows = np.flatnonzero(kind == name)
-        fold[rows] = np.random.default_rng(0).permutation(len(rows)) % FOLDS
-    if min(np.unique(kind, return_counts=True)[1]) < 3:
-        return [(np.arange(len(kind)), fit(rest, labels, identity, centred))]
-    return [
-        (
+        if len(rows) >= fewest:
+            fold[rows] = np.random.default_rng(0).permutation(len(rows)) % FOLDS
+    return fold
+
+
+def cross_fitted(
+    rest: np.ndarray, labels: Sequence[str], identity: float, centred: bool
+) -> Iterator[tuple[np.ndarray, FittedPrior]]:
+    """Rows of the images, and the Gaussians of the others: each image is new to its own.
+
+    Of kinds of one or two images none can be spared, and nothing is left out.
+    """
+    kind, fold = np.array(labels), folds(labels, fewest=3)
+    for k in np.unique(fold):
+        others = fold != k if k >= 0 else np.full(len(fold), True)
+        yield (
             np.flatnonzero(fold == k),
-            fit(rest[fold != k], kind[fold != k].tolist(), identity, centred),
+            fit(rest[others], kind[others].tolist(), identity, centred),
         )
-        for k in range(FOLDS)
-        if np.any(fold == k)
-    ]
 
 
 def write(path: Path, fitted: FittedCoordinates, key: dict[str, Any]) -> None:
@@ -104,6 +111,7 @@ def write(path: Path, fitted: FittedCoordinates, key: dict[str, Any]) -> None:
     arrays = {f"gaussians.{k}": v for k, v in dataclasses.asdict(fitted.gaussians).items()}
     if fitted.bank:
         arrays |= {f"bank.{k}": v for k, v in fitted.bank._asdict().items()}
+    arrays["components"] = np.array(fitted.components)
     arrays["key"] = np.array(json.dumps(key, sort_keys=True))
     with files.replaced(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
@@ -122,9 +130,10 @@ def read(path: Path) -> tuple[FittedCoordinates, dict[str, Any]]:
         return FittedCoordinates(
             FittedPrior(**files.below("gaussians", values)),
             FittedBank(**banked) if banked else None,
+            str(values["components"]),
         ), json.loads(str(values["key"]))
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path}: cannot be read; without it the model knows no normal image: restore it, or "
-            "train again"
+            "give `train` again where the images are"
         ) from error

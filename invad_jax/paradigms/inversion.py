@@ -42,7 +42,7 @@ def paradigm(config: Config) -> Paradigm:
         compare=_with_standard_normal,
         lessons=Lessons(),
         terms=("map_top",) if white else ("nll", "map_range"),
-        options=OPTIONS | {"scoring.prior"},
+        options=(OPTIONS if nfe else frozenset()) | {"scoring.prior"},
         inverts=True,
     )
     if scoring.prior == "standard_normal":

@@ -17,7 +17,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from invad_jax.paradigms.paradigm import Paradigm  # which imports JAX
 from invad_jax.version import __version__
 
-NORMALS_FORMAT = 5
+NORMALS_FORMAT = 6
 """Raised when the files of that folder change: what an older version kept is then made anew."""
 
 VERSION = "invad_jax"
@@ -52,9 +52,11 @@ class Workdir:
         self.encoder = self.path / "encoder"
         self._held = ExitStack()
 
-    def normals(self, config: Config, paradigm: Paradigm, step: int) -> Path:
+    def normals(
+        self, config: Config, paradigm: Paradigm, step: int, made_of: Mapping[str, Any]
+    ) -> Path:
         """The folder of what normal images taught under a way of comparing."""
-        text = json.dumps(scoring_key(config, paradigm, step), sort_keys=True)
+        text = json.dumps(scoring_key(config, paradigm, step, made_of), sort_keys=True)
         return self.path / "normals" / hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def read_config(self) -> Config:
@@ -128,12 +130,22 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)]
 
 
-def scoring_key(config: Config, paradigm: Paradigm, step: int) -> dict[str, Any]:
-    """All that the scores of the normal images depend on, besides the images."""
+def scoring_key(
+    config: Config, paradigm: Paradigm, step: int, made_of: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that the scores of the normal images depend on, besides the images.
+
+    Args:
+      config: to evaluate with.
+      paradigm: of the config.
+      step: of the checkpoint.
+      made_of: of the training: `dataset`, `encoder`, `config_hash`.
+    """
     options = sorted(paradigm.options - {"scoring.terms"})  # made of what is kept
     return {
         "format": NORMALS_FORMAT,
         "step": step,
+        "made_of": dict(made_of),
         "dtype": config.denoiser.dtype,
         "options": {name: option(config, name) for name in options},
     }

@@ -21,8 +21,12 @@ from invad_jax.encoders import Encoder
 from invad_jax.inference.assembly import denoise, init_params, network_output
 from invad_jax.inference.latent_cache import Latents
 from invad_jax.inference.whitening import white_rows
+from invad_jax.normality import gaussian
+from invad_jax.normality.reference import Lessons
+from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.runtime import processes
+from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
 from invad_jax.training.held_out import HeldOut
@@ -49,6 +53,14 @@ def latent_stats(latents: Latents | np.ndarray, kind: str) -> LatentStats:
     std = np.sqrt(np.maximum(total_square / count - mean**2, 0.0))
     std[std < 1e-6] = 1.0  # a channel that never varies stays what it is
     return LatentStats(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+
+
+def needed(config: Config) -> Lessons:
+    """What normal images have to teach, before training and after it."""
+    lessons = paradigm_of(config).lessons
+    if config.train.latent_stats == "whiten" and not lessons.gaussians:
+        return lessons._replace(gaussians=gaussian.fit, components=config.scoring.components)
+    return lessons
 
 
 def denoiser_loss(config: Config) -> LossFn:
@@ -100,6 +112,8 @@ def train_denoiser(
         new = None if held_out is None else np.asarray(held_out)
         white = white_rows(config, workdir, stats, np.asarray(latents), categories, new, meta, mesh)
         rows, meta["coordinates"] = white.rows, white.key
+        if white.held_out is None and cfg.num_steps:
+            log.info("no normal image is held out: nothing decides whether the network is kept")
         if white.held_out is not None:
             judge = HeldOut(loss_fn, stats, white.held_out, config.eval.batch_size, mesh)
     return loop.fit(

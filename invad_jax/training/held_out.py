@@ -44,7 +44,6 @@ class HeldOut:
             lambda params, frozen, batch: loss_fn.given(params, frozen, batch)[0],
             out_shardings=where,
         )
-        self._silence = jax.jit(lambda params: jax.tree.map(jnp.zeros_like, params))
 
     def loss(self, params: Any) -> float:
         """The mean loss of a network."""
@@ -53,7 +52,9 @@ class HeldOut:
 
     def accept(self, state: TrainState) -> TrainState:
         """The state, its averaged parameters silent (v = 0) where training was not worth it."""
-        silent = self._silence(state.ema_params)
+        where = jax.tree.map(lambda leaf: leaf.sharding, state.ema_params)
+        silence = jax.jit(lambda params: jax.tree.map(jnp.zeros_like, params), out_shardings=where)
+        silent = silence(state.ema_params)
         trained, of_gaussians = self.loss(state.ema_params), self.loss(silent)
         ratio = trained / of_gaussians
         if ratio < WORTH:

@@ -65,7 +65,7 @@ def fit(
       cfg: the optimisation.
       init_params: key -> parameters.
       frozen: arrays that `loss_fn` reads and training keeps.
-      loss_fn: see `train_step.LossFn`.
+      loss_fn: see `step.LossFn`.
       iterator: endless batches of this process's share; its position is saved and restored.
       mesh: devices.
       workdir: checkpoints and logs go there.
@@ -219,7 +219,7 @@ def finite_scalars(scalars: dict[str, jax.Array], step: int) -> dict[str, float]
 
 
 def _check_same_inputs(saved: dict[str, Any], ours: dict[str, Any], workdir: Workdir) -> None:
-    for name in ("kind", "dataset", "encoder"):
+    for name in ("kind", "dataset", "encoder", "coordinates"):
         if saved.get(name) != ours.get(name):
             raise UserError(
                 f"{workdir.path}: its checkpoint was made with another {name} "

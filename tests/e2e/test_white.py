@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from invad_jax.inference.model import load
+from invad_jax.inference.predictor import load
 from invad_jax.normality import whitening
 from tests.commands import TINY_DIT, final_arrays, newest_step, training, wait_for_progress
 
@@ -111,7 +111,7 @@ def test_what_is_normal_is_not_learnt_of_another_data_set(commands, trained, tmp
 def test_the_options_that_go_together(commands, tmp_path):
     for change, words in [
         ("diffusion.prediction=eps", "takes v"),
-        ("whitening.temperature=0", "must be positive"),
+        ("whitening.temperature=0", "must be above 0"),
     ]:
         assert words in commands.refused(*training(tmp_path / "run", *WHITE, change))
     assert "needs train.latent_stats=whiten" in commands.refused(

@@ -25,7 +25,7 @@ def test_what_is_left_after_a_mean_is_whitened_about_zero():
 
 
 def test_each_image_is_whitened_by_what_was_learnt_without_it():
-    parts = whitening.cross_fitted(REST, LABELS, identity=1.0, centred=True)
+    parts = list(whitening.cross_fitted(REST, LABELS, identity=1.0, centred=True))
     rows = np.concatenate([rows for rows, _ in parts])
     assert sorted(rows.tolist()) == list(range(24))
     kind = np.array(LABELS)

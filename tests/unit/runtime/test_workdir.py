@@ -55,7 +55,7 @@ def test_the_range_of_pixels_that_training_found_is_adopted(tmp_path):
 
 
 def folder(workdir, config, step):
-    return workdir.normals(config, paradigm_of(config), step)
+    return workdir.normals(config, paradigm_of(config), step, {"dataset": "abc"})
 
 
 def test_scores_of_normals_are_kept_apart_by_all_that_decides_them(workdir):
@@ -70,7 +70,9 @@ def test_scores_of_normals_are_kept_apart_by_all_that_decides_them(workdir):
     assert folder(workdir, unrelated, 1) == folder(workdir, HALF, 1)
     without_effect = override(HALF, ["inversion.noise_ratio=0.25"])
     assert folder(workdir, without_effect, 1) == folder(workdir, HALF, 1)
-    assert json.loads(json.dumps(scoring_key(HALF, paradigm_of(HALF), 1)))["dtype"] == "bfloat16"
+    assert (
+        json.loads(json.dumps(scoring_key(HALF, paradigm_of(HALF), 1, {})))["dtype"] == "bfloat16"
+    )
 
 
 def test_an_older_config_lacks_newer_options(workdir):
