@@ -18,12 +18,12 @@ from pathlib import Path
 
 from invad_jax.config.io import split_list
 from invad_jax.data import layouts, records
-from invad_jax.data.tfds_builders import BENCHMARKS, SAMPLE_SETS, AnomalyImages
+from invad_jax.data.samples import SAMPLE_SETS
 from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
 from invad_jax.runtime import cli as command_line
 
-LAYOUTS = sorted({*layouts.LAYOUTS, *BENCHMARKS} - {"tfds"})
+LAYOUTS = sorted({*layouts.LAYOUTS, "mpdd"} - {"tfds"})  # which lies as MVTec AD does
 
 
 def main(args: argparse.Namespace) -> None:
@@ -53,6 +53,8 @@ def build(layout: str, root: str, out: Path, categories: Sequence[str] = ("all",
         raise UserError(f"--layout {layout}: unknown{what_there_is(layout, LAYOUTS)}")
     if not root and layout not in SAMPLE_SETS:
         raise UserError("--root: give the folder (or the table) of the data set")
+    from invad_jax.data.tfds_builders import BENCHMARKS, AnomalyImages
+
     make_builder = BENCHMARKS.get(layout, partial(AnomalyImages, layout=layout))
     with files.new_folder(out) as temporary:
         work = temporary / "tfds"

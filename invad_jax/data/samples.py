@@ -18,6 +18,8 @@ from invad_jax.io.downloads import cache_dir, extract_members, from_package_inde
 
 log = logging.getLogger(__name__)
 
+SAMPLE_SETS = ("hazelnut", "procedural")
+"""Layouts that fetch their files themselves."""
 SIDE = 128
 """Pixels of a drawn image."""
 NUM_TRAIN, NUM_GOOD, NUM_PER_DEFECT = 40, 10, 5

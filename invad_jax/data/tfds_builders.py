@@ -34,6 +34,7 @@ from invad_jax.config import DataConfig
 from invad_jax.data.layouts import Sample, load_dataset
 from invad_jax.data.masks import union
 from invad_jax.data.records import Row, open_binary
+from invad_jax.data.samples import SAMPLE_SETS
 from invad_jax.errors import UserError
 
 Example = dict[str, Any]
@@ -196,9 +197,6 @@ BENCHMARKS: dict[str, type[AnomalyImages]] = {
     "bmad": Bmad,
 }
 """The builders that have a name of their own."""
-
-SAMPLE_SETS = ("hazelnut", "procedural")
-"""Layouts that fetch their files themselves."""
 
 
 def common_folder(samples: Iterable[Sample]) -> str:

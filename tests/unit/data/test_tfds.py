@@ -276,7 +276,7 @@ def test_a_name_that_is_not_there_is_named(prepared):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--layout", "mvtek", "--root", "DATA"], "--layout mvtek: unknown; there is mvtec"),
+        (["--layout", "mvtek", "--root", "DATA"], "--layout mvtek: unknown; did you mean mvtec?"),
         (["--layout", "tfds", "--root", "DATA"], "--layout tfds: unknown"),
         (["--layout", "mvtec"], "--root: give the folder"),
         (["--layout", "mvtec", "--root", "/no"], "data.root=/no: no such folder"),

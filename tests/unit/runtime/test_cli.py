@@ -15,6 +15,14 @@ from invad_jax.runtime import cli, interrupts
 from invad_jax.runtime.workdir import Workdir
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Shells in the background and pytest-xdist ignore Ctrl-C, and processes that they start do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def outcome(main, capsys, *argv):
     status = cli.run(main, cli.Parser("test"), list(argv))
     return status, capsys.readouterr().err
