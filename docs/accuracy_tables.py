@@ -1,4 +1,4 @@
-"""Makes the tables of docs/accuracy.md from what the sweeps wrote.
+"""Makes the tables of docs/accuracy_standardised.md from what the sweeps wrote.
 
 python docs/accuracy_tables.py runs/accuracy
 """
