@@ -53,13 +53,13 @@ class Detector(NamedTuple):
     """(eps_fn, x0 (B, h, w, C)) -> what is compared, (B, M, h, w, C) float32."""
     compare: Callable[[Reference | None, jax.Array, int], Scores]
     """(reference, states, image size) -> scores."""
-    inverts: bool
-    """Whether the last state is x_T."""
-    whitened: bool
-    """Whether x0 is taken in the coordinates of normal latents, if there are any."""
-    where: Neighbourhood
-    """In which the coordinates look for normal latents."""
     image_size: int
+    inverts: bool = True
+    """Whether the last state is x_T."""
+    whitened: bool = False
+    """Whether x0 is taken in the coordinates of normal latents, if there are any."""
+    where: Neighbourhood = Neighbourhood(radius=0, images=1)
+    """In which the coordinates look for normal latents."""
 
     def predict(self, variables: DetectorVariables, image: jax.Array) -> Scores:
         """Scores images.

@@ -16,7 +16,7 @@ class UserError(Exception):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest ones, or nothing.
 
-    >>> did_you_mean("botle", ["bottle", "cable"])
+    >>> did_you_mean("botle", ["bottle", "screw"])
     '; did you mean bottle?'
     """
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

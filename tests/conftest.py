@@ -11,9 +11,13 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # work of the products themselves.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+import signal
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it to `... &`
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROJECT = Path(__file__).resolve().parents[1]
 # Shared by all tests and the commands they start; its keys name program, options and jaxlib.

@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ class BrightnessModel:
     step = 7
     component_names = ("nut", "bolt")
     encoder = None
+    made_of: ClassVar = {}
     paradigm = SimpleNamespace(lessons=True)
 
     def predict(self, image):
