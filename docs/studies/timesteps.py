@@ -1,4 +1,4 @@
-"""Timesteps searched by the likelihood of held-out normals, and what they detect; docs/accuracy_standardised.md.
+"""Timesteps searched by the likelihood of held-out normals: docs/accuracy_standardised.md.
 
     python docs/studies/timesteps.py --workdir runs/u0 runs/u1 runs/u2 --steps 1 2 3
 

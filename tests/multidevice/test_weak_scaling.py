@@ -45,8 +45,8 @@ def test_products_a_device_stay():
     two, eight = (step_on(n)[0].dot_flops() for n in (2, 8))
     assert two == eight > 0
     # With fsdp the modulation is computed where its kernel is: all images, a part of the outputs.
-    # So may one product of the condition's own layers be, 16 rows with a kernel of 32 x 32, which is
-    # more than its share by seven eighths of it.
+    # So may one product of the condition's own layers be, of 16 rows and a kernel of 32 x 32: more
+    # than its share by seven eighths of it.
     one, eight = (step_on(n, *FSDP)[0].dot_flops() for n in (1, 8))
     assert one <= eight <= one + 7 / 8 * 2 * 16 * 32 * 32
 
