@@ -16,7 +16,7 @@ from invad_jax.diffusion.inversion import invert_trajectory
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.diffusion.schedule import alpha_bar_schedule, make_plan
 from invad_jax.io.tensors import read_tensors, write_tensors
-from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.paradigms.levels import alpha_bar_of, rising_plan
 from invad_jax.runtime.workdir import Workdir
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch")
@@ -178,7 +178,7 @@ def test_transformer_inverts_as_the_library_does(saved_transformer, tmp_path):
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 4, 4), np.float32))
     model, no_class = transformer(), torch.tensor([5, 5])
     ours = invad_jax.load(tmp_path / "run")
-    assert ours.detector.plan.timesteps.tolist() == [0, 500, 1000]
+    assert rising_plan(ours.config).timesteps.tolist() == [0, 500, 1000]
     x_T = ours.score_latents(x.numpy().transpose(0, 2, 3, 1)).x_T
     scheduler.set_timesteps(2)  # 500 apart
     with torch.no_grad():
