@@ -4,7 +4,7 @@
     python -m invad_jax.eval --workdir runs/mine
     python -m invad_jax.predict --workdir runs/mine --input NEW_IMAGES --out decisions
 
-`--set train.num_steps=0` leaves the network out: ready in seconds, and what training has to beat.
+`--set train.num_steps=0` leaves the network out: no training, and what training has to beat.
 Result: depends on the images.
 """
 
