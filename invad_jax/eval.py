@@ -39,13 +39,13 @@ def main(args: argparse.Namespace) -> None:
         outputs.claim(out, "eval", results.FILES, trusted=not args.out)
     normals = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     model = load_model(workdir, config)
-    calibration = calibrate(model, workdir, normals)
+    calibrations = calibrate(model, workdir, normals)
 
-    evaluation = evaluate(model, calibration, dataset.test)
+    evaluation = evaluate(model, calibrations, dataset.test)
     paths = [sample.path for sample in dataset.test]
     speed = None if args.no_speed else measure_speed(model, paths)
     if processes.is_primary():
-        results.write(out, workdir.path, model, calibration, evaluation, speed, args.save_maps)
+        results.write(out, workdir.path, model, calibrations, evaluation, speed, args.save_maps)
 
 
 def cli(argv: Sequence[str] | None = None) -> int:

@@ -150,13 +150,13 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.encode import encode_samples
 
-    calibration = calibrate(model, workdir, data.normals)
+    calibrations = calibrate(model, workdir, data.normals)
     latents = encode_samples(data.test, model.encoder, model.config, model.mesh)
     scores = model.score_latents(np.asarray(latents))
     terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
     categories = [sample.category for sample in data.test]
     image_score = {
-        "calibrated": calibration_lib.image_score(calibration, terms),
+        "calibrated": calibrations.image_score(terms, np.asarray(scores.component)),
         "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
         **terms,
     }

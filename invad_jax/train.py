@@ -55,12 +55,12 @@ def main(args: argparse.Namespace) -> None:
     fitted = train_denoiser(config, workdir, encoder, latents, fit, new, mesh)
     if fitted.stopped:
         return
-    calibration = calibrate(load_model(workdir, config), workdir, (fit, held_out))
-    log.info(
-        "calibrated on %d normal images: threshold %.3f",
-        calibration.num_normals,
-        calibration.threshold,
-    )
+    calibrations = calibrate(load_model(workdir, config), workdir, (fit, held_out))
+    for name, one in calibrations:
+        of = f" of {name}" if name else ""
+        log.info(
+            "calibrated on %d normal images%s: threshold %.3f", one.num_normals, of, one.threshold
+        )
     log.info("next: python -m invad_jax.eval --workdir %s", workdir.path)
 
 

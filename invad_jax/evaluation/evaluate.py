@@ -16,7 +16,7 @@ from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.ground_truth import GroundTruth
 from invad_jax.inference.model import Model
 from invad_jax.normality import calibration as calibration_lib
-from invad_jax.normality.calibration import Calibration
+from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime import processes
 
 
@@ -32,8 +32,8 @@ class Evaluation(NamedTuple):
     """(N,) int: the likeliest component of the prior."""
     image_score: dict[str, np.ndarray]
     """Fusion name -> (N,) float64."""
-    decision: np.ndarray
-    """(N,) bool, of the calibrated score."""
+    threshold: np.ndarray
+    """(N,) float64, of the calibrated score: that of the kind which an image was judged as."""
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -41,12 +41,17 @@ class Evaluation(NamedTuple):
         return self.truth.samples
 
     @property
+    def decision(self) -> np.ndarray:
+        """(N,) bool: True where an image is called anomalous."""
+        return self.image_score["calibrated"] > self.threshold
+
+    @property
     def gt_label(self) -> np.ndarray:
         """(N,) int: 1 = anomalous."""
         return np.array([sample.gt_label for sample in self.samples])
 
 
-def evaluate(model: Model, calibration: Calibration, samples: tuple[Sample, ...]) -> Evaluation:
+def evaluate(model: Model, calibrations: Calibrations, samples: tuple[Sample, ...]) -> Evaluation:
     """Scores the test set and reads its ground truth.
 
     Memory: 5 bytes a test pixel for maps and masks, beside what the metrics take.
@@ -63,11 +68,11 @@ def evaluate(model: Model, calibration: Calibration, samples: tuple[Sample, ...]
             for name, values in terms.items():
                 values[ids] = getattr(scores, name)
             bar.update(len(ids))
-    calibrated = calibration_lib.image_score(calibration, terms)
+    calibrated = calibrations.image_score(terms, component)
     categories = [sample.category for sample in samples]
     image_score = {
         "calibrated": calibrated,
         "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
     }
-    decision = calibration_lib.decide(calibration, calibrated)
-    return Evaluation(truth, anomaly_map, terms, component, image_score, decision)
+    threshold = calibrations.threshold(component)
+    return Evaluation(truth, anomaly_map, terms, component, image_score, threshold)

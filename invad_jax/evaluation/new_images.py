@@ -20,7 +20,6 @@ from invad_jax.data import inputs, preprocess
 from invad_jax.errors import UserError
 from invad_jax.inference.predictor import Prediction, Predictor
 from invad_jax.io import names, outputs
-from invad_jax.normality.calibration import Calibration
 from invad_jax.report import page, tables
 from invad_jax.report.figures import Case, write_overlay
 from invad_jax.runtime import processes
@@ -44,18 +43,19 @@ class Results:
         self.rows: list[dict[str, Any] | None] = [None] * len(found.paths)
         self.maps: dict[int, np.ndarray] = {}
         """Row -> (h, w) float32, on the grid of the latents."""
+        self.heat: dict[int, tuple[float, float]] = {}
 
-    def add(self, row: int, result: Prediction, calibration: Calibration) -> None:
+    def add(self, row: int, result: Prediction) -> None:
         """Keeps one result and draws it; a picture that cannot be drawn loses no score."""
         error, overlay = "", None
         if self.overlays is not None and processes.is_primary():
             overlay = f"{OVERLAYS}/{self.overlays[row]}"
             try:
                 image = preprocess.read_original(self.found.paths[row], self.data, OVERLAY_SIDE)
-                write_overlay(self.out / overlay, image, result.latent_norm, calibration)
+                write_overlay(self.out / overlay, image, result.latent_norm, result.heat)
             except UserError as problem:
                 error, overlay = f"no overlay: {problem}", None
-        self.maps[row] = result.latent_norm
+        self.maps[row], self.heat[row] = result.latent_norm, result.heat
         self.rows[row] = {
             "path": self.found.paths[row],
             "image_score": result.image_score,
@@ -135,12 +135,11 @@ def score(results: Results, predictor: Predictor) -> None:
 def write_page(results: Results, predictor: Predictor, workdir: Path, command: str) -> None:
     """Writes the page, and says how many images are anomalous and how many have an error."""
     config, rows = predictor.model.config, [row for row in results.rows if row]
-    calibration = predictor.calibration
+    calibrations = predictor.calibrations
     if processes.is_primary():
         page.write_html(
             results.out / PAGE, f"{len(rows)} new images, by {workdir}", command, to_dict(config),
-            calibration, rows,
-            make_cases(results, [term.name for term in calibration.terms]),
+            calibrations, rows, make_cases(results, calibrations.terms),
         )  # fmt: skip
         _report(results)
     processes.barrier("predicted")
@@ -174,7 +173,7 @@ def _fill(results: Results, predictor: Predictor) -> None:
     ) as bar:
         for ids, predictions in predictor.predict_files([found.paths[row] for row in rows]):
             for i, prediction in zip(ids, predictions, strict=True):
-                results.add(rows[i], prediction, predictor.calibration)
+                results.add(rows[i], prediction)
                 bar.update()
     for row in rows:
         if results.rows[row] is None:
@@ -224,6 +223,7 @@ def make_cases(results: Results, terms: Sequence[str]) -> list[Case]:
                     image_score=row["image_score"],
                     terms={name: row[name] for name in terms},
                     threshold=row["threshold"],
+                    heat=results.heat[i],
                     decision=row["decision"] == tables.decision_word(True),
                 )
             )

@@ -16,7 +16,7 @@ from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.evaluate import Evaluation
 from invad_jax.inference.model import Model
 from invad_jax.io import files, names
-from invad_jax.normality.calibration import Calibration
+from invad_jax.normality.calibrations import Calibrations
 from invad_jax.report import figures, page, tables
 from invad_jax.report.figures import Case
 from invad_jax.runtime import processes
@@ -31,7 +31,7 @@ def write(
     out: Path,
     workdir: Path,
     model: Model,
-    calibration: Calibration,
+    calibrations: Calibrations,
     evaluation: Evaluation,
     speed: dict[str, Any] | None,
     save_maps: bool,
@@ -48,7 +48,7 @@ def write(
         "step": model.step,
         "nfe": model.paradigm.nfe,
         "published": published,
-        "terms": [term.name for term in calibration.terms],
+        "terms": list(calibrations.terms),
         "seed": config.train.seed,
         "config_hash": config_hash(config),
         "versions": processes.versions(),
@@ -57,7 +57,7 @@ def write(
         "masks": mask_counts,
         "speed": speed,
     }
-    rows = score_rows(evaluation, calibration, model.component_names)
+    rows = score_rows(evaluation, calibrations.names)
     tables.write_scores_csv(out / "scores.csv", rows)
     tables.write_metrics_csv(out / "metrics.csv", fusion)
     tables.write_metrics_json(out / "metrics.json", payload)
@@ -67,13 +67,13 @@ def write(
     note = ground_truth.mask_note(mask_counts)
     if note:
         print(f"\n{note}")
-    cases = make_cases(evaluation, calibration, config)
+    cases = make_cases(evaluation, calibrations, config)
     page.write_html(
         out / "report.html", f"{workdir.name}: evaluation at step {model.step}",
-        f"python -m invad_jax.eval --workdir {workdir}", to_dict(config), calibration, rows, cases,
+        f"python -m invad_jax.eval --workdir {workdir}", to_dict(config), calibrations, rows, cases,
         payload,
     )  # fmt: skip
-    figures.write_examples(out / "examples", cases, calibration)
+    figures.write_examples(out / "examples", cases)
     if save_maps:
         write_maps(out, evaluation.samples, evaluation.anomaly_map)
     log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html, examples", out)
@@ -91,9 +91,7 @@ def _is_published(model: Model) -> bool:
     return paradigm.inverts and not paradigm.lessons and as_given
 
 
-def score_rows(
-    evaluation: Evaluation, calibration: Calibration, component_names: Sequence[str]
-) -> list[dict[str, Any]]:
+def score_rows(evaluation: Evaluation, component_names: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of `scores.csv`."""
     return [
         {
@@ -105,20 +103,20 @@ def score_rows(
             "component": component_names[evaluation.component[i]],
             "image_score_calibrated": float(evaluation.image_score["calibrated"][i]),
             "image_score_test_minmax": float(evaluation.image_score["test_minmax"][i]),
-            "threshold": calibration.threshold,
+            "threshold": float(evaluation.threshold[i]),
             "decision": tables.decision_word(evaluation.decision[i]),
         }
         for i, sample in enumerate(evaluation.samples)
     ]
 
 
-def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config) -> list[Case]:
+def make_cases(evaluation: Evaluation, calibrations: Calibrations, config: Config) -> list[Case]:
     """The cases that the report draws: per category the worst and the best, by margin.
 
     The margin of a sample is how far its score lies on the right side of the threshold.
     """
     score = evaluation.image_score["calibrated"]
-    margin = (score - calibration.threshold) * np.where(evaluation.gt_label == 1, 1, -1)
+    margin = (score - evaluation.threshold) * np.where(evaluation.gt_label == 1, 1, -1)
     category = np.array([sample.category for sample in evaluation.samples])
     chosen: list[int] = []
     for name in sorted(set(category)):
@@ -136,8 +134,9 @@ def make_cases(evaluation: Evaluation, calibration: Calibration, config: Config)
             gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
             anomaly_map=evaluation.anomaly_map[i],
             image_score=float(score[i]),
-            terms={t.name: float(evaluation.terms[t.name][i]) for t in calibration.terms},
-            threshold=calibration.threshold,
+            terms={name: float(evaluation.terms[name][i]) for name in calibrations.terms},
+            threshold=float(evaluation.threshold[i]),
+            heat=calibrations.heat(evaluation.component[i]),
             decision=bool(evaluation.decision[i]),
         )
         for i in chosen

@@ -8,7 +8,7 @@ The scale comes from scores that are honest: of images kept out of training, and
 few of those, of the training images too, each by what was learnt without it. (The network did see
 them; what it makes of an image it has seen and of one it has not hardly differs beside that.)
 
-Read next: `normality/reference.py`, `normality/calibration.py`.
+Read next: `normality/reference.py`, `normality/calibrations.py`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import TERMS
-from invad_jax.data.layouts import Sample, fingerprint
+from invad_jax.data.dataset import Sample, fingerprint, some
 from invad_jax.errors import UserError
 from invad_jax.inference.encode import encode_samples
-from invad_jax.inference.model import Model
+from invad_jax.inference.model import Model, without_maps
 from invad_jax.inference.whitening import Learner
 from invad_jax.io import files
-from invad_jax.normality import calibration as calibration_lib
-from invad_jax.normality import clusters, reference, whitening
-from invad_jax.normality.calibration import Calibration
+from invad_jax.normality import calibrations, clusters, reference, whitening
+from invad_jax.normality.calibration import heat_scale
+from invad_jax.normality.calibrations import Calibrations
 from invad_jax.normality.mixture import Component
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
@@ -40,12 +41,13 @@ from invad_jax.scoring import Scores
 Normals = tuple[Sequence[Sample], Sequence[Sample]]
 """Images that were trained on, and images that were held out."""
 ENOUGH_HELD_OUT = 300
-"""Promise a false-alarm rate of 1 % at 95 %; with so many, training images are not asked."""
+"""Promise a false-alarm rate of 1 % at 95 %; with so many of each category, training images are not
+asked."""
 AT_A_TIME = 256
 """Images whose moments are summed at once: a copy of them in float64 is made."""
 
 
-def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibration:
+def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibrations:
     """Lets the model compare with what is normal, and calibrates its scores.
 
     Args:
@@ -57,7 +59,7 @@ def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibr
       UserError: not in the workdir, and no images given, or others than were trained on.
     """
     folder = normals_folder(workdir, model)
-    kept = files.read_json(folder / "scores.json") if (folder / "scores.json").is_file() else None
+    kept = read_scores(workdir, model)
     if kept and (normals is None or kept["dataset"] == fingerprint(normals[0]) or _known(model)):
         if model.paradigm.lessons:
             model.adopt(reference.read(folder, model.paradigm.lessons))
@@ -70,17 +72,46 @@ def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibr
     else:
         _check_same_images(model, workdir, normals[0])
         scores = _learn(model, folder, normals)
-    calibration = calibration_lib.fit(
+    fitted = fit(model, scores, model.config.calibration.false_positive_rate)
+    _report_far_out(model, scores, fitted)
+    for doubt in fitted.doubts:
+        log.warning("%s", doubt)
+    return fitted
+
+
+def _report_far_out(model: Model, scores: dict[str, Any], fitted: Calibrations) -> None:
+    """Names normal images that may be mistakes."""
+    component = scores["component"]
+    found = calibrations.far_out(scores, component, model.paradigm.terms)
+    for name, one in fitted:
+        paths = [scores["path"][i] for i in np.flatnonzero(found) if component[i] == name]
+        if paths:
+            of = f" of {name}" if name else ""
+            unused = ", and are left out of its threshold" if one.left_out else ""
+            log.warning(
+                "normal images%s that score far above all others%s: %d, are they normal? (%s)",
+                *(of, unused, len(paths), some(paths)),
+            )
+
+
+def fit(model: Model, scores: dict[str, Any], false_positive_rate: float) -> Calibrations:
+    """The calibrations by the content of `scores.json`."""
+    return calibrations.fit(
         {term: np.array(scores[term]) for term in TERMS},
+        scores["component"],
+        model.component_names,
         model.paradigm.terms,
-        tuple(scores["heat"]),
-        model.config.calibration.false_positive_rate,
+        {name: (low, full) for name, (low, full) in scores["heat"].items()},
+        false_positive_rate,
         scores["held_out"],
     )
-    doubt = calibration_lib.doubt(calibration)
-    if doubt:
-        log.warning("%s", doubt)
-    return calibration
+
+
+def read_scores(workdir: Workdir, model: Model) -> dict[str, Any] | None:
+    """The terms of normal images as they are kept, or None."""
+    path = normals_folder(workdir, model) / "scores.json"
+    scores = files.read_json(path) if path.is_file() else None
+    return scores if scores and "component" in scores else None  # of a version before it was kept
 
 
 def normals_folder(workdir: Workdir, model: Model) -> Path:
@@ -112,10 +143,10 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
     labels = clusters.kinds(lessons.components, categories, latents)
     white = model.coordinates is not None and model.paradigm.whitened
     honest = _can_leave_out(model, labels) if lessons else white
-    asked = len(held_out) < ENOUGH_HELD_OUT and (honest or not held_out)
     samples, scores = list(held_out), []
+    asked = not held_out or (honest and _fewest_of_a_kind(held_out) < ENOUGH_HELD_OUT)
     if lessons or asked:
-        states = _states_of_training(model, latents, categories)
+        states, known_as = _states_of_training(model, latents, categories)
     if lessons:
         learnt = reference.learn(lessons, _components(states, labels))
         _report(learnt)
@@ -124,22 +155,31 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
             reference.write(folder, learnt)
     if held_out:
         new = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
-        scores.append(model.judge(model.scored_states(new)))
+        scores.append(without_maps(model.score_latents(new)))
     if asked:
         samples += trained_on
-        scores.append(
-            _scores_of_training(model, states, labels) if lessons and honest
-            else model.judge(states)
-        )  # fmt: skip
+        if lessons and honest:
+            scores.append(_scores_of_training(model, states, labels))
+        else:
+            scores.append(model.judge(states))
+        if not lessons:
+            scores[-1] = scores[-1]._replace(component=known_as)
     together: Scores = jax.tree.map(lambda *parts: np.concatenate(parts), *scores)
+    component = np.array(model.component_names)[together.component]
+    values = {term: getattr(together, term).tolist() for term in TERMS}
+    typical = ~calibrations.far_out(values, component.tolist(), model.paradigm.terms)
     content = {
         "key": scoring_key(model.config, model.paradigm, model.step, model.made_of),
         "dataset": fingerprint(trained_on),
         "held_out": bool(held_out) or honest,
         "path": [sample.path for sample in samples],
         "category": [sample.category for sample in samples],
-        "heat": calibration_lib.heat_scale(np.asarray(together.latent_norm)),
-        **{term: getattr(together, term).tolist() for term in TERMS},
+        "component": component.tolist(),
+        "heat": {
+            name: heat_scale(np.asarray(together.latent_norm)[typical & (component == name)])
+            for name in sorted(set(component.tolist()))
+        },
+        **values,
     }
     if processes.is_primary():
         files.write_json(folder / "scores.json", content)
@@ -147,14 +187,23 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
     return content
 
 
-def _states_of_training(model: Model, latents: np.ndarray, categories: Sequence[str]) -> np.ndarray:
-    """What is compared of the training images, (N, M, h, w, C), each as if it were new."""
+def _states_of_training(
+    model: Model, latents: np.ndarray, categories: Sequence[str]
+) -> tuple[np.ndarray, jax.Array]:
+    """What is compared of the training images, (N, M, h, w, C), each as if it were new; and the
+    component (N,) that the coordinates are of."""
     if model.coordinates is None or not model.paradigm.whitened:
-        return model.scored_states(latents)
+        return model.scored_states(latents), jnp.zeros(len(latents), jnp.int32)
     learner = Learner(model.config, model.latent_stats, model.mesh)
     kinds = clusters.kinds(model.coordinates.components, categories, latents)
     rest = learner.rest(model.coordinates, latents)
-    return model.walk(learner.training_rows(rest, kinds))
+    numbers = {name: k for k, name in enumerate(model.coordinates.component_names)}
+    component = jnp.array([numbers[name] for name in kinds], jnp.int32)
+    return model.walk(learner.training_rows(rest, kinds)), component
+
+
+def _fewest_of_a_kind(samples: Sequence[Sample]) -> int:
+    return min(Counter(sample.category for sample in samples).values())
 
 
 def _fewest(model: Model) -> int:

@@ -4,7 +4,7 @@
     for result in model.predict("new_parts/"):
         print(result.path, result.image_score, result.decision)
 
-Read next: `model.py`, the compiled detector; `normality/calibration.py`, score and threshold.
+Read next: `model.py`, the compiled detector; `normality/calibrations.py`, score and threshold.
 """
 
 from __future__ import annotations
@@ -26,11 +26,9 @@ from invad_jax import scoring
 from invad_jax.config import TERMS, Config
 from invad_jax.data import in_memory
 from invad_jax.errors import UserError
-from invad_jax.inference.calibrate import calibrate, normals_folder
+from invad_jax.inference.calibrate import calibrate, fit, read_scores
 from invad_jax.inference.model import load_model
-from invad_jax.io import files
-from invad_jax.normality import calibration as calibration_lib
-from invad_jax.normality.calibration import Calibration
+from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Scores
 
@@ -49,8 +47,11 @@ class Prediction:
     decision: bool
     """Whether it is called anomalous: whether the score lies above the threshold."""
     threshold: float
+    """Of its kind of product."""
     normal_percentile: float
     """How many of the normal images that set the threshold score lower or the same; 0..100."""
+    heat: tuple[float, float]
+    """Values of the map at which a picture begins to show heat, and shows it in full."""
     component: str
     """The kind of product that it was compared with."""
     terms: dict[str, float]
@@ -75,9 +76,12 @@ class Predictions(Sequence[Prediction]):
     """(N,) float64."""
     decision: np.ndarray
     """(N,) bool: True = anomalous."""
-    threshold: float
+    threshold: np.ndarray
+    """(N,) float64."""
     normal_percentile: np.ndarray
     """(N,) float64, 0..100."""
+    heat: np.ndarray
+    """(N, 2) float64."""
     component: tuple[str, ...]
     nll: np.ndarray
     """(N,) float64, nats; this and the next four as in `scoring.Scores`."""
@@ -110,8 +114,9 @@ class Predictions(Sequence[Prediction]):
             path=self.path[index],
             image_score=float(self.image_score[index]),
             decision=bool(self.decision[index]),
-            threshold=self.threshold,
+            threshold=float(self.threshold[index]),
             normal_percentile=float(self.normal_percentile[index]),
+            heat=(float(self.heat[index][0]), float(self.heat[index][1])),
             component=self.component[index],
             terms={name: float(getattr(self, name)[index]) for name in TERMS},
             latent_norm=self.latent_norm[index],
@@ -119,8 +124,10 @@ class Predictions(Sequence[Prediction]):
         )
 
 
-_COLUMNS = ("path", "image_score", "decision", "normal_percentile", "component", *TERMS,
-            "latent_norm")  # fmt: skip
+_COLUMNS = (
+    *("path", "image_score", "decision", "threshold", "normal_percentile", "heat", "component"),
+    *(*TERMS, "latent_norm"),
+)
 """What of `Predictions` has a row for each image."""
 
 
@@ -131,13 +138,13 @@ class Predictor:
         """See `load`."""
         self._workdir = workdir
         self.model = load_model(workdir, config)
-        self._calibration: Calibration | UserError
+        self._calibrations: Calibrations | UserError
         try:
-            self._calibration = calibrate(self.model, workdir, None)
+            self._calibrations = calibrate(self.model, workdir, None)
         except UserError as error:
             if self.model.paradigm.lessons:
                 raise
-            self._calibration = error  # latents can be scored, images not be decided on
+            self._calibrations = error  # latents can be scored, images not be decided on
 
     def predict(self, images: Any) -> Predictions:
         """Scores images and decides on each.
@@ -174,17 +181,22 @@ class Predictor:
             ids, scores = ids[rows], jax.tree.map(lambda values, rows=rows: values[rows], scores)
             yield ids, self._results([paths[i] for i in ids], scores)
 
-    def threshold_at(self, false_positive_rate: float) -> float:
+    def threshold_at(self, false_positive_rate: float, component: str | None = None) -> float:
         """The threshold at which this share of normal images, 0..1, is called anomalous.
 
+        Args:
+          false_positive_rate: of the kind.
+          component: the kind of product; not needed where there is one.
+
         Raises:
-          UserError: a rate out of its range, or nobody has calibrated the scores.
+          UserError: a rate out of its range, no such kind, or nobody has calibrated the scores.
         """
-        known = self.calibration
-        terms = [term.name for term in known.terms]
-        return calibration_lib.fit(
-            self._normals, terms, known.heat, false_positive_rate, known.held_out
-        ).threshold
+        names = self.calibrations.names
+        kind = names[0] if component is None and len(names) == 1 else component
+        if kind not in names:
+            raise UserError(f"component={component}: has to be one of {', '.join(names)}")
+        fitted = fit(self.model, self._normals, false_positive_rate)
+        return fitted.each[names.index(kind)].threshold
 
     def score_latents(self, latent: np.ndarray) -> Scores:
         """Scores latents as they come from the encoder: see `Model.score_latents`."""
@@ -201,33 +213,35 @@ class Predictor:
         return getattr(self.model, name)
 
     @property
-    def calibration(self) -> Calibration:
-        """What makes one score of the terms, and a decision of it.
+    def calibrations(self) -> Calibrations:
+        """What makes one score of the terms, and a decision of it, for each kind of product.
 
         Raises:
           UserError: nobody has calibrated the scores yet.
         """
-        if isinstance(self._calibration, UserError):
-            raise self._calibration
-        return self._calibration
+        if isinstance(self._calibrations, UserError):
+            raise self._calibrations
+        return self._calibrations
 
     @cached_property
-    def _normals(self) -> dict[str, np.ndarray]:
-        """The terms of the normal images that set the threshold, (n,) each."""
-        model = self.model
-        folder = normals_folder(self._workdir, model)
-        scores = files.read_json(folder / "scores.json")
-        return {term: np.array(scores[term]) for term in TERMS}
+    def _normals(self) -> dict[str, Any]:
+        """The content of `scores.json`: of the normal images that set the thresholds."""
+        return read_scores(self._workdir, self.model) or {}
 
     @cached_property
-    def _normal_scores(self) -> np.ndarray:
-        """(n,) float64, rising: the image scores of the same images."""
-        return np.sort(calibration_lib.image_score(self.calibration, self._normals))
+    def _normal_scores(self) -> list[np.ndarray]:
+        """The image scores of the same images, of each kind (n,) float64, rising."""
+        names = self.calibrations.names
+        component = np.array([names.index(name) for name in self._normals["component"]])
+        values = {term: np.array(self._normals[term]) for term in TERMS}
+        score = self.calibrations.image_score(values, component)
+        kinds = (score[component == k] for k in range(len(names)))
+        return [np.sort(kind if len(kind) else score) for kind in kinds]
 
     def _batches(self, images: Any) -> Iterator[Predictions]:
         """One compiled batch after the other."""
         data = self.model.config.data
-        _ = self.model.encoder, self.calibration  # what is wrong with them is said at once
+        _ = self.model.encoder, self.calibrations  # what is wrong with them is said at once
         with ThreadPoolExecutor(_READERS) as pool:
             given = in_memory.each(images)
             while some := list(itertools.islice(given, self.model.batch_size)):
@@ -237,15 +251,21 @@ class Predictor:
 
     def _results(self, paths: Sequence[str | None], scores: Scores) -> Predictions:
         terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
-        image_score = calibration_lib.image_score(self.calibration, terms)
-        below = np.searchsorted(self._normal_scores, image_score, side="right")
+        known, component = self.calibrations, np.asarray(scores.component)
+        image_score = known.image_score(terms, component)
+        threshold = known.threshold(component)
+        percentile = [
+            100 * np.mean(self._normal_scores[k] <= one)
+            for k, one in zip(component, image_score, strict=True)
+        ]
         return Predictions(
             path=tuple(paths),
             image_score=image_score,
-            decision=calibration_lib.decide(self.calibration, image_score),
-            threshold=self.calibration.threshold,
-            normal_percentile=100 * below / len(self._normal_scores),
-            component=tuple(self.model.component_names[k] for k in scores.component),
+            decision=image_score > threshold,
+            threshold=threshold,
+            normal_percentile=np.array(percentile),
+            heat=np.array([known.heat(k) for k in component]),
+            component=tuple(known.names[k] for k in component),
             latent_norm=np.array(scores.latent_norm),  # a view would keep the large maps
             image_size=self.model.config.data.image_size,
             **terms,

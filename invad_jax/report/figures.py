@@ -27,7 +27,6 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from invad_jax.io import files, names
-from invad_jax.normality.calibration import Calibration
 from invad_jax.report.tables import TERM_TITLES, decision_word
 
 # It tells on first use that it builds a cache; nobody who asked for a report can act on that.
@@ -75,6 +74,8 @@ class Case:
     terms: Mapping[str, float]
     """Of `config.TERMS`, those that the score is made of."""
     threshold: float
+    heat: tuple[float, float]
+    """Values of the map at which heat begins, and is full."""
     decision: bool
     """Whether it is called anomalous."""
 
@@ -138,18 +139,18 @@ def contour(image: np.ndarray, gt_mask: np.ndarray) -> np.ndarray:
     return np.where(outline[..., None], _CONTOUR, image)
 
 
-def tiles(case: Case, calibration: Calibration) -> dict[str, np.ndarray]:
+def tiles(case: Case) -> dict[str, np.ndarray]:
     """The pictures of a case by title: image, ground truth where it marks something, heat map."""
     pictures = {"image": case.image}
     if case.gt_mask is not None and case.gt_mask.any():
         pictures["ground truth"] = contour(case.image, case.gt_mask)
-    heat = overlay(case.image, case.anomaly_map, *calibration.heat)
+    heat = overlay(case.image, case.anomaly_map, *case.heat)
     return pictures | {"heat map": heat}
 
 
-def case_panel(case: Case, calibration: Calibration) -> Image.Image:
+def case_panel(case: Case) -> Image.Image:
     """The pictures of a case side by side, with a caption below."""
-    pictures = list(tiles(case, calibration).values())
+    pictures = list(tiles(case).values())
     height, width = case.image.shape[:2]
     gap, size = 8, max(13, width // 22)
     place = " / ".join(part for part in (case.category, case.defect, Path(case.path).name) if part)
@@ -176,16 +177,14 @@ def case_panel(case: Case, calibration: Calibration) -> Image.Image:
 
 
 def write_overlay(
-    path: str | Path, image: np.ndarray, anomaly_map: np.ndarray, calibration: Calibration
+    path: str | Path, image: np.ndarray, anomaly_map: np.ndarray, heat: tuple[float, float]
 ) -> None:
     """Writes the heat map over an image, at the image's own size, as PNG."""
-    blended = overlay(image, anomaly_map, *calibration.heat)
+    blended = overlay(image, anomaly_map, *heat)
     _write_png(path, Image.fromarray(blended))
 
 
-def write_examples(
-    folder: str | Path, cases: Iterable[Case], calibration: Calibration
-) -> list[Path]:
+def write_examples(folder: str | Path, cases: Iterable[Case]) -> list[Path]:
     """Writes `<folder>/<verdict>/<category>_<defect>_<stem>_score_<score>.png` for each case.
 
     Examples that an earlier evaluation left in these folders are removed once all are written.
@@ -204,7 +203,7 @@ def write_examples(
         while str(path).casefold() in written:  # there are disks that do not tell cases apart
             path = path.with_name(names.fitted(name, f"{score}_{twin}.png"))
             twin += 1
-        _write_png(path, case_panel(case, calibration))
+        _write_png(path, case_panel(case))
         written[str(path).casefold()] = path
     for stale in set(folder.glob("*/*_score_*.png")) - set(written.values()):
         stale.unlink()
@@ -212,14 +211,16 @@ def write_examples(
 
 
 def score_histogram(
-    normal: Mapping[str, np.ndarray], anomalous: Mapping[str, np.ndarray], threshold: float
+    normal: Mapping[str, np.ndarray],
+    anomalous: Mapping[str, np.ndarray],
+    thresholds: Iterable[float],
 ) -> str:
     """Histograms of normal against anomalous images, an axis for each score, as inline SVG.
 
     Args:
-      normal: score name -> (n,) values; the threshold belongs to the last one.
+      normal: score name -> (n,) values; thresholds belong to the last one.
       anomalous: the same scores, (m,) values; n or m may be 0.
-      threshold: drawn as a line.
+      thresholds: each drawn as a line.
 
     Returns:
       An `<svg>` element for a page: text takes the colour of the page, and the bars its variables
@@ -232,7 +233,8 @@ def score_histogram(
         axes = figure.subplots(1, len(normal), squeeze=False)[0]
         for ax, name in zip(axes, normal, strict=True):
             _draw_histogram(ax, name, normal[name], anomalous[name])
-        axes[-1].axvline(threshold, color=_INK, linestyle="--", linewidth=1)
+        for threshold in thresholds:
+            axes[-1].axvline(threshold, color=_INK, linestyle="--", linewidth=1)
         axes[0].set_ylabel("images")
         stream = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from invad_jax.normality.calibration import Calibration
 from invad_jax.report.figures import Case, tiles
 
 _TILE_SIDE = 384  # pixels; larger pictures are reduced, which keeps the page small
 
 
-def gallery(cases: Sequence[Case], calibration: Calibration) -> str:
+def gallery(cases: Sequence[Case]) -> str:
     """The section of the cases, in their order; nothing without cases."""
     if not cases:
         return ""
     verdicts = list(dict.fromkeys(case.verdict for case in cases))
     categories = sorted({case.category for case in cases})
-    cards = "".join(_card(i, case, calibration) for i, case in enumerate(cases))
-    columns = max(len(tiles(case, calibration)) for case in cases)
+    cards = "".join(_card(i, case) for i, case in enumerate(cases))
+    columns = max(len(tiles(case)) for case in cases)
     order = "Worst first" if any(case.gt_label is not None for case in cases) else "Highest first"
     return (
         '<section id="gallery"><h2>Cases</h2><p>Heat begins where a map is higher than all but a '
@@ -45,8 +44,8 @@ def _select(name: str, values: Sequence[str]) -> str:
     return f'<label>{name} <select name="{name}">{all_and_options}</select></label> '
 
 
-def _card(order: int, case: Case, calibration: Calibration) -> str:
-    pictures = tiles(case, calibration)
+def _card(order: int, case: Case) -> str:
+    pictures = tiles(case)
     images = "".join(
         f'<figure><img src="{_data_uri(picture)}" alt="{name}">'
         f"<figcaption>{name}</figcaption></figure>"

@@ -16,6 +16,7 @@ import numpy as np
 
 from invad_jax.io import files
 from invad_jax.normality.calibration import Calibration, doubt
+from invad_jax.normality.calibrations import Calibrations
 from invad_jax.report.figures import Case, score_histogram, worst_first
 from invad_jax.report.gallery import gallery
 from invad_jax.report.tables import (
@@ -48,7 +49,7 @@ def write_html(
     title: str,
     command: str,
     config: Mapping[str, Mapping[str, Any]],
-    calibration: Calibration,
+    calibrations: Calibrations,
     rows: Sequence[Mapping[str, Any]],
     cases: Iterable[Case],
     metrics: Mapping[str, Any] | None = None,
@@ -60,7 +61,7 @@ def write_html(
       title: of the page.
       command: what was typed to make it.
       config: the resolved configuration, section -> option -> value.
-      calibration: gives threshold and heat their meaning.
+      calibrations: give the thresholds their meaning.
       rows: all images, as in `scores.csv`; as in `predictions.csv` where `metrics` is None, of
         which at least one has a score.
       cases: the images to show, in any order.
@@ -73,16 +74,16 @@ def write_html(
         sections = [_errors_section(failed), _prediction_histogram(scored)]
     else:
         figures = _evaluation_figures(rows, metrics)
-        titles = _titles(calibration)
+        titles = {name: TERM_TITLES[name] for name in calibrations.terms}
         sections = [
             _metrics_section(metrics["fusion"], metrics["published"], titles),
             _histogram_section(rows, titles),
         ]
     sections += [
-        gallery(worst_first(cases), calibration),
-        _settings(command, config, calibration, metrics),
+        gallery(worst_first(cases)),
+        _settings(command, config, calibrations, metrics),
     ]
-    content = f'<dl class="figures">{"".join(figures)}</dl>\n{_threshold_note(calibration)}'
+    content = f'<dl class="figures">{"".join(figures)}</dl>\n{_threshold_notes(calibrations)}'
     page = _document(title, _summary(rows, metrics), "\n".join([content, *sections]))
     with files.replaced(path) as temporary:
         temporary.write_bytes(page.encode(errors="replace"))  # a file name may be no Unicode
@@ -162,9 +163,14 @@ def _figure(label: str, value: str, detail: str) -> str:
     return f"<div><dt>{escape(label)}</dt><dd>{content}</dd></div>"
 
 
-def _threshold_note(calibration: Calibration) -> str:
+def _threshold_notes(calibrations: Calibrations) -> str:
+    return "".join(_threshold_note(name, one) for name, one in calibrations)
+
+
+def _threshold_note(kind: str, calibration: Calibration) -> str:
+    of = f" of {escape(kind)}" if kind else ""
     note = (
-        f"Images that score above <b>{calibration.threshold:.4g}</b> are called anomalous. The "
+        f"Images{of} that score above <b>{calibration.threshold:.4g}</b> are called anomalous. The "
         f"threshold comes from {_count(calibration.num_normals, 'normal image')} for a "
         f"false-alarm rate of {100 * calibration.false_positive_rate:.3g} %; "
     )
@@ -173,15 +179,13 @@ def _threshold_note(calibration: Calibration) -> str:
         note += f"that many can guarantee {rate:.3g} %, whatever the distribution."
     else:
         note += "the model was trained on them, so expect more false alarms than that."
+    if calibration.left_out:
+        few = _count(calibration.left_out, "image")
+        note += f" {few} that scored far above the others did not count: look for mistakes there."
     unsure = doubt(calibration)
     if unsure:
         note += f" <b>{unsure[0].upper()}{unsure[1:]}.</b>"
     return f'<p class="note">{note}</p>'
-
-
-def _titles(calibration: Calibration) -> dict[str, str]:
-    """The terms that decide, and what they are called."""
-    return {term.name: TERM_TITLES[term.name] for term in calibration.terms}
 
 
 def _metrics_section(fusion: Mapping[str, Any], published: bool, titles: Mapping[str, str]) -> str:
@@ -233,9 +237,13 @@ def _prediction_histogram(rows: Sequence[Mapping[str, Any]]) -> str:
     def is_anomalous(row: Mapping[str, Any]) -> bool:
         return row["decision"] == decision_word(True)
 
-    plot = _histogram(rows, {"image score": "image_score"}, is_anomalous)
+    plots = []
+    for kind in sorted({row["component"] for row in rows}):
+        ours = [row for row in rows if row["component"] == kind]
+        plot = _histogram(ours, {"image score": "image_score"}, is_anomalous)
+        plots.append(f"<figure><figcaption>{escape(kind)}</figcaption>{plot}</figure>")
     legend = _LEGEND.format("called normal", "called anomalous")
-    return f"<section><h2>Scores</h2>{legend}<figure>{plot}</figure></section>"
+    return f"<section><h2>Scores</h2>{legend}{''.join(plots)}</section>"
 
 
 def _histogram(
@@ -247,17 +255,20 @@ def _histogram(
         chosen = [row for row in rows if is_anomalous(row) == anomalous]
         return {label: np.array([row[column] for row in chosen]) for label, column in names.items()}
 
-    return score_histogram(values(False), values(True), rows[0]["threshold"])
+    thresholds = sorted({row["threshold"] for row in rows})
+    return score_histogram(values(False), values(True), thresholds)
 
 
 def _settings(
     command: str,
     config: Mapping[str, Mapping[str, Any]],
-    calibration: Calibration,
+    calibrations: Calibrations,
     metrics: Mapping[str, Any] | None,
 ) -> str:
     options = {f"{s}.{o}": value for s, section in config.items() for o, value in section.items()}
-    lists = {"configuration": options, "calibration": asdict(calibration)}
+    lists = {"configuration": options}
+    for name, one in calibrations:
+        lists[f"calibration {name}".rstrip()] = asdict(one)
     if metrics is not None:
         lists["versions"] = {"config_hash": metrics["config_hash"], **metrics["versions"]}
     details = "".join(

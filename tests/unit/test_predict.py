@@ -16,7 +16,7 @@ from invad_jax.evaluation import new_images
 from invad_jax.inference import predictor
 from invad_jax.inference.predictor import Predictions
 from invad_jax.io import files
-from invad_jax.normality import calibration
+from invad_jax.normality import calibration, calibrations
 from invad_jax.runtime.workdir import Workdir
 
 SMALL = DataConfig(image_size=8)
@@ -25,10 +25,12 @@ SMALL = DataConfig(image_size=8)
 class BrightnessPredictor:
     """Scores an image by its brightness: above 100 it is anomalous."""
 
-    calibration = calibration.Calibration(
+    fitted = calibration.Calibration(
         terms=(calibration.Term("map_top", 0.0, 1.0),), threshold=100.0, false_positive_rate=0.1,
-        guaranteed_false_positive_rate=0.1, num_normals=9, heat=(50.0, 200.0), held_out=True,
+        guaranteed_false_positive_rate=0.1, num_normals=9, left_out=0,
+        heat=(50.0, 200.0), held_out=True,
     )  # fmt: skip
+    calibrations = calibrations.Calibrations(("part",), (fitted,))
     stop_at: int | None = None
 
     def __init__(self, workdir, config):
@@ -48,7 +50,8 @@ class BrightnessPredictor:
             yield (
                 np.array([i]),
                 Predictions(
-                    path=(path,), image_score=score, decision=score > 100, threshold=100.0,
+                    path=(path,), image_score=score, decision=score > 100,
+                    threshold=np.array([100.0]), heat=np.array([[50.0, 200.0]]),
                     normal_percentile=score, component=("part",),
                     latent_norm=np.full((1, 2, 2), brightness, np.float32), image_size=8,
                     **dict.fromkeys(TERMS, score),

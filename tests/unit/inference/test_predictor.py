@@ -12,7 +12,7 @@ import invad_jax
 from invad_jax.config import TERMS, Config
 from invad_jax.errors import UserError
 from invad_jax.inference import predictor
-from invad_jax.normality import calibration
+from invad_jax.normality import calibration, calibrations
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Scores
 
@@ -28,7 +28,7 @@ class BrightnessModel:
     component_names = ("nut", "bolt")
     encoder = None
     made_of: ClassVar = {}
-    paradigm = SimpleNamespace(lessons=True)
+    paradigm = SimpleNamespace(lessons=True, terms=("map_top",))
 
     def predict(self, image):
         assert image.shape[1:] == (256, 256, 3)
@@ -50,13 +50,17 @@ def model(tmp_path, monkeypatch):
     """Loaded with a median of 10, a scale of 1 and the threshold of a rate of 0.1."""
     fitted = calibration.Calibration(
         terms=(calibration.Term("map_top", 10.0, 1.0),), threshold=8.0, false_positive_rate=0.1,
-        guaranteed_false_positive_rate=0.1, num_normals=19, heat=(12.0, 18.0), held_out=True,
+        guaranteed_false_positive_rate=0.1, num_normals=19, left_out=0,
+        heat=(12.0, 18.0), held_out=True,
     )  # fmt: skip
     monkeypatch.setattr(predictor, "load_model", lambda *_: BrightnessModel())
-    monkeypatch.setattr(predictor, "calibrate", lambda *_: fitted)
+    both = calibrations.Calibrations(("nut", "bolt"), (fitted, fitted))
+    monkeypatch.setattr(predictor, "calibrate", lambda *_: both)
     monkeypatch.setattr(Workdir, "resolve", lambda *_: Config())
     monkeypatch.setattr(Workdir, "normals", lambda *_: tmp_path)
-    scores = dict.fromkeys(TERMS, NORMALS.tolist())
+    scores = dict.fromkeys(TERMS, NORMALS.tolist() * 2)
+    scores["component"] = ["nut"] * len(NORMALS) + ["bolt"] * len(NORMALS)
+    scores |= {"heat": {"nut": (12.0, 18.0), "bolt": (12.0, 18.0)}, "held_out": True}
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     return invad_jax.load(tmp_path)
 
@@ -69,7 +73,7 @@ def test_scores_decisions_and_percentiles(model):
     results = model.predict([grey(5), grey(18), grey(19), grey(200)])
     np.testing.assert_allclose(results.image_score, [-5, 8, 9, 190])
     assert results.decision.tolist() == [False, False, True, True]  # above 8, not at it
-    assert results.threshold == 8.0
+    assert results.threshold.tolist() == [8.0] * 4
     np.testing.assert_allclose(results.normal_percentile, [500 / 19, 1800 / 19, 100, 100])
     assert results.component == ("nut", "bolt", "bolt", "bolt")
     assert results.anomaly_map.shape == (4, 256, 256)
@@ -112,10 +116,13 @@ def test_a_stream_reads_no_further_than_a_batch(model):
 def test_threshold_at_a_rate_is_the_conformal_quantile(model):
     # Of 19 normal scores, -9 to 9 over their spread of 1.4826 times their median deviation, 5: a
     # new one exceeds the k-th largest at a rate of k / 20.
-    assert model.threshold_at(0.05) == pytest.approx(9 / (1.4826 * 5))
-    assert model.threshold_at(0.5) == 0
+    assert model.threshold_at(0.05, "nut") == pytest.approx(9 / (1.4826 * 5))
+    assert model.threshold_at(0.5, "bolt") == 0
     with pytest.raises(UserError, match="between 0 and 1"):
-        model.threshold_at(1.5)
+        model.threshold_at(1.5, "nut")
+    for unknown in (None, "screw"):
+        with pytest.raises(UserError, match="one of nut, bolt"):
+            model.threshold_at(0.05, unknown)
 
 
 def test_nothing_to_score_is_one_line(model):

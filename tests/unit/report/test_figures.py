@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invad_jax.normality import calibration
 from invad_jax.report import figures
-
-CALIBRATION = calibration.Calibration(
-    terms=(calibration.Term("nll", 0.0, 1.0), calibration.Term("map_range", 8.0, 1.0)),
-    threshold=3.0, false_positive_rate=0.01, guaranteed_false_positive_rate=0.1, num_normals=9,
-    held_out=True, heat=(15.0, 23.0),
-)  # fmt: skip
 
 
 def make_image(height=24, width=32, seed=0):
@@ -28,7 +21,7 @@ def make_case(**changes):
         "image": make_image(), "gt_mask": mask,
         "anomaly_map": np.where(mask, 30, 2).astype(np.float32),
         "image_score": 12.34, "terms": {"nll": 100.0, "map_range": 28.0},
-        "threshold": 3.0, "decision": True,
+        "threshold": 3.0, "heat": (15.0, 23.0), "decision": True,
     }  # fmt: skip
     return figures.Case(**{**values, **changes})
 
@@ -72,7 +65,7 @@ def test_overlay_resizes_the_map_bilinearly_with_half_pixel_centres():
 
 def test_a_map_that_stays_where_normal_ones_do_gets_no_heat():
     case = make_case(anomaly_map=np.linspace(0, 15, 24 * 32, dtype=np.float32).reshape(24, 32))
-    np.testing.assert_array_equal(figures.tiles(case, CALIBRATION)["heat map"], case.image)
+    np.testing.assert_array_equal(figures.tiles(case)["heat map"], case.image)
 
 
 def test_contour_surrounds_the_ground_truth_and_covers_none_of_it():
@@ -101,7 +94,7 @@ def test_contour_of_a_small_mask_on_a_large_image():
     ],
 )
 def test_ground_truth_is_shown_where_it_marks_something(changes, titles):
-    assert list(figures.tiles(make_case(**changes), CALIBRATION)) == titles
+    assert list(figures.tiles(make_case(**changes))) == titles
 
 
 @pytest.mark.parametrize(
@@ -126,8 +119,8 @@ def test_worst_first():
 
 def test_panel_holds_the_pictures_side_by_side_above_the_caption():
     case = make_case()
-    panel = np.asarray(figures.case_panel(case, CALIBRATION))
-    for i, picture in enumerate(figures.tiles(case, CALIBRATION).values()):
+    panel = np.asarray(figures.case_panel(case))
+    for i, picture in enumerate(figures.tiles(case).values()):
         left = 8 + i * (32 + 8)
         np.testing.assert_array_equal(panel[8 : 8 + 24, left : left + 32], picture)
     assert (panel[8 + 24 + 8 :] != 255).any()
@@ -141,7 +134,7 @@ def test_panel_holds_the_pictures_side_by_side_above_the_caption():
     ],
 )  # fmt: skip
 def test_panel_copes_with_any_name(name):
-    assert figures.case_panel(make_case(path=name), CALIBRATION).width == 3 * 40 + 8
+    assert figures.case_panel(make_case(path=name)).width == 3 * 40 + 8
 
 
 def test_examples_explain_themselves_and_replace_those_of_before(tmp_path):
@@ -151,11 +144,11 @@ def test_examples_explain_themselves_and_replace_those_of_before(tmp_path):
         make_case(path="good/a b.png", defect="good", gt_label=0, image_score=5.0),
     ]
     (tmp_path / "notes.txt").write_text("the user's")
-    old = figures.write_examples(tmp_path, [make_case(decision=False)], CALIBRATION)
+    old = figures.write_examples(tmp_path, [make_case(decision=False)])
     assert [path.relative_to(tmp_path).as_posix() for path in old] == [
         "missed/bottle_broken_large_003_score_12.3.png"
     ]
-    figures.write_examples(tmp_path, cases, CALIBRATION)
+    figures.write_examples(tmp_path, cases)
     found = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
     assert found == [
         "false_alarm/bottle_good_a-b_score_5.0.png",
@@ -168,7 +161,7 @@ def test_examples_explain_themselves_and_replace_those_of_before(tmp_path):
 @pytest.mark.parametrize(("name", "shown"), [("日.png", r"\u65e5.png"), ("a\nb.png", r"a\nb.png")])
 def test_what_the_font_lacks_shows_as_its_code(name, shown):
     """Not as the same empty box for every character."""
-    panels = [np.asarray(figures.case_panel(make_case(path=p), CALIBRATION)) for p in (name, shown)]
+    panels = [np.asarray(figures.case_panel(make_case(path=p))) for p in (name, shown)]
     np.testing.assert_array_equal(*panels)
 
 
@@ -177,41 +170,39 @@ def test_examples_of_long_names_and_of_names_that_differ_by_case(tmp_path):
         make_case(category="日" * 90, defect="ä" * 90),
         make_case(category="Nut"), make_case(category="nut"), make_case(category="../../nut"),
     ]  # fmt: skip
-    written = figures.write_examples(tmp_path, cases, CALIBRATION)
+    written = figures.write_examples(tmp_path, cases)
     assert all(path.is_file() and path.parent == tmp_path / "found" for path in written)
     assert len({path.name.lower() for path in written}) == 4
 
 
 def test_pictures_are_the_same_every_time(tmp_path):
-    first, second = (
-        figures.write_examples(tmp_path / name, [make_case()], CALIBRATION)[0] for name in "ab"
-    )
+    first, second = (figures.write_examples(tmp_path / name, [make_case()])[0] for name in "ab")
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_overlay_file_has_the_size_of_the_image(tmp_path):
     case = dataclasses.replace(make_case(), image=make_image(50, 70))
     path = tmp_path / "sub" / "o.png"
-    figures.write_overlay(path, case.image, case.anomaly_map, CALIBRATION)
+    figures.write_overlay(path, case.image, case.anomaly_map, case.heat)
     with Image.open(path) as written:
         assert written.size == (70, 50)
-        expected = figures.overlay(case.image, case.anomaly_map, *CALIBRATION.heat)
+        expected = figures.overlay(case.image, case.anomaly_map, *case.heat)
         np.testing.assert_array_equal(np.asarray(written), expected)
 
 
 def test_histogram_is_an_inline_svg_that_takes_the_colours_of_the_page():
     normal = {"NLL (nats)": np.arange(9.0), "image score": np.arange(9.0)}
     anomalous = {name: values + 20 for name, values in normal.items()}
-    svg = figures.score_histogram(normal, anomalous, threshold=12.0)
+    svg = figures.score_histogram(normal, anomalous, thresholds=[12.0])
     assert svg.startswith("<svg")
     assert "NLL (nats)" in svg
     assert "currentColor" in svg
     assert svg.count("var(--normal,") == svg.count("var(--anomalous,") > 0
     assert "<metadata" not in svg  # it would hold the date
-    assert svg == figures.score_histogram(normal, anomalous, threshold=12.0)
-    assert svg != figures.score_histogram(normal, anomalous, threshold=15.0)
+    assert svg == figures.score_histogram(normal, anomalous, thresholds=[12.0])
+    assert svg != figures.score_histogram(normal, anomalous, thresholds=[15.0])
 
 
 @pytest.mark.parametrize("normal", [np.zeros(0), np.full(5, 2.0)])
 def test_histogram_of_one_kind_or_one_value(normal):
-    assert "</svg>" in figures.score_histogram({"s": normal}, {"s": np.full(3, 2.0)}, 1.0)
+    assert "</svg>" in figures.score_histogram({"s": normal}, {"s": np.full(3, 2.0)}, [1.0])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from invad_jax.normality import calibration
+from invad_jax.normality.calibrations import Calibrations
 from invad_jax.report import page, tables
 from invad_jax.report.figures import Case
 
@@ -30,6 +31,7 @@ METRICS = {
 }  # fmt: skip
 TERM = {"nll": np.arange(20.0), "map_range": np.arange(20.0)}
 CALIBRATION = calibration.fit(TERM, ("nll", "map_range"), (12.0, 20.0), 0.1, held_out=True)
+CALIBRATIONS = Calibrations(("",), (CALIBRATION,))
 
 
 def score_row(**changes):
@@ -49,7 +51,7 @@ def make_case(**changes):
         "image": np.full((16, 16, 3), 90, np.uint8), "gt_mask": mask,
         "anomaly_map": np.where(mask, 90, 1).astype(np.float32), "image_score": 4.0,
         "terms": {"nll": 1.0, "map_range": 2.0}, "threshold": CALIBRATION.threshold,
-        "decision": True,
+        "heat": CALIBRATION.heat, "decision": True,
     }  # fmt: skip
     return Case(**{**values, **changes})
 
@@ -62,7 +64,7 @@ def read_csv(path):
 
 def write_page(path, rows, cases, metrics, **changes):
     arguments = {"title": "T", "command": "python -m x", "config": {"data": {"root": "r"}}}
-    arguments["calibration"] = CALIBRATION
+    arguments["calibrations"] = CALIBRATIONS
     page.write_html(
         path,
         **{**arguments, **changes},
@@ -232,7 +234,8 @@ def test_page_counts_errors_and_names_the_fusions(tmp_path):
 def test_page_names_and_shows_the_terms_that_decide(tmp_path):
     fitted = calibration.fit({"map_top": np.arange(20.0)}, ["map_top"], (1, 2), 0.1, held_out=True)
     text = evaluation_page(
-        tmp_path / "r.html", metrics=METRICS | {"published": False}, calibration=fitted,
+        tmp_path / "r.html", metrics=METRICS | {"published": False},
+        calibrations=Calibrations(("",), (fitted,)),
         cases=[make_case(terms={"map_top": 7.25})],
     )  # fmt: skip
     reader = Reader(text)
@@ -267,8 +270,20 @@ def test_page_escapes_everything_that_a_user_named(tmp_path):
 
 def test_page_of_a_prediction_needs_no_labels(tmp_path):
     rows = [
-        {"path": "a.png", "image_score": 9.0, "threshold": 3.0, "decision": "anomalous"},
-        {"path": "b.png", "image_score": 1.0, "threshold": 3.0, "decision": "normal"},
+        {
+            "path": "a.png",
+            "image_score": 9.0,
+            "threshold": 3.0,
+            "component": "nut",
+            "decision": "anomalous",
+        },
+        {
+            "path": "b.png",
+            "image_score": 1.0,
+            "threshold": 3.0,
+            "component": "nut",
+            "decision": "normal",
+        },
     ]
     unlabelled = {"gt_label": None, "gt_mask": None, "category": "", "defect": ""}
     undecodable = b"b\xff.png".decode(errors="surrogateescape")
