@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from invad_jax.config import DataConfig
-from invad_jax.data import names, records
+from invad_jax.data import copies, names, records
 from invad_jax.data.categories import split_dataset, unsplit_dataset
 from invad_jax.data.dataset import (
     Categories,
@@ -61,11 +61,10 @@ def load_dataset(cfg: DataConfig) -> Dataset:
                 near += "; put a name with a comma in quotes: data.categories='\"a, b\"'"
             raise UserError(f"data.categories={name}: not found in {cfg.root or cfg.name}{near}")
     parts = [categories[name]() for name in wanted]
-    dataset = Dataset(
-        train=tuple(sample for part in parts for sample in part.train),
-        test=tuple(sample for part in parts for sample in part.test),
-        left_out=tuple(file for part in parts for file in part.left_out),
-    )
+    left_out = tuple(file for part in parts for file in part.left_out)
+    train, copied = copies.without_copies([sample for part in parts for sample in part.train])
+    test = tuple(sample for part in parts for sample in part.test)
+    dataset = Dataset(train, test, (*left_out, *copied))
     _check_names(dataset)
     _report(dataset)
     return dataset
@@ -84,6 +83,9 @@ def _check_names(dataset: Dataset) -> None:
 def _report(dataset: Dataset) -> None:
     """Says what is not used, and how many masks there are: names that do not fit show here."""
     report_left_out(dataset.left_out)
+    both = copies.trained_and_tested(dataset.train, dataset.test)
+    if both:
+        log.warning("test images that are training images too: %d (%s)", len(both), some(both))
     anomalous = [sample for sample in dataset.test if sample.gt_label]
     without = [sample.path for sample in anomalous if not sample.mask_paths]
     if without:
