@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 
 SAMPLE_SETS = ("hazelnut", "procedural")
 """Layouts that fetch their files themselves."""
+LICENCES = {
+    "hazelnut": "CC BY 4.0: images from the OpenVINO Training Extensions (otx 2.6.0)",
+    "procedural": "Apache-2.0: drawn by invad_jax",
+}
 SIDE = 128
 """Pixels of a drawn image."""
 NUM_TRAIN, NUM_GOOD, NUM_PER_DEFECT = 40, 10, 5
@@ -44,7 +48,7 @@ def hazelnut_root() -> Path:
         raise UserError(f"{error} (the sample set `procedural` needs no download)") from error
     root = cache_dir() / "samples" / "otx-2.6.0" / "hazelnut"
     extract_members(archive, "otx-2.6.0/tests/assets/anomaly_hazelnut", root)
-    log.info("hazelnut: images from the OpenVINO Training Extensions (otx 2.6.0), CC BY 4.0")
+    log.info("hazelnut: %s", LICENCES["hazelnut"])
     return root
 
 

@@ -14,9 +14,9 @@ Read next: `normality/reference.py`, `normality/calibrations.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from invad_jax.normality import calibrations, clusters, reference, whitening
 from invad_jax.normality.calibration import heat_scale
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.normality.mixture import Component
+from invad_jax.paradigms.paradigm import Paradigm
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir, scoring_key
@@ -94,7 +95,17 @@ def _report_far_out(model: Model, scores: dict[str, Any], fitted: Calibrations) 
             )
 
 
-def fit(model: Model, scores: dict[str, Any], false_positive_rate: float) -> Calibrations:
+class Named(Protocol):
+    """What a calibration asks of a model."""
+
+    @property
+    def component_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def paradigm(self) -> Paradigm: ...
+
+
+def fit(model: Named, scores: Mapping[str, Any], false_positive_rate: float) -> Calibrations:
     """The calibrations by the content of `scores.json`."""
     return calibrations.fit(
         {term: np.array(scores[term]) for term in TERMS},

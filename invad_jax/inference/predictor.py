@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,8 +26,9 @@ from invad_jax import scoring
 from invad_jax.config import TERMS, Config
 from invad_jax.data import in_memory
 from invad_jax.errors import UserError
+from invad_jax.inference.bundle import BundleModel
 from invad_jax.inference.calibrate import calibrate, fit, read_scores
-from invad_jax.inference.model import load_model
+from invad_jax.inference.model import Model, load_model
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Scores
@@ -134,17 +135,22 @@ _COLUMNS = (
 class Predictor:
     """A trained detector with what normal images taught it."""
 
-    def __init__(self, workdir: Workdir, config: Config):
-        """See `load`."""
-        self._workdir = workdir
-        self.model = load_model(workdir, config)
-        self._calibrations: Calibrations | UserError
-        try:
-            self._calibrations = calibrate(self.model, workdir, None)
-        except UserError as error:
-            if self.model.paradigm.lessons:
-                raise
-            self._calibrations = error  # latents can be scored, images not be decided on
+    def __init__(
+        self,
+        model: Model | BundleModel,
+        calibrations: Calibrations | UserError,
+        normals: Mapping[str, Any],
+    ):
+        """See `load`.
+
+        Args:
+          model: compiled.
+          calibrations: of its scores, or why there are none.
+          normals: the content of `scores.json`: of the normal images that set the thresholds.
+        """
+        self.model = model
+        self._calibrations = calibrations
+        self._normals = normals
 
     def predict(self, images: Any) -> Predictions:
         """Scores images and decides on each.
@@ -200,11 +206,16 @@ class Predictor:
 
     def score_latents(self, latent: np.ndarray) -> Scores:
         """Scores latents as they come from the encoder: see `Model.score_latents`."""
-        return self.model.score_latents(latent)
+        return self._trained().score_latents(latent)
 
     def denoise(self, x_t: np.ndarray, t: int | np.ndarray) -> np.ndarray:
         """One evaluation of the network: see `Model.denoise`."""
-        return self.model.denoise(x_t, t)
+        return self._trained().denoise(x_t, t)
+
+    def _trained(self) -> Model:
+        if isinstance(self.model, BundleModel):
+            raise UserError(f"{self.model.path}: takes images alone; load the workdir instead")
+        return self.model
 
     def __getattr__(self, name: str) -> Any:
         """What `Model` has besides: `config`, `step`, `variables`, `detector` and others."""
@@ -222,11 +233,6 @@ class Predictor:
         if isinstance(self._calibrations, UserError):
             raise self._calibrations
         return self._calibrations
-
-    @cached_property
-    def _normals(self) -> dict[str, Any]:
-        """The content of `scores.json`: of the normal images that set the thresholds."""
-        return read_scores(self._workdir, self.model) or {}
 
     @cached_property
     def _normal_scores(self) -> list[np.ndarray]:
@@ -272,18 +278,40 @@ class Predictor:
         )
 
 
-def load(workdir: str | Path, overrides: Sequence[str] = ()) -> Predictor:
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
     """Loads a trained detector.
 
     Args:
-      workdir: the folder that `train` or `convert` wrote.
-      overrides: changes as `--set` takes them, such as "inversion.num_steps=5".
+      path: the folder that `train` or `convert` wrote, or the file that `export` wrote.
+      overrides: changes as `--set` takes them, such as "inversion.num_steps=5"; of an exported
+        detector, what `bundle.CHANGEABLE` lists.
 
     Raises:
-      UserError: no checkpoint, or nothing learnt of normal images yet for these options.
+      UserError: no checkpoint, or nothing learnt of normal images yet for these options; a file
+        that is damaged.
     """
-    folder = Workdir(workdir)
-    return Predictor(folder, folder.resolve(None, overrides))
+    if Path(path).is_file():
+        return of_bundle(path, overrides)
+    folder = Workdir(path)
+    return of_workdir(folder, folder.resolve(None, overrides))
+
+
+def of_workdir(workdir: Workdir, config: Config) -> Predictor:
+    """The detector of a workdir under a resolved config; see `load`."""
+    model = load_model(workdir, config)
+    try:
+        return Predictor(model, calibrate(model, workdir, None), read_scores(workdir, model) or {})
+    except UserError as error:
+        if model.paradigm.lessons:
+            raise
+        return Predictor(model, error, {})  # latents can be scored, images not be decided on
+
+
+def of_bundle(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
+    """The detector of a file that `export` wrote; see `load`."""
+    model = BundleModel(Path(path), overrides)
+    rate = model.config.calibration.false_positive_rate
+    return Predictor(model, fit(model, model.normals, rate), model.normals)
 
 
 def _finite(scores: Scores) -> np.ndarray:

@@ -56,6 +56,12 @@ class Parser(argparse.ArgumentParser):
             "launch/cpu_processes.sh)",
         )
 
+    def add_model(self) -> None:
+        """`--model`, where a detector is only used."""
+        self.add_argument(
+            "--model", metavar="FILE_OR_DIR", help="what `export` wrote, or a workdir"
+        )
+
     def error(self, message: str) -> NoReturn:
         """Raises `UserError` where argparse would print its usage and leave."""
         unknown = message.removeprefix("unrecognized arguments: ").split()
@@ -140,6 +146,22 @@ def workdir_of(args: argparse.Namespace) -> Path:
     if args.config:
         return Path("runs") / Path(args.config).stem
     raise UserError("give --config configs/X.py or --workdir DIR")
+
+
+def model_of(args: argparse.Namespace) -> Path:
+    """`--model`, or else the workdir.
+
+    Raises:
+      UserError: both are given, or more than a file can do.
+    """
+    if not args.model:
+        return workdir_of(args)
+    path = Path(args.model)
+    if args.workdir or (args.config and path.is_file()):
+        raise UserError("--model: give it alone, without --workdir or --config")
+    if path.is_file() and args.distributed:
+        raise UserError(f"--model {path}: runs on one device; --distributed takes a workdir")
+    return path
 
 
 def config_of(args: argparse.Namespace) -> Config:

@@ -1,0 +1,57 @@
+"""Writes a trained detector as one file, and checks such a file where it is to run.
+
+    python -m invad_jax.export --workdir runs/hazelnut --out hazelnut.invad
+    python -m invad_jax.export --validate hazelnut.invad
+
+The file takes uint8 images of any size and gives score, decision and map: encoder, coordinates,
+network, calibration and threshold are inside, for CPU, CUDA and TPU, and nothing is pickled.
+`predict --model` and `invad_jax.load` take it like a workdir. A machine with jax and numpy alone
+scores by the 80 lines that are packed with it: `unzip hazelnut.invad loader.py`.
+
+Leaves with status 0, or 1 if the detector does not do here what it did where it was exported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from invad_jax.errors import UserError
+from invad_jax.runtime import cli as command_line
+from invad_jax.runtime.workdir import Workdir
+
+
+def main(args: argparse.Namespace) -> int:
+    """From a workdir to a bundle, or from a bundle to what it does here."""
+    path = Path(args.validate or args.out or "")
+    if bool(args.validate) == bool(args.out):
+        raise UserError("give --workdir DIR --out FILE, or --validate FILE")
+    if args.out:
+        workdir = Workdir(command_line.workdir_of(args))
+        config = workdir.resolve(args.config, args.set)
+        if path.is_dir():
+            raise UserError(f"--out {path}: is a folder; give a file, such as part.invad")
+        from invad_jax.inference.packing import pack
+
+        pack(workdir, config, path)
+    from invad_jax.evaluation import validation
+
+    model, found = validation.validate(path)
+    print("\n".join(validation.lines(model, found)))
+    return 0 if found.holds else 1
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = command_line.Parser(__doc__)
+    parser.add_config()
+    parser.add_argument("--workdir", metavar="DIR", help="of the run; default runs/X")
+    parser.add_argument("--out", metavar="FILE", help="the bundle to write; usually *.invad")
+    parser.add_argument("--validate", metavar="FILE", help="a bundle to check and time, instead")
+    return command_line.run(main, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

@@ -1,0 +1,127 @@
+"""A trained detector as one function of its arrays and of images, for every platform at once.
+
+Nothing is computed in another way than by `Model.predict`; what it adds is the calibration, so that
+score and decision come out of it too. Read next: `bundle.py`, the file; `loader.py`, who runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invad_jax.config import TERMS
+from invad_jax.detector import Detector
+from invad_jax.inference.model import Model
+from invad_jax.normality.calibrations import Calibrations
+from invad_jax.scoring import Scores
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+MEANING = {
+    "image_score": "higher is more anomalous; about 0 for a typical normal image",
+    "decision": "true: anomalous, the score lies above the threshold of the component",
+    "component": "index into `components`: the kind of product that the image was judged as",
+    "anomaly_map": "the distance of each pixel from normal; higher is more anomalous",
+    "latent_norm": "the same on the grid of the latents",
+    "nll": "-log density, nats",
+    "map_range": "largest minus smallest value of latent_norm",
+    "map_mean": "mean of latent_norm",
+    "map_max": "largest latent_norm",
+    "map_top": "mean of the highest tenth of latent_norm",
+}
+"""The outputs; each has a row for each image."""
+
+
+class Constants(NamedTuple):
+    """`Calibrations` of K kinds and T terms, as float32 arrays that lose nothing a score needs."""
+
+    location: jax.Array
+    """(K, T)."""
+    remainder: jax.Array
+    """(K, T): what is missing of the location in float32; a likelihood is large, its spread not."""
+    scale: jax.Array
+    """(K, T)."""
+    threshold: jax.Array
+    """(K,)."""
+
+
+class Exported(NamedTuple):
+    """What a bundle is made of."""
+
+    module: bytes
+    """StableHLO as `jax.export` writes it: (arrays, images (b, S, S, 3) uint8) -> outputs, any b."""
+    arrays: list[np.ndarray]
+    about: dict[str, Any]
+    """What a loader has to know of the function."""
+
+
+def export(model: Model, calibrations: Calibrations) -> Exported:
+    """Traces a detector for images of its size, for a batch of any size.
+
+    Args:
+      model: loaded, with its encoder.
+      calibrations: of its scores.
+    """
+    variables = jax.device_get((model.variables, constants_of(calibrations)))
+    leaves, tree = jax.tree.flatten(variables)
+    function = _function(model.detector, calibrations.terms, tree)
+    (b,) = jax.export.symbolic_shape("b")
+    side = model.config.data.image_size
+    abstract = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+    images = jax.ShapeDtypeStruct((b, side, side, 3), np.uint8)
+    jitted = jax.jit(function, keep_unused=True)
+    exported = jax.export.export(jitted, platforms=PLATFORMS)(abstract, images)
+    shapes = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    about = {
+        "image_size": side,
+        "platforms": list(PLATFORMS),
+        "calling_convention_version": exported.calling_convention_version,
+        "outputs": {
+            name: {"shape": list(one.shape[1:]), "dtype": one.dtype.name, "means": MEANING[name]}
+            for name, one in shapes.items()
+        },
+        "components": list(calibrations.names),
+        "terms": list(calibrations.terms),
+    }
+    return Exported(exported.mlir_module_serialized, leaves, about)
+
+
+def constants_of(calibrations: Calibrations) -> Constants:
+    """The numbers of calibrations as arrays."""
+    terms = [one.terms for one in calibrations.each]
+    location = np.array([[term.location for term in some] for some in terms])
+    rounded = location.astype(np.float32)
+    return Constants(
+        rounded,
+        (location - rounded).astype(np.float32),
+        np.array([[term.scale for term in some] for some in terms], np.float32),
+        np.array([one.threshold for one in calibrations.each], np.float32),
+    )
+
+
+def judged(constants: Constants, terms: jax.Array, component: jax.Array) -> tuple[Any, Any]:
+    """Terms (B, T) and components (B,) to image scores (B,) float32 and decisions (B,) bool."""
+    location, remainder, scale, threshold = (array[component] for array in constants)
+    score = jnp.sum(((terms - location) - remainder) / scale, axis=1)
+    return score, score > threshold
+
+
+def _function(
+    detector: Detector, terms: tuple[str, ...], tree: Any
+) -> Callable[[list[jax.Array], jax.Array], dict[str, jax.Array]]:
+    def function(arrays: list[jax.Array], images: jax.Array) -> dict[str, jax.Array]:
+        variables, constants = jax.tree.unflatten(tree, arrays)
+        scores: Scores = detector.predict(variables, images)
+        values = jnp.stack([getattr(scores, name) for name in terms], axis=1)  # (B, T)
+        score, decision = judged(constants, values, scores.component)
+        kept = ("component", "anomaly_map", "latent_norm", *TERMS)
+        return {
+            "image_score": score,
+            "decision": decision,
+            **{name: getattr(scores, name) for name in kept},
+        }
+
+    return function

@@ -1,0 +1,81 @@
+"""Scores images by an exported detector: this one file, Python, jax and numpy are all it takes.
+
+    detector = Detector("part.invad")
+    found = detector([image, ...])  # uint8 RGB, (H, W, 3) each, of any size
+    found["decision"], found["image_score"], found["anomaly_map"]
+
+Every bundle has a copy (`unzip part.invad loader.py`). Nothing of a bundle is unpickled, or run as
+Python. What this does not do, the package does: `invad_jax.load("part.invad")`.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Detector:
+    """An exported detector on the first device, compiled once for each number of images."""
+
+    def __init__(self, path):
+        """Reads a bundle; ValueError where a part of it is not what was exported."""
+        with zipfile.ZipFile(path) as bundle:
+            self.about = json.loads(bundle.read("model.json"))
+            parts = {name: bundle.read(name) for name in self.about["parts"]}
+        for name, part in self.about["parts"].items():
+            if hashlib.sha256(parts[name]).hexdigest() != part["sha256"]:
+                raise ValueError(f"{path}: {name} is damaged: its SHA-256 is another")
+        with np.load(io.BytesIO(parts["arrays.npz"]), allow_pickle=False) as arrays:
+            self.arrays = jax.device_put([arrays[str(i)] for i in range(len(arrays))])
+        self.run = jax.jit(self._function(parts["detector.stablehlo"]))
+
+    def __call__(self, images):
+        """Images as uint8 (H, W, 3) -> NumPy arrays with a row for each: `about["outputs"]`."""
+        size = self.about["image_size"]
+        squares = np.stack([resized(np.asarray(image), size) for image in images])
+        return jax.device_get(self.run(self.arrays, squares))
+
+    def _function(self, module):
+        """(arrays, images (b, S, S, 3) uint8) -> outputs, for any b, on all platforms exported for.
+
+        `jax.export` keeps a function as a StableHLO module, in a container that another package
+        reads. Here the signature is made anew, and the module put in its place.
+        """
+        about, (b,) = self.about, jax.export.symbolic_shape("b")
+        square = (b, about["image_size"], about["image_size"], 3)
+        arrays = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in self.arrays]
+
+        def alike(arrays, images):
+            shapes = {name: (b, *one["shape"]) for name, one in about["outputs"].items()}
+            return {name: jnp.zeros(s, about["outputs"][name]["dtype"]) for name, s in shapes.items()}
+
+        export = jax.export.export(jax.jit(alike, keep_unused=True), platforms=about["platforms"])
+        return dataclasses.replace(
+            export(arrays, jax.ShapeDtypeStruct(square, np.uint8)), mlir_module_serialized=module,
+            calling_convention_version=about["calling_convention_version"],
+        ).call  # fmt: skip
+
+
+def resized(image, size):
+    """(H, W, 3) uint8 -> (size, size, 3), bilinear as in Pillow, where taller than wide +-1."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image of {image.dtype} {image.shape}: expected uint8 (H, W, 3)")
+    for axis in (1, 0):
+        if image.shape[axis] != size:  # each pass is rounded to 8 bits
+            sums = np.tensordot(_weights(image.shape[axis], size), image.astype(float), (1, axis))
+            image = np.clip((sums + 2**21) // 2**22, 0, 255).astype(np.uint8).swapaxes(0, axis)
+    return image
+
+
+def _weights(source, target):
+    """(target, source) in units of 2^-22: a triangle as wide as the step, at least two pixels."""
+    reach, x = max(source / target, 1.0), np.arange(source)
+    centre = (np.arange(target)[:, None] + 0.5) * source / target
+    first, end = np.trunc(centre - reach + 0.5), np.trunc(centre + reach + 0.5)
+    weight = np.maximum(1 - np.abs(x - centre + 0.5) / reach, 0) * (x >= first) * (x < end)
+    return np.floor(weight / weight.sum(axis=1, keepdims=True) * 2**22 + 0.5)

@@ -1,0 +1,114 @@
+"""From a workdir to a bundle: what `model.json` says of it, and the pictures packed with it.
+
+Read next: `exporting.py`, the function; `bundle.py`, the file.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invad_jax.config import TERMS, Config
+from invad_jax.config.io import config_hash, to_dict
+from invad_jax.data import preprocess, samples
+from invad_jax.encoders import kept, sources
+from invad_jax.errors import UserError
+from invad_jax.inference import bundle, exporting
+from invad_jax.inference.bundle import Pictures
+from invad_jax.inference.calibrate import calibrate, read_scores
+from invad_jax.inference.model import Model, load_model
+from invad_jax.io import files
+from invad_jax.normality.calibrations import Calibrations
+from invad_jax.runtime import processes
+from invad_jax.runtime.workdir import Workdir
+
+PHOTOGRAPHS = 3
+"""Normal images that are packed, where they can still be read."""
+UNKNOWN = "not known to invad_jax; ask whoever made them"
+
+
+def pack(workdir: Workdir, config: Config, out: Path) -> None:
+    """Writes the bundle of a trained and calibrated workdir.
+
+    Raises:
+      UserError: it is not trained or not calibrated for these options, or `out` cannot be written.
+    """
+    model = load_model(workdir, config)
+    calibrations = calibrate(model, workdir, None)
+    normals = read_scores(workdir, model) or {}
+    about = _about(workdir, model, calibrations)
+    images = _images(normals["path"], config)
+    expected = _expected(model, calibrations, images)
+    bundle.write(out, exporting.export(model, calibrations), about, normals, expected)
+
+
+def _about(workdir: Workdir, model: Model, calibrations: Calibrations) -> dict[str, Any]:
+    config = to_dict(model.config)
+    config["data"] |= {"root": ""}  # of the machine of the training
+    return {
+        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "made_by": processes.versions(),
+        "workdir": workdir.path.name,
+        "step": model.step,
+        "made_of": dict(model.made_of),
+        "config": config,
+        "calibration": {
+            name: {
+                "threshold": one.threshold,
+                "false_positive_rate": one.false_positive_rate,
+                "num_normals": one.num_normals,
+                "terms": {t.name: {"location": t.location, "scale": t.scale} for t in one.terms},
+                "heat": list(one.heat),
+            }
+            for name, one in calibrations
+        },
+        "metrics": _metrics(workdir, model),
+        "licences": _licences(workdir, model.config),
+    }
+
+
+def _metrics(workdir: Workdir, model: Model) -> Mapping[str, Any] | None:
+    """Those of the calibrated score by `eval`, if it was of this very detector; else None."""
+    try:
+        content = files.read_json(workdir.path / "eval" / "metrics.json")
+        same = content["step"] == model.step and content["config_hash"] == config_hash(model.config)
+        return content["fusion"]["calibrated"] if same else None
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def _licences(workdir: Workdir, config: Config) -> dict[str, str]:
+    source = workdir.encoder / kept.SOURCE
+    name = files.read_json(source)["file"] if source.is_file() else config.encoder.weights
+    published = sources.SOURCES.get(config.encoder.name)
+    known = published.licence if published and config.encoder.weights == "auto" else UNKNOWN
+    return {
+        "code": "Apache-2.0",
+        f"weights of the encoder ({name})": known,
+        f"images ({config.data.name})": samples.LICENCES.get(config.data.name, UNKNOWN),
+    }
+
+
+def _images(paths: Sequence[str], config: Config) -> np.ndarray:
+    """A few of the normal images, and one of noise, (n, S, S, 3) uint8."""
+    side = config.data.image_size
+    found = [np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)]
+    for path in paths[:: max(1, len(paths) // PHOTOGRAPHS)][:PHOTOGRAPHS]:
+        with suppress(UserError):  # is not here any more
+            found.append(preprocess.read_image(path, config.data))
+    return np.stack(found)
+
+
+def _expected(model: Model, calibrations: Calibrations, images: np.ndarray) -> Pictures:
+    """What the trained model says of them."""
+    scores = model.predict(images)
+    terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
+    component = np.asarray(scores.component)
+    image_score = calibrations.image_score(terms, component)
+    decision = image_score > calibrations.threshold(component)
+    return Pictures(images, image_score, decision, np.asarray(scores.latent_norm))
