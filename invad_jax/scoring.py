@@ -138,7 +138,7 @@ def _under_prior(prior: Prior, states: jax.Array) -> tuple[jax.Array, jax.Array,
 def choose_component(prior: Prior, states: jax.Array) -> jax.Array:
     """The component that the better half of an image suits best, (B, M, h, w, C) -> (B,) int32."""
     if len(prior.log_det) == 1:
-        return jnp.zeros(len(states), jnp.int32)
+        return jnp.zeros(states.shape[:1], jnp.int32)
     return _energy_and_component(prior, _squares(prior, states))[1]
 
 
@@ -162,7 +162,7 @@ def _near_memory(memory: Memory, x0: jax.Array) -> tuple[jax.Array, jax.Array, j
     square = distance * jnp.square(memory.inv_std)
     constant = math.log(2 * math.pi) - 2 * jnp.log(memory.inv_std)
     nll = 0.5 * (jnp.sum(square, axis=(1, 2)) + math.prod(x0.shape[1:]) * constant)
-    return square, nll, jax.vmap(_commonest)(jnp.reshape(memory.kind[index], (len(index), -1)))
+    return square, nll, jax.vmap(_commonest)(jnp.reshape(memory.kind[index], (index.shape[0], -1)))
 
 
 def _commonest(kind: jax.Array) -> jax.Array:
@@ -250,7 +250,7 @@ def summarise(
         map_mean=jnp.mean(flat, axis=1),
         map_max=jnp.max(flat, axis=1),
         map_top=jnp.mean(highest, axis=1),
-        component=jnp.zeros(len(nll), jnp.int32) if component is None else component,
+        component=jnp.zeros(nll.shape, jnp.int32) if component is None else component,
     )
 
 

@@ -130,7 +130,7 @@ class Dense(nn.Module):
         layout = self._layout(flat, len(features))
         kernel = kernel.reshape(-1, *features)  # (in, *features)
         moved = layout.used if self.tensor == IN_PLACE else None
-        rows = "data" if x.shape[0] > 1 else None
+        rows = "data" if moved and x.shape[0] > 1 else None
         x = constrain(x, (rows, None)) if moved else x
         x = matmul(x.astype(self.dtype), kernel, layout)  # (..., *features)
         if moved and moved[-1]:

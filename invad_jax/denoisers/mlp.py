@@ -54,7 +54,7 @@ class MLP(nn.Module):
     def __call__(self, x_t: jax.Array, t: jax.Array) -> jax.Array:
         cfg, channels = self.cfg, x_t.shape[-1]
         dtype = jnp.dtype(cfg.dtype)
-        tokens = x_t.reshape(len(x_t), -1, channels)  # (B, N, C)
+        tokens = x_t.reshape(x_t.shape[0], -1, channels)  # (B, N, C)
         x = nn.Dense(cfg.width, dtype=dtype, kernel_init=XAVIER, name="embedding")(tokens)
         cond = TimestepEmbedding(
             NUM_SINUSOIDS, cfg.width, nn.initializers.normal(0.02), dtype, name="time_embedding"

@@ -85,6 +85,8 @@ def split_over(x: jax.Array, tensor: int | None = None) -> jax.Array:
       x: (B, ...), its rows split over `BATCH_AXES` unless B is 1.
       tensor: the dimension split over `tensor`; None: every device of a group has all of it.
     """
+    if not mesh_sizes():
+        return x
     axes: list[Any] = [BATCH_AXES if x.shape[0] > 1 else None] + [None] * (x.ndim - 1)
     if tensor is not None:
         axes[tensor] = "tensor"
