@@ -3,9 +3,9 @@
     python -m invad_jax.predict --workdir runs/hazelnut --input new_parts/ --out decisions/
     python -m invad_jax.predict --model hazelnut.invad --input *.jpg --out decisions/ --no-overlays
 
-Needs nothing but the workdir, or the file that `export` made of it: no training images, no labels. Writes predictions.csv, report.html
-and overlays/ into --out, which may be the folder of the images, or lie in it: no image is replaced,
-and no overlay is ever taken for an image.
+Needs nothing but the workdir, or the file that `export` made of it: no training images, no labels.
+Writes predictions.csv, report.html and overlays/ into --out, which may be the folder of the images,
+or lie in it: no image is replaced, and no overlay is ever taken for an image.
 
 Leaves with status 0, or 1 if some images could not be read: they have a row with the reason.
 """

@@ -30,13 +30,14 @@ from invad_jax.config import Config
 from invad_jax.config import io as config_io
 from invad_jax.data.pipeline import image_batches
 from invad_jax.errors import UserError
-from invad_jax.inference.exporting import Exported
+from invad_jax.inference.exporting import MEANING, Exported
 from invad_jax.inference.loader import Detector
 from invad_jax.io import files
 from invad_jax.paradigms import paradigm_of
 from invad_jax.scoring import Scores
 
 FORMAT = 1
+SCORES = tuple(name for name in Scores._fields if name in MEANING)
 MANIFEST = "model.json"
 PARTS = ("detector.stablehlo", "arrays.npz", "normals.json", "pictures.npz", "loader.py")
 CHANGEABLE = ("eval.batch_size", "calibration.false_positive_rate", "data.max_pixels",
@@ -128,8 +129,8 @@ class BundleModel:
 
     def predict(self, image: np.ndarray) -> Scores:
         """Scores images, (B, S, S, 3) uint8, any B; see `Model.predict`."""
-        found = self.outputs(image)
-        return Scores(**{name: found.get(name) for name in Scores._fields})
+        found: dict[str, Any] = self.outputs(image)
+        return Scores(**{name: found[name] for name in SCORES})
 
     def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """All that the exported function says of (B, S, S, 3) uint8, in batches of one size.
@@ -166,9 +167,8 @@ class BundleModel:
                 raise
             made_by, reason = self.about["made_by"]["jax"], str(error).strip().splitlines()
             raise UserError(
-                f"{self.path}: exported by JAX {made_by} for {', '.join(self.about['platforms'])}; "
-                f"JAX {jax.__version__} on {jax.default_backend()} cannot run it: {reason[0]}; take "
-                "that JAX or a newer one"
+                f"{self.path}: needs JAX {made_by} or newer on {', '.join(self.about['platforms'])}"
+                f"; JAX {jax.__version__} on {jax.default_backend()} cannot run it: {reason[0]}"
             ) from error
 
 
@@ -207,7 +207,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: damaged bundle: {what.removeprefix(f'{path}: ')}") from error
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def _npz(arrays: Mapping[str, Any]) -> bytes:
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     return stream.getvalue()

@@ -36,15 +36,15 @@ MEANING = {
 
 
 class Constants(NamedTuple):
-    """`Calibrations` of K kinds and T terms, as float32 arrays that lose nothing a score needs."""
+    """`Calibrations` of K kinds and T terms, in float32 without a loss that a score would show."""
 
-    location: jax.Array
+    location: Any
     """(K, T)."""
-    remainder: jax.Array
+    remainder: Any
     """(K, T): what is missing of the location in float32; a likelihood is large, its spread not."""
-    scale: jax.Array
+    scale: Any
     """(K, T)."""
-    threshold: jax.Array
+    threshold: Any
     """(K,)."""
 
 
@@ -52,7 +52,7 @@ class Exported(NamedTuple):
     """What a bundle is made of."""
 
     module: bytes
-    """StableHLO as `jax.export` writes it: (arrays, images (b, S, S, 3) uint8) -> outputs, any b."""
+    """StableHLO of `jax.export`: (arrays, images (b, S, S, 3) uint8) -> outputs, for any b."""
     arrays: list[np.ndarray]
     about: dict[str, Any]
     """What a loader has to know of the function."""

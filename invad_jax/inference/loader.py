@@ -4,8 +4,7 @@
     found = detector([image, ...])  # uint8 RGB, (H, W, 3) each, of any size
     found["decision"], found["image_score"], found["anomaly_map"]
 
-Every bundle has a copy (`unzip part.invad loader.py`). Nothing of a bundle is unpickled, or run as
-Python. What this does not do, the package does: `invad_jax.load("part.invad")`.
+Needs the JAX that exported (`model.json`: `made_by`) or a newer one. Nothing is unpickled.
 """
 
 import dataclasses
@@ -15,6 +14,7 @@ import json
 import zipfile
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -43,22 +43,20 @@ class Detector:
     def _function(self, module):
         """(arrays, images (b, S, S, 3) uint8) -> outputs, for any b, on all platforms exported for.
 
-        `jax.export` keeps a function as a StableHLO module, in a container that another package
-        reads. Here the signature is made anew, and the module put in its place.
+        The container of `jax.export` takes one more package: a like signature is made instead.
         """
         about, (b,) = self.about, jax.export.symbolic_shape("b")
-        square = (b, about["image_size"], about["image_size"], 3)
+        images = jax.ShapeDtypeStruct((b, about["image_size"], about["image_size"], 3), np.uint8)
         arrays = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in self.arrays]
 
         def alike(arrays, images):
-            shapes = {name: (b, *one["shape"]) for name, one in about["outputs"].items()}
-            return {name: jnp.zeros(s, about["outputs"][name]["dtype"]) for name, s in shapes.items()}
+            of = about["outputs"]
+            return {name: jnp.zeros((b, *of[name]["shape"]), of[name]["dtype"]) for name in of}
 
         export = jax.export.export(jax.jit(alike, keep_unused=True), platforms=about["platforms"])
-        return dataclasses.replace(
-            export(arrays, jax.ShapeDtypeStruct(square, np.uint8)), mlir_module_serialized=module,
-            calling_convention_version=about["calling_convention_version"],
-        ).call  # fmt: skip
+        exported = dataclasses.replace(export(arrays, images), mlir_module_serialized=module)
+        version = about["calling_convention_version"]
+        return dataclasses.replace(exported, calling_convention_version=version).call
 
 
 def resized(image, size):

@@ -9,127 +9,29 @@ Read next: `model.py`, the compiled detector; `normality/calibrations.py`, score
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from invad_jax import scoring
 from invad_jax.config import TERMS, Config
 from invad_jax.data import in_memory
 from invad_jax.errors import UserError
 from invad_jax.inference.bundle import BundleModel
 from invad_jax.inference.calibrate import calibrate, fit, read_scores
 from invad_jax.inference.model import Model, load_model
+from invad_jax.inference.predictions import Prediction, Predictions, joined
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Scores
 
 _READERS = 8
 """Images that are decoded at the same time."""
-
-
-@dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
-class Prediction:
-    """What is known of one image."""
-
-    path: str | None
-    """Of its file; None for an image that was handed over."""
-    image_score: float
-    """Higher is more anomalous; about 0 for a typical normal image."""
-    decision: bool
-    """Whether it is called anomalous: whether the score lies above the threshold."""
-    threshold: float
-    """Of its kind of product."""
-    normal_percentile: float
-    """How many of the normal images that set the threshold score lower or the same; 0..100."""
-    heat: tuple[float, float]
-    """Values of the map at which a picture begins to show heat, and shows it in full."""
-    component: str
-    """The kind of product that it was compared with."""
-    terms: dict[str, float]
-    """Each of `config.TERMS`, of which the score is made."""
-    latent_norm: np.ndarray
-    """(h, w) float32: how far each position lies from normal, on the grid of the latents."""
-    image_size: int
-    """Side S of the square that the image was resized to, pixels."""
-
-    @property
-    def anomaly_map(self) -> np.ndarray:
-        """(S, S) float32: `latent_norm` enlarged to the resized image, higher is more anomalous."""
-        return np.asarray(scoring.upsample(jnp.asarray(self.latent_norm)[None], self.image_size))[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions(Sequence[Prediction]):
-    """Results of N images: a sequence of `Prediction`, whose fields are arrays here."""
-
-    path: tuple[str | None, ...]
-    image_score: np.ndarray
-    """(N,) float64."""
-    decision: np.ndarray
-    """(N,) bool: True = anomalous."""
-    threshold: np.ndarray
-    """(N,) float64."""
-    normal_percentile: np.ndarray
-    """(N,) float64, 0..100."""
-    heat: np.ndarray
-    """(N, 2) float64."""
-    component: tuple[str, ...]
-    nll: np.ndarray
-    """(N,) float64, nats; this and the next four as in `scoring.Scores`."""
-    map_range: np.ndarray
-    map_mean: np.ndarray
-    map_max: np.ndarray
-    map_top: np.ndarray
-    latent_norm: np.ndarray
-    """(N, h, w) float32."""
-    image_size: int
-
-    @cached_property
-    def anomaly_map(self) -> np.ndarray:
-        """(N, S, S) float32."""
-        return np.asarray(scoring.upsample(jnp.asarray(self.latent_norm), self.image_size))
-
-    def __len__(self) -> int:
-        return len(self.path)
-
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-    @overload
-    def __getitem__(self, index: slice) -> Predictions: ...
-    def __getitem__(self, index: int | slice) -> Prediction | Predictions:
-        """One result, or some of them."""
-        if isinstance(index, slice):
-            columns = {name: getattr(self, name)[index] for name in _COLUMNS}
-            return dataclasses.replace(self, **columns)
-        return Prediction(
-            path=self.path[index],
-            image_score=float(self.image_score[index]),
-            decision=bool(self.decision[index]),
-            threshold=float(self.threshold[index]),
-            normal_percentile=float(self.normal_percentile[index]),
-            heat=(float(self.heat[index][0]), float(self.heat[index][1])),
-            component=self.component[index],
-            terms={name: float(getattr(self, name)[index]) for name in TERMS},
-            latent_norm=self.latent_norm[index],
-            image_size=self.image_size,
-        )
-
-
-_COLUMNS = (
-    *("path", "image_score", "decision", "threshold", "normal_percentile", "heat", "component"),
-    *(*TERMS, "latent_norm"),
-)
-"""What of `Predictions` has a row for each image."""
 
 
 class Predictor:
@@ -167,8 +69,7 @@ class Predictor:
         batches = list(self._batches(images))
         if not batches:
             raise UserError("nothing to score: there is no image")
-        columns = {name: _joined([getattr(batch, name) for batch in batches]) for name in _COLUMNS}
-        return dataclasses.replace(batches[0], **columns)
+        return joined(batches)
 
     def stream(self, images: Any) -> Iterator[Prediction]:
         """As `predict`, one after the other as they come: for what has no end or no length."""
@@ -317,10 +218,3 @@ def of_bundle(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
 def _finite(scores: Scores) -> np.ndarray:
     """(B,) bool: whether every term is a number."""
     return np.all([np.isfinite(getattr(scores, name)) for name in TERMS], axis=0)
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    """Columns of batches, one behind the other: arrays, or tuples."""
-    if isinstance(parts[0], tuple):
-        return tuple(itertools.chain.from_iterable(parts))
-    return np.concatenate(parts)

@@ -14,7 +14,7 @@ from invad_jax.data import preprocess
 from invad_jax.errors import UserError
 from invad_jax.evaluation import new_images
 from invad_jax.inference import predictor
-from invad_jax.inference.predictor import Predictions
+from invad_jax.inference.predictions import Predictions
 from invad_jax.io import files
 from invad_jax.normality import calibration, calibrations
 from invad_jax.runtime.workdir import Workdir
@@ -61,7 +61,7 @@ class BrightnessPredictor:
 
 @pytest.fixture(autouse=True)
 def detector(monkeypatch):
-    monkeypatch.setattr(predictor, "Predictor", BrightnessPredictor)
+    monkeypatch.setattr(predictor, "of_workdir", BrightnessPredictor)
     monkeypatch.setattr(BrightnessPredictor, "stop_at", None)
     monkeypatch.setattr(Workdir, "resolve", lambda *_: Config())
 
