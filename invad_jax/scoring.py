@@ -66,8 +66,9 @@ class Reference(NamedTuple):
 class Scores(NamedTuple):
     """What the scorer says of a batch."""
 
-    anomaly_map: jax.Array
-    """(B, H, W) float32: `latent_norm` upsampled to the image; a norm, not a likelihood."""
+    anomaly_map: jax.Array | None
+    """(B, H, W) float32: `latent_norm` upsampled to the image; a norm, not a likelihood. None
+    where it was left on the grid: nothing but pixel metrics and pictures look at it."""
     latent_norm: jax.Array
     """(B, h, w) float32: Euclidean length of x_T at each position, or its distance from what was
     learnt of normal images, in units of their own spread."""

@@ -143,4 +143,4 @@ def final_arrays(workdir: Path, step: int) -> list[object]:
     """The parameters of the newest sound checkpoint, which has to be this, and their averages."""
     models = [load(workdir, [*RAW, f"inversion.use_ema={ema}"]) for ema in ("false", "true")]
     assert [model.step for model in models] == [step, step]
-    return [jax.device_get(model.variables.denoiser) for model in models]
+    return [jax.device_get(model.network) for model in models]

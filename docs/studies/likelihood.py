@@ -89,7 +89,7 @@ def test_latents(model: Model, limit: int) -> tuple[list[layouts.Sample], np.nda
 
 def likelihoods(model: Model, latents: np.ndarray, num_probes: int) -> tuple[Table, Table]:
     """All scores, and of each volume term the estimate of every probe alone, (P, N)."""
-    plan, variables = rising_plan(model.config), model.variables
+    plan, stats = rising_plan(model.config), model.latent_stats
     finite = finite_steps(plan)
     dimension = math.prod(latents.shape[1:])
     probes = jax.random.rademacher(
@@ -99,8 +99,8 @@ def likelihoods(model: Model, latents: np.ndarray, num_probes: int) -> tuple[Tab
     @jax.jit
     def terms(latent: jax.Array) -> tuple[jax.Array, ...]:
         states, products = invert_with_products(
-            lambda x, t: model.detector.denoise(variables.denoiser, x, t),
-            standardise(latent, variables.latent_stats), plan, probes,
+            lambda x, t: model.detector.denoise(model.network, x, t),
+            standardise(latent, stats), plan, probes,
         )  # fmt: skip
         ends = (states[0], states[-1], states[len(finite.timesteps)])
         return *map(log_prior, ends), products

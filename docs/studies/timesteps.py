@@ -87,12 +87,11 @@ class Study:
         self.test = latents(dataset.test)
         self.test_kind = np.array([sample.category for sample in dataset.test])
         self.label = np.array([sample.gt_label for sample in dataset.test])
-        variables = model.variables
 
         @jax.jit
         def states(latent: jax.Array, plan: Plan) -> jax.Array:
-            x0 = standardise(latent, variables.latent_stats)
-            x_T = invert(lambda x, t: model.detector.denoise(variables.denoiser, x, t), x0, plan)
+            x0 = standardise(latent, model.latent_stats)
+            x_T = invert(lambda x, t: model.detector.denoise(model.network, x, t), x0, plan)
             return jnp.stack([x0, x_T], axis=1)
 
         self.states = states

@@ -15,6 +15,7 @@ from invad_jax.denoisers.layers import (
     Dense,
     Modulation,
     TimestepEmbedding,
+    attention,
     layer_norm,
     modulate,
     position_sinusoids,
@@ -76,7 +77,7 @@ class SelfAttention(nn.Module):
         features = (3, self.num_heads, D // self.num_heads)
         qkv = Dense(features, self.dtype, XAVIER, QKV, name="qkv")(x)  # (B, N, 3, heads, D / heads)
         q, k, v = jnp.moveaxis(split_over(qkv, 3), 2, 0)  # (B, N, heads, D / heads) each
-        x = split_over(jax.nn.dot_product_attention(q, k, v), 2).reshape(B, N, D)  # (B, N, D)
+        x = split_over(attention(q, k, v), 2).reshape(B, N, D)  # (B, N, D)
         return split_over(Dense(D, self.dtype, XAVIER, -2, name="proj")(x))
 
 

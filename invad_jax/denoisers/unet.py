@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import DenoiserConfig
-from invad_jax.denoisers.layers import TimestepEmbedding
+from invad_jax.denoisers.layers import TimestepEmbedding, attention
 from invad_jax.errors import UserError
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -183,7 +183,7 @@ class AttentionBlock(nn.Module):
         q, k, v = jnp.moveaxis(
             qkv.reshape(B, h * w, -1, 3, self.cfg.head_channels or C), 3, 0
         )  # (B, N, heads, head_channels) each
-        out = jax.nn.dot_product_attention(q, k, v).reshape(B, h, w, C)  # (B, h, w, C)
+        out = attention(q, k, v).reshape(B, h, w, C)  # (B, h, w, C)
         return x + nn.Dense(C, dtype=dtype, kernel_init=ZEROS, name="proj")(out)
 
 

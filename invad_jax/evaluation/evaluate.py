@@ -24,8 +24,8 @@ class Evaluation(NamedTuple):
     """Everything that is known of a test set, one row per sample."""
 
     truth: GroundTruth
-    anomaly_map: np.ndarray
-    """(N, H, W) float32."""
+    latent_norm: np.ndarray
+    """(N, h, w) float32: the maps, on the grid of the latents."""
     terms: dict[str, np.ndarray]
     """Each of `config.TERMS` -> (N,) float64."""
     component: np.ndarray
@@ -54,16 +54,16 @@ class Evaluation(NamedTuple):
 def evaluate(model: Model, calibrations: Calibrations, samples: tuple[Sample, ...]) -> Evaluation:
     """Scores the test set and reads its ground truth.
 
-    Memory: 5 bytes a test pixel for maps and masks, beside what the metrics take.
+    Memory: a byte a test pixel for the masks, beside what the metrics take.
     """
-    size, count = model.config.data.image_size, len(samples)
+    count = len(samples)
     truth = ground_truth.read(samples, model.config.data)
-    anomaly_map = np.empty((count, size, size), np.float32)
+    latent_norm = np.empty((count, *model.latent_shape[:2]), np.float32)
     terms = {name: np.empty(count) for name in TERMS}
     component = np.zeros(count, int)
     with tqdm(total=count, desc="eval", unit="image", disable=not processes.is_primary()) as bar:
         for ids, scores in model.predict_paths([sample.path for sample in samples]):
-            anomaly_map[ids] = scores.anomaly_map
+            latent_norm[ids] = scores.latent_norm
             component[ids] = scores.component
             for name, values in terms.items():
                 values[ids] = getattr(scores, name)
@@ -75,4 +75,4 @@ def evaluate(model: Model, calibrations: Calibrations, samples: tuple[Sample, ..
         "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
     }
     threshold = calibrations.threshold(component)
-    return Evaluation(truth, anomaly_map, terms, component, image_score, threshold)
+    return Evaluation(truth, latent_norm, terms, component, image_score, threshold)

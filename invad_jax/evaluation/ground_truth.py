@@ -16,6 +16,7 @@ from invad_jax import metrics
 from invad_jax.config import DataConfig
 from invad_jax.data import masks
 from invad_jax.data.dataset import Sample, some
+from invad_jax.evaluation.maps import enlarge
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +88,15 @@ def mask_note(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def metric_tables(
-    truth: GroundTruth, anomaly_map: np.ndarray, image_score: Mapping[str, np.ndarray]
+    truth: GroundTruth, latent_norm: np.ndarray, image_score: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """A table for each image score; the pixel metrics, which all of them share, are made once.
 
+    Maps are enlarged for one category at a time, and for none that has no mask.
+
     Args:
       truth: of N images.
-      anomaly_map: (N, H, W) float32.
+      latent_norm: (N, h, w) float32, the maps on their grid or as large as the masks.
       image_score: name -> (N,) float64.
 
     Returns:
@@ -105,7 +108,7 @@ def metric_tables(
     tables: dict[str, dict[str, metrics.Metrics]] = {kind: {} for kind in image_score}
     for name in sorted(set(category)):
         rows = np.flatnonzero(category == name)
-        pixel = metrics.pixel_metrics(anomaly_map[rows], truth.gt_mask[rows], truth.has_mask[rows])
+        pixel = _pixel_metrics(latent_norm[rows], truth.gt_mask[rows], truth.has_mask[rows])
         for kind, score in image_score.items():
             image = metrics.image_metrics(score[rows], label[rows])
             tables[kind][name] = metrics.combine(image, pixel, label[rows])
@@ -116,3 +119,11 @@ def metric_tables(
         }
         for kind, table in tables.items()
     }
+
+
+def _pixel_metrics(
+    latent_norm: np.ndarray, gt_mask: np.ndarray, has_mask: np.ndarray
+) -> dict[str, float | None]:
+    if not gt_mask.any():
+        return dict.fromkeys(metrics.PIXEL_METRICS)
+    return metrics.pixel_metrics(enlarge(latent_norm, gt_mask.shape[-1]), gt_mask, has_mask)

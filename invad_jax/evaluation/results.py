@@ -14,6 +14,7 @@ from invad_jax.data import preprocess
 from invad_jax.data.dataset import Sample
 from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.evaluate import Evaluation
+from invad_jax.evaluation.maps import enlarge
 from invad_jax.inference.model import Model
 from invad_jax.io import files, names
 from invad_jax.normality.calibrations import Calibrations
@@ -39,7 +40,7 @@ def write(
     """Writes every file of an evaluation, and prints the table; `speed` None: not measured."""
     config = model.config
     fusion = ground_truth.metric_tables(
-        evaluation.truth, evaluation.anomaly_map, evaluation.image_score
+        evaluation.truth, evaluation.latent_norm, evaluation.image_score
     )
     published = _is_published(model)
     mask_counts = ground_truth.mask_counts(evaluation.truth)
@@ -75,7 +76,7 @@ def write(
     )  # fmt: skip
     figures.write_examples(out / "examples", cases)
     if save_maps:
-        write_maps(out, evaluation.samples, evaluation.anomaly_map)
+        write_maps(out, evaluation.samples, evaluation.latent_norm, config.data.image_size)
     log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html, examples", out)
     log.info(
         "next: open %s, or score new images: "
@@ -132,7 +133,7 @@ def make_cases(evaluation: Evaluation, calibrations: Calibrations, config: Confi
             gt_label=evaluation.samples[i].gt_label,
             image=preprocess.read_image(evaluation.samples[i].path, config.data),
             gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
-            anomaly_map=evaluation.anomaly_map[i],
+            anomaly_map=enlarge(evaluation.latent_norm[i : i + 1], config.data.image_size)[0],
             image_score=float(score[i]),
             terms={name: float(evaluation.terms[name][i]) for name in calibrations.terms},
             threshold=float(evaluation.threshold[i]),
@@ -143,7 +144,9 @@ def make_cases(evaluation: Evaluation, calibrations: Calibrations, config: Confi
     ]
 
 
-def write_maps(out: Path, samples: Sequence[Sample], anomaly_map: np.ndarray) -> None:
+def write_maps(
+    out: Path, samples: Sequence[Sample], latent_norm: np.ndarray, image_size: int
+) -> None:
     """One `maps/<category>/<defect>/<stem>.npy` a sample, and `maps.csv`, which says whose it is.
 
     Names come from data: what they share gets a number, and none leads out of the folder.
@@ -151,17 +154,16 @@ def write_maps(out: Path, samples: Sequence[Sample], anomaly_map: np.ndarray) ->
     Args:
       out: of the evaluation.
       samples: N test images.
-      anomaly_map: (N, H, W) float32.
+      latent_norm: (N, h, w) float32.
+      image_size: side S of the maps that are written, (S, S) float32.
     """
     places = [
         "/".join(map(names.one_part, (sample.category, sample.defect, Path(sample.path).name)))
         for sample in samples
     ]
     rows = []
-    for sample, values, name in zip(
-        samples, anomaly_map, names.unique(places, ".npy"), strict=True
-    ):
+    for i, (sample, name) in enumerate(zip(samples, names.unique(places, ".npy"), strict=True)):
         rows.append({"path": sample.path, "map": f"maps/{name}"})
         with files.replaced(out / "maps" / name) as temporary, temporary.open("wb") as stream:
-            np.save(stream, values)
+            np.save(stream, enlarge(latent_norm[i : i + 1], image_size)[0])
     tables.write_csv(out / "maps.csv", ("path", "map"), rows)

@@ -43,6 +43,9 @@ def _of_one_image(model: Model, image: np.ndarray) -> Callable[[], Any]:
 
     A batch that is spread over the mesh holds an image for every device: that is no latency.
     """
+    if model.mesh.size == 1:
+        on_mesh = jax.device_put(image, batch_sharding(model.mesh))
+        return lambda: model.predict_batch(on_mesh)
     device = jax.local_devices()[0]
     variables, on_device = jax.device_put((jax.device_get(model.variables), image), device)
     compiled = jax.jit(model.detector.predict)

@@ -17,6 +17,23 @@ def rounded_up(batch_size: int, mesh: Mesh) -> int:
     return -(-batch_size // mesh.size) * mesh.size
 
 
+def fitting(count: int, batch_size: int, mesh: Mesh) -> int:
+    """The batch size that `count` rows are compiled for: few sizes, and few rows of padding.
+
+    A batch size for many rows, and for fewer one of a few: a row a device, and four times as many
+    each time. So one image is not padded to sixteen, and no count is compiled for by itself.
+
+    Args:
+      count: rows that are to be looked at, at least 1.
+      batch_size: the largest, a multiple of the devices.
+      mesh: devices.
+    """
+    size = mesh.size
+    while size < min(count, batch_size):
+        size *= 4
+    return min(size, batch_size)
+
+
 def in_batches(compiled: Any, variables: Any, batch_size: int, mesh: Mesh, *inputs: Any) -> Any:
     """Feeds rows in batches of one size, so that one compilation serves all.
 

@@ -18,6 +18,7 @@ from invad_jax.config import Config, MeshConfig
 from invad_jax.data import layouts, pipeline
 from invad_jax.encoders import Encoder
 from invad_jax.inference import latent_cache
+from invad_jax.inference.in_parts import in_parts
 from invad_jax.inference.latent_cache import Latents
 from invad_jax.io import downloads
 from invad_jax.runtime import processes
@@ -54,7 +55,7 @@ def _encode(
     # The share of a device is what it would be if all processes encoded one batch together.
     batch_size = -(-config.eval.batch_size // device_count) * mesh.size
     encode = jax.jit(
-        encoder.apply,
+        in_parts(encoder.apply, mesh),
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )

@@ -15,13 +15,15 @@ from jax.sharding import Mesh
 
 from invad_jax.config import Config, MeshConfig
 from invad_jax.data.pipeline import image_batches
+from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.encoders import kept as kept_weights
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
 from invad_jax.inference.assembly import abstract_params, build_detector
-from invad_jax.inference.batches import in_batches, rounded_up
+from invad_jax.inference.batches import fitting, in_batches, rounded_up
+from invad_jax.inference.in_parts import in_parts
 from invad_jax.inference.self_test import warn_if_wrong
 from invad_jax.normality import whitening
 from invad_jax.normality.reference import Learnt
@@ -66,18 +68,24 @@ class Model:
         self.component_names = used.component_names if used else ("",)
         """Of `Scores.component`."""
         self.detector = build_detector(
-            config, latent_shape, lambda variables, image: self.encoder.apply(variables, image)
-        )
+            config, latent_shape,
+            in_parts(lambda variables, image: self.encoder.apply(variables, image), mesh),
+        )  # fmt: skip
+        tables = self._tables(denoiser)
+        self._network = fixed_steps.on_host(denoiser) if tables else denoiser
         self._without_encoder = jax.device_put(
             DetectorVariables(
-                (), denoiser, latent_stats,
+                (), fixed_steps.fold(denoiser, tables), latent_stats,
                 coordinates=coordinates_to_device(used) if used else None,
             ),
             replicated(mesh),
         )  # fmt: skip
         compile_on_mesh = partial(jax.jit, out_shardings=replicated(mesh))
         arrays, batch = replicated(mesh), batch_sharding(mesh)
-        self._predict = compile_on_mesh(self.detector.predict, in_shardings=(arrays, batch))
+        self._predict = compile_on_mesh(
+            lambda variables, image: without_maps(self.detector.predict(variables, image)),
+            in_shardings=(arrays, batch),
+        )
         self._score_latents = compile_on_mesh(
             self.detector.score_latents, in_shardings=(arrays, batch)
         )
@@ -89,16 +97,18 @@ class Model:
             lambda variables, states: without_maps(self.detector.judge(variables, states)),
             in_shardings=(arrays, batch),
         )
-        self._denoise = compile_on_mesh(
-            lambda variables, x_t, t: self.detector.denoise(variables.denoiser, x_t, t),
-            in_shardings=(arrays, batch, batch),
-        )
+        self._denoise = compile_on_mesh(self.detector.denoise, in_shardings=(arrays, batch, batch))
+
+    def _tables(self, params: Any) -> Any:
+        """What the denoiser makes of the timesteps of this way of comparing alone."""
+        tables = partial(fixed_steps.tables, self.config.denoiser, self.paradigm.timesteps)
+        return jax.jit(tables, out_shardings=replicated(self.mesh))(params)
 
     def with_config(self, config: Config) -> Model:
         """The same arrays under other options of evaluation."""
         arrays = self._without_encoder
         return Model(
-            config, self.latent_shape, arrays.denoiser, arrays.latent_stats, lambda: self.encoder,
+            config, self.latent_shape, self._network, arrays.latent_stats, lambda: self.encoder,
             self.mesh, self.step, self.coordinates, self.made_of,
         )  # fmt: skip
 
@@ -115,9 +125,14 @@ class Model:
     def _encoder_variables(self) -> Any:
         return jax.device_put(self.encoder.variables, replicated(self.mesh))
 
+    @cached_property
+    def network(self) -> Any:
+        """The denoiser's parameters as they were trained, for any timestep."""
+        return jax.device_put(self._network, replicated(self.mesh))
+
     @property
     def variables(self) -> DetectorVariables:
-        """Every array, on the mesh."""
+        """Every array that scoring needs, on the mesh; the denoiser's know its timesteps alone."""
         return self._without_encoder._replace(encoder=self._encoder_variables)
 
     def adopt(self, learnt: Learnt) -> None:
@@ -132,9 +147,19 @@ class Model:
         """`eval.batch_size`, rounded up to a multiple of the devices."""
         return rounded_up(self.config.eval.batch_size, self.mesh)
 
-    def predict(self, image: np.ndarray) -> Scores:
-        """Scores images, (B, H, W, 3) uint8 of the model's size, any B; NumPy arrays come back."""
-        return self._in_batches(self._predict, self.variables, image)
+    def batch_size_for(self, count: int) -> int:
+        """The batch size that so many images, at least 1, are scored in."""
+        return fitting(count, self.batch_size, self.mesh)
+
+    def predict(self, image: np.ndarray, batch_size: int | None = None) -> Scores:
+        """Scores images; NumPy arrays come back, and no `anomaly_map`: see `scoring.upsample`.
+
+        Args:
+          image: (B, H, W, 3) uint8 of the model's size, any B.
+          batch_size: compiled for; default that of B images.
+        """
+        batch_size = batch_size or self.batch_size_for(len(image))
+        return in_batches(self._predict, self.variables, batch_size, self.mesh, image)
 
     def score_latents(self, latent: np.ndarray) -> Scores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32, any B.
@@ -165,7 +190,7 @@ class Model:
     def judge(self, states: np.ndarray, learnt: Learnt | None = None) -> Scores:
         """Scores states (B, M, h, w, C) by what was learnt; None: as the model does.
 
-        The map is left on the grid: `anomaly_map` is `latent_norm`.
+        There is no `anomaly_map`.
         """
         variables = self._without_encoder
         if learnt:
@@ -183,7 +208,7 @@ class Model:
         x_t = np.asarray(x_t, np.float32)
         self._check_latent(x_t.shape)
         t = np.broadcast_to(np.asarray(t, np.int32), len(x_t))
-        return self._in_batches(self._denoise, self._without_encoder, x_t, t)
+        return self._in_batches(self._denoise, self.network, x_t, t)
 
     def predict_batch(self, image: jax.Array) -> Scores:
         """The compiled function itself, for timing: B a multiple of the devices, no copy back."""
@@ -199,11 +224,12 @@ class Model:
           skip_unreadable: leaves out the index of an image that cannot be read, instead of failing.
 
         Yields:
-          Indices into `paths` (b,), and their scores, the same on every process; no padding.
+          Indices into `paths` (b,), and their scores, the same on every process; no padding, and
+          no `anomaly_map`.
         """
         batches = image_batches(
-            paths, self.config.data, self.batch_size, jax.process_index(), jax.process_count(),
-            skip_unreadable,
+            paths, self.config.data, self.batch_size_for(len(paths)),
+            jax.process_index(), jax.process_count(), skip_unreadable,
         )  # fmt: skip
         sharded_ids = jax.jit(lambda ids: ids, out_shardings=replicated(self.mesh))
         for batch in batches:
@@ -220,18 +246,18 @@ class Model:
         if len(shape) != 4 or shape[-1] != self.latent_shape[-1]:
             raise UserError(f"latents of shape {shape}: {expected}")
         theirs = jax.tree.map(np.shape, abstract_params(self.config, shape[1:]))
-        ours = jax.tree.map(np.shape, self._without_encoder.denoiser)
+        ours = jax.tree.map(np.shape, self._network)
         fixed = self.coordinates is not None or self._without_encoder.reference is not None
         if theirs != ours or fixed:
             raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")
 
-    def _in_batches(self, compiled: Any, variables: DetectorVariables, *inputs: np.ndarray) -> Any:
+    def _in_batches(self, compiled: Any, variables: Any, *inputs: np.ndarray) -> Any:
         return in_batches(compiled, variables, self.batch_size, self.mesh, *inputs)
 
 
 def without_maps(scores: Scores) -> Scores:
     """Without the large maps, which are as large as the images."""
-    return scores._replace(anomaly_map=scores.latent_norm, x_T=None)
+    return scores._replace(anomaly_map=None, x_T=None)
 
 
 def _without_padding(rows: Any, known: np.ndarray) -> Any:
@@ -318,7 +344,10 @@ def load_model(workdir: Workdir, config: Config) -> Model:
         restored.latent_shape,
         restored.ema_params if config.inversion.use_ema else restored.params,
         restored.latent_stats,
-        partial(_matching_encoder, config, workdir, restored),
+        # Not with the parameters, which would stay in memory as long as the model.
+        partial(
+            _matching_encoder, config, workdir, restored._replace(params=None, ema_params=None)
+        ),
         mesh,
         restored.step,
         restored.coordinates,

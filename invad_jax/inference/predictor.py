@@ -151,9 +151,11 @@ class Predictor:
         _ = self.model.encoder, self.calibrations  # what is wrong with them is said at once
         with ThreadPoolExecutor(_READERS) as pool:
             given = in_memory.each(images)
+            batch_size = None  # of the first batch, lest the last one compiles another
             while some := list(itertools.islice(given, self.model.batch_size)):
                 pixels = list(pool.map(lambda one: in_memory.read(one, data), some))
-                scores = self.model.predict(np.stack(pixels))
+                batch_size = batch_size or self.model.batch_size_for(len(some))
+                scores = self.model.predict(np.stack(pixels), batch_size)
                 yield self._results([one.path for one in some], scores)
 
     def _results(self, paths: Sequence[str | None], scores: Scores) -> Predictions:
@@ -173,7 +175,7 @@ class Predictor:
             normal_percentile=np.array(percentile),
             heat=np.array([known.heat(k) for k in component]),
             component=tuple(known.names[k] for k in component),
-            latent_norm=np.array(scores.latent_norm),  # a view would keep the large maps
+            latent_norm=np.asarray(scores.latent_norm),
             image_size=self.model.config.data.image_size,
             **terms,
         )

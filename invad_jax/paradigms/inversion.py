@@ -28,7 +28,7 @@ OPTIONS = frozenset(
 def paradigm(config: Config) -> Paradigm:
     """Inversion under the prior of a config."""
     scoring, white = config.scoring, config.train.latent_stats == "whiten"
-    to_noise, nfe = _to_noise(config, white)
+    to_noise, timesteps = _to_noise(config, white)
 
     def x_T_alone(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
         return to_noise(eps_fn, x0)[:, None]  # (B, 1, h, w, C)
@@ -37,12 +37,12 @@ def paradigm(config: Config) -> Paradigm:
         return jnp.stack([x0, to_noise(eps_fn, x0)], axis=1)  # (B, 2, h, w, C)
 
     found = Paradigm(
-        nfe=nfe,
+        timesteps=timesteps,
         states=x_T_alone,
         compare=_with_standard_normal,
         lessons=Lessons(),
         terms=("map_top",) if white else ("nll", "map_range"),
-        options=(OPTIONS if nfe else frozenset()) | {"scoring.prior"},
+        options=(OPTIONS if timesteps else frozenset()) | {"scoring.prior"},
         inverts=True,
     )
     if scoring.prior == "standard_normal":
@@ -63,13 +63,15 @@ def paradigm(config: Config) -> Paradigm:
     )
 
 
-def _to_noise(config: Config, white: bool) -> tuple[Callable[[EpsFn, jax.Array], jax.Array], int]:
-    """The inversion of a config, and its evaluations of the network.
+def _to_noise(
+    config: Config, white: bool
+) -> tuple[Callable[[EpsFn, jax.Array], jax.Array], tuple[int, ...]]:
+    """The inversion of a config, and the timesteps at which it asks the network.
 
     From white latents an untrained network leaves them as they are, and is not asked.
     """
     if white and config.train.num_steps == 0:
-        return lambda eps_fn, x0: x0, 0
+        return lambda eps_fn, x0: x0, ()
     plan = rising_plan(config)
     step = angle_step if config.inversion.solver == "angle" else euler_step
     factor = shrinkage(plan) if white and step is euler_step else 1.0
@@ -78,7 +80,7 @@ def _to_noise(config: Config, white: bool) -> tuple[Callable[[EpsFn, jax.Array],
         x_T = invert(eps_fn, x0, plan, step)
         return x_T / factor if factor != 1.0 else x_T
 
-    return to_noise, len(plan.timesteps)
+    return to_noise, tuple(plan.timesteps.tolist())
 
 
 def _with_standard_normal(

@@ -12,7 +12,7 @@ from invad_jax.scoring import score_under
 def paradigm(config: Config) -> Paradigm:
     """The distance of x0 to the nearest vector of a normal image, at any position."""
     return Paradigm(
-        nfe=0,
+        timesteps=(),
         states=x0_alone,
         compare=score_under,
         lessons=Lessons(memory_bank=True),

@@ -18,7 +18,7 @@ def paradigm(config: Config) -> Paradigm:
     Source: Defard et al. 2021, with its constant (`mixture.PADIM_REGULARISATION`).
     """
     return Paradigm(
-        nfe=0,
+        timesteps=(),
         states=x0_alone,
         compare=score_under,
         lessons=Lessons(gaussians=mixture.padim, components=config.scoring.components),

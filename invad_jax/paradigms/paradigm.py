@@ -23,8 +23,8 @@ class Paradigm(NamedTuple):
     Everybody else takes this value: nobody asks the config again what an image is compared with.
     """
 
-    nfe: int
-    """Evaluations of the network an image."""
+    timesteps: tuple[int, ...]
+    """At which the network is asked, once an image each."""
     states: StatesFn
     compare: CompareFn
     lessons: Lessons
@@ -38,3 +38,8 @@ class Paradigm(NamedTuple):
     whitened: bool = True
     """Whether x0 is taken in the coordinates of normal latents, where a model has them; a method
     that knows none takes it standardised."""
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the network an image."""
+        return len(self.timesteps)

@@ -29,7 +29,7 @@ def paradigm(config: Config) -> Paradigm:
 
     used = ("num_steps", "spacing", "noise_ratio", "use_ema")
     return Paradigm(
-        nfe=len(plan.timesteps),
+        timesteps=tuple(plan.timesteps.tolist()),
         states=states,
         compare=_by_itself,
         lessons=Lessons(),

@@ -22,7 +22,7 @@ def paradigm(config: Config) -> Paradigm:
         return summarise(jnp.sqrt(square), 0.5 * jnp.sum(square, axis=(1, 2)), image_size)
 
     return Paradigm(
-        nfe=0,
+        timesteps=(),
         states=x0_alone,
         compare=compare,
         lessons=Lessons(bank=True),

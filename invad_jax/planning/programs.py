@@ -16,9 +16,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.config import Config
+from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder
 from invad_jax.inference.assembly import build_detector, init_params
+from invad_jax.inference.in_parts import in_parts
+from invad_jax.paradigms import paradigm_of
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
 from invad_jax.runtime.sharding import (
@@ -76,13 +79,15 @@ def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
     # Compared with N(0, I): what would be learnt of normal images is not known here.
     paper = dataclasses.replace(config.scoring, prior="standard_normal")
     config = dataclasses.replace(config, scoring=paper)
-    detector = build_detector(config, encoder.latent_shape, encoder.apply)
+    encode = in_parts(encoder.apply, mesh)
+    detector = build_detector(config, encoder.latent_shape, encode)
     channels = encoder.latent_shape[-1]
     per_channel = jax.ShapeDtypeStruct((channels,), np.float32)
     params = jax.eval_shape(partial(init_params, config, encoder.latent_shape), jax.random.key(0))
+    tables = partial(fixed_steps.tables, config.denoiser, paradigm_of(config).timesteps)
     variables = DetectorVariables(
         encoder.variables,
-        params,
+        fixed_steps.fold(params, jax.eval_shape(tables, params)),
         LatentStats(per_channel, per_channel),  # type: ignore[arg-type]
     )
     size = config.data.image_size

@@ -51,7 +51,7 @@ def train(commands, workdir, **circumstances):
 def parameters(workdir):
     """Of the newest checkpoint that is sound, and its step."""
     model = load(workdir, RAW)
-    return model.step, jax.device_get(model.variables.denoiser)
+    return model.step, jax.device_get(model.network)
 
 
 def assert_same_end(workdir, finished):

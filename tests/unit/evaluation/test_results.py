@@ -19,7 +19,7 @@ def test_each_map_has_a_file_of_its_own_inside_the_folder(tmp_path):
     samples = [Sample(path, category, defect, 1) for path, category, defect in CASES]
     maps = np.arange(4 * len(CASES), dtype=np.float32).reshape(-1, 2, 2)
     out = tmp_path / "deep" / "out"
-    results.write_maps(out, samples, maps)
+    results.write_maps(out, samples, maps, image_size=2)
     with (out / "maps.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["path"] for row in rows] == [path for path, _, _ in CASES]

@@ -25,7 +25,7 @@ SHAPE = (4, 4, 3)
 def toy(config):
     """What invad_jax/paradigms/toy.py would hold: Gaussians of |x0|."""
     return Paradigm(
-        nfe=0,
+        timesteps=(),
         states=lambda eps_fn, x0: jnp.abs(x0)[:, None],
         compare=score_under,
         lessons=Lessons(gaussians=gaussian.fit, components=config.scoring.components),
