@@ -17,7 +17,7 @@ def rounded_up(batch_size: int, mesh: Mesh) -> int:
     return -(-batch_size // mesh.size) * mesh.size
 
 
-def fitting(count: int, batch_size: int, mesh: Mesh) -> int:
+def fitting(count: int, batch_size: int, num_devices: int = 1) -> int:
     """The batch size that `count` rows are compiled for: few sizes, and few rows of padding.
 
     A batch size for many rows, and for fewer one of a few: a row a device, and four times as many
@@ -26,9 +26,9 @@ def fitting(count: int, batch_size: int, mesh: Mesh) -> int:
     Args:
       count: rows that are to be looked at, at least 1.
       batch_size: the largest, a multiple of the devices.
-      mesh: devices.
+      num_devices: of the mesh.
     """
-    size = mesh.size
+    size = num_devices
     while size < min(count, batch_size):
         size *= 4
     return min(size, batch_size)

@@ -30,6 +30,7 @@ from invad_jax.config import Config
 from invad_jax.config import io as config_io
 from invad_jax.data.pipeline import image_batches
 from invad_jax.errors import UserError
+from invad_jax.inference.batches import fitting
 from invad_jax.inference.exporting import MEANING, Exported
 from invad_jax.inference.loader import Detector
 from invad_jax.io import files
@@ -127,21 +128,25 @@ class BundleModel:
         """Images that are scored together."""
         return self.config.eval.batch_size
 
-    def predict(self, image: np.ndarray) -> Scores:
+    def batch_size_for(self, count: int) -> int:
+        """The batch size that so many images, at least 1, are scored in."""
+        return fitting(count, self.batch_size)
+
+    def predict(self, image: np.ndarray, batch_size: int | None = None) -> Scores:
         """Scores images, (B, S, S, 3) uint8, any B; see `Model.predict`."""
-        found: dict[str, Any] = self.outputs(image)
+        found: dict[str, Any] = self.outputs(image, batch_size)
         return Scores(**{name: found[name] for name in SCORES})
 
-    def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
+    def outputs(self, image: np.ndarray, batch_size: int | None = None) -> dict[str, np.ndarray]:
         """All that the exported function says of (B, S, S, 3) uint8, in batches of one size.
 
         Raises:
           UserError: this JAX cannot read the function, or this machine not run it.
         """
-        parts = []
-        for start in range(0, len(image), self.batch_size):
-            rows = image[start : start + self.batch_size]
-            padding = [(0, self.batch_size - len(rows)), (0, 0), (0, 0), (0, 0)]
+        parts, size = [], batch_size or self.batch_size_for(len(image))
+        for start in range(0, len(image), size):
+            rows = image[start : start + size]
+            padding = [(0, size - len(rows)), (0, 0), (0, 0), (0, 0)]
             parts.append(self.run(np.pad(rows, padding)))
         return {k: np.concatenate([part[k] for part in parts])[: len(image)] for k in parts[0]}
 
@@ -150,7 +155,10 @@ class BundleModel:
     ) -> Iterator[tuple[np.ndarray, Scores]]:
         """Reads and scores image files; see `Model.predict_paths`. For one process."""
         batches = image_batches(
-            paths, self.config.data, self.batch_size, skip_unreadable=skip_unreadable
+            paths,
+            self.config.data,
+            self.batch_size_for(len(paths)),
+            skip_unreadable=skip_unreadable,
         )
         for batch in batches:
             ids = batch["sample_id"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from invad_jax.config import TERMS
 from invad_jax.detector import Detector
+from invad_jax.inference.in_parts import for_any_platform
 from invad_jax.inference.model import Model
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.scoring import Scores
@@ -67,7 +68,8 @@ def export(model: Model, calibrations: Calibrations) -> Exported:
     """
     variables = jax.device_get((model.variables, constants_of(calibrations)))
     leaves, tree = jax.tree.flatten(variables)
-    function = _function(model.detector, calibrations.terms, tree)
+    detector = model.detector._replace(encode=for_any_platform(model.encoder.apply))
+    function = _function(detector, calibrations.terms, tree)
     (b,) = jax.export.symbolic_shape("b")
     side = model.config.data.image_size
     abstract = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]

@@ -38,3 +38,18 @@ def in_parts(encode: EncodeFn, mesh: Mesh) -> EncodeFn:
         return jnp.moveaxis(latent, 1, 0).reshape(B, *latent.shape[2:])  # (B, h, w, C)
 
     return one_by_one
+
+
+def for_any_platform(encode: EncodeFn) -> EncodeFn:
+    """The same for a function that is exported, for one device, of a batch of unknown size."""
+
+    def one_by_one(variables: Any, image: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda row: encode(variables, row[None])[0], image)
+
+    def choose(variables: Any, image: jax.Array) -> jax.Array:
+        latent: jax.Array = jax.lax.platform_dependent(
+            variables, image, cpu=one_by_one, default=encode
+        )
+        return latent
+
+    return choose

@@ -149,7 +149,7 @@ class Model:
 
     def batch_size_for(self, count: int) -> int:
         """The batch size that so many images, at least 1, are scored in."""
-        return fitting(count, self.batch_size, self.mesh)
+        return fitting(count, self.batch_size, self.mesh.size)
 
     def predict(self, image: np.ndarray, batch_size: int | None = None) -> Scores:
         """Scores images; NumPy arrays come back, and no `anomaly_map`: see `scoring.upsample`.

@@ -18,8 +18,8 @@ def mesh_of(devices):
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("most", [1, 16, 24])
 def test_few_sizes_and_little_padding(devices, most):
-    mesh, most = mesh_of(devices), most * devices
-    found = {count: fitting(count, most, mesh) for count in range(1, 3 * most)}
+    most = most * devices
+    found = {count: fitting(count, most, devices) for count in range(1, 3 * most)}
     assert len(set(found.values())) <= 4
     assert found[1] == devices
     for count, size in found.items():
