@@ -26,7 +26,7 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.evaluation import results
     from invad_jax.evaluation.evaluate import evaluate
     from invad_jax.evaluation.speed import measure_speed
-    from invad_jax.inference.calibrate import calibrate
+    from invad_jax.inference.calibrate import Normals, calibrate
     from invad_jax.inference.model import load_model
     from invad_jax.io import outputs
     from invad_jax.runtime import processes
@@ -37,7 +37,13 @@ def main(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else workdir.path / "eval"
     if processes.is_primary():
         outputs.claim(out, "eval", results.FILES, trusted=not args.out)
-    normals = layouts.hold_out(dataset.train, config.data.holdout_fraction)
+    trained_on = workdir.trained_on(config.data)
+    same = dataset if trained_on == config.data else None
+
+    def normals() -> Normals:
+        train = (same or layouts.load_dataset(trained_on)).train
+        return layouts.hold_out(train, config.data.holdout_fraction)
+
     model = load_model(workdir, config)
     calibrations = calibrate(model, workdir, normals)
 

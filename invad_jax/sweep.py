@@ -150,7 +150,7 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.encode import encode_samples
 
-    calibrations = calibrate(model, workdir, data.normals)
+    calibrations = calibrate(model, workdir, lambda: data.normals)
     latents = encode_samples(data.test, model.encoder, model.config, model.mesh)
     scores = model.score_latents(np.asarray(latents))
     terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}

@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
     fitted = train_denoiser(config, workdir, encoder, latents, fit, new, mesh)
     if fitted.stopped:
         return
-    calibrations = calibrate(load_model(workdir, config), workdir, (fit, held_out))
+    calibrations = calibrate(load_model(workdir, config), workdir, lambda: (fit, held_out))
     for name, one in calibrations:
         of = f" of {name}" if name else ""
         log.info(

@@ -1,6 +1,6 @@
 """Thresholds from few normal images: false alarms on new good ones, and defects found.
 
-    python docs/studies/false_alarms.py ../shared/data runs/false_alarms > table.md
+    python docs/studies/false_alarms.py ../shared/data runs/false_alarms  # -> table.md there
 
 For each set and number of normal images, drawn at random five times, a detector is fitted without a
 network (`train.num_steps=0`) by the commands that a user types. New good images are the good test
@@ -71,9 +71,10 @@ def measure(data: Path, workdir: Path) -> dict[str, int]:
 
 
 def main(source: Path, out: Path) -> None:
-    """Prints a Markdown table, a row as soon as it is known."""
-    print(f"| {' | '.join(HEADER)} |")
-    print("| --- " + "| ---: " * (len(HEADER) - 1) + "|")
+    """Writes a Markdown table, a row as soon as it is known."""
+    table = out / "table.md"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(f"| {' | '.join(HEADER)} |\n| --- {'| ---: ' * (len(HEADER) - 1)}|\n")
     for name, sizes in SIZES.items():
         for count in sizes:
             draws = range(1 if count == sizes[-1] else DRAWS)
@@ -86,7 +87,8 @@ def main(source: Path, out: Path) -> None:
             numbers = np.mean(alarms), max(alarms), np.mean(found), min(found)
             promised = 100 * promised_rate(count)
             cells = name, str(count), str(len(draws)), *(f"{x:.1f}" for x in (*numbers, promised))
-            print(f"| {' | '.join(cells)} |", flush=True)
+            with table.open("a") as stream:
+                stream.write(f"| {' | '.join(cells)} |\n")
 
 
 if __name__ == "__main__":

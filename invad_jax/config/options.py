@@ -35,8 +35,9 @@ class DataConfig:
     no root: `hazelnut`, `procedural`. What was read is compared by content, so it may change."""
     root: str = _free("")
     """Folder (or CSV/JSONL file) that holds the data set; relative to the current folder."""
-    categories: tuple[str, ...] = ("all",)
-    """Product types to use; `all` takes every one that is found."""
+    categories: tuple[str, ...] = _free_when_trained(("all",))
+    """Product types to use; `all` takes every one that is found. Some of those that were trained on
+    can be evaluated alone."""
     image_size: int = 256
     """Side in pixels of the square that every image is resized to (PIL bilinear, no crop)."""
     value_range: tuple[float, ...] = ()

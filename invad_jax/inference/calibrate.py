@@ -14,7 +14,7 @@ Read next: `normality/reference.py`, `normality/calibrations.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,20 +48,23 @@ AT_A_TIME = 256
 """Images whose moments are summed at once: a copy of them in float64 is made."""
 
 
-def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibrations:
+def calibrate(
+    model: Model, workdir: Workdir, normals: Callable[[], Normals] | None
+) -> Calibrations:
     """Lets the model compare with what is normal, and calibrates its scores.
 
     Args:
       model: as loaded.
       workdir: where what the normal images taught is kept.
-      normals: the images, or None when they are not at hand.
+      normals: gives the images, and is asked only if something is to be learnt; None when they are
+        not at hand.
 
     Raises:
       UserError: not in the workdir, and no images given, or others than were trained on.
     """
     folder = normals_folder(workdir, model)
     kept = read_scores(workdir, model)
-    if kept and (normals is None or kept["dataset"] == fingerprint(normals[0]) or _known(model)):
+    if kept and (normals is None or _known(model) or kept["dataset"] == fingerprint(normals()[0])):
         if model.paradigm.lessons:
             model.adopt(reference.read(folder, model.paradigm.lessons))
         scores = kept
@@ -71,8 +74,9 @@ def calibrate(model: Model, workdir: Workdir, normals: Normals | None) -> Calibr
             "`python -m invad_jax.eval` with them where the training images are"
         )
     else:
-        _check_same_images(model, workdir, normals[0])
-        scores = _learn(model, folder, normals)
+        images = normals()
+        _check_same_images(model, workdir, images[0])
+        scores = _learn(model, folder, images)
     fitted = fit(model, scores, model.config.calibration.false_positive_rate)
     _report_far_out(model, scores, fitted)
     for doubt in fitted.doubts:
@@ -121,8 +125,7 @@ def fit(model: Named, scores: Mapping[str, Any], false_positive_rate: float) -> 
 def read_scores(workdir: Workdir, model: Model) -> dict[str, Any] | None:
     """The terms of normal images as they are kept, or None."""
     path = normals_folder(workdir, model) / "scores.json"
-    scores = files.read_json(path) if path.is_file() else None
-    return scores if scores and "component" in scores else None  # of a version before it was kept
+    return files.read_json(path) if path.is_file() else None
 
 
 def normals_folder(workdir: Workdir, model: Model) -> Path:

@@ -22,16 +22,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invad_jax.config import Config, option
+from invad_jax.config import Config, DataConfig, option
 from invad_jax.config import io as config_io
-from invad_jax.errors import UserError
+from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
 
 if TYPE_CHECKING:
     from invad_jax.paradigms.paradigm import Paradigm  # which imports JAX
 from invad_jax.version import __version__
 
-NORMALS_FORMAT = 6
+NORMALS_FORMAT = 7
 """Raised when the files of that folder change: what an older version kept is then made anew."""
 
 VERSION = "invad_jax"
@@ -118,7 +118,18 @@ class Workdir:
         base = config_io.load(config_path) if config_path else self.read_config()
         config = self.adopt(config_io.override(base, list(assignments)))
         self.check(config)
+        trained = self.read_config().data.categories
+        others = sorted(set(config.data.categories) - set(trained))
+        if others and "all" not in trained:
+            raise UserError(
+                f"data.categories={','.join(others)}: {self.path} was not trained on it"
+                f"{what_there_is(others[0], trained)}"
+            )
         return config
+
+    def trained_on(self, data: DataConfig) -> DataConfig:
+        """The data set with all categories of the training."""
+        return dataclasses.replace(data, categories=self.read_config().data.categories)
 
 
 def _numbers(version: str) -> list[int]:

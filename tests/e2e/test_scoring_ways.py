@@ -58,3 +58,20 @@ def test_eval_and_predict(commands, trained, tmp_path, way):
         assert float(prediction["image_score"]) == expected
         assert prediction["component"] == row["component"]
         assert prediction["threshold"] == row["threshold"]
+
+
+@pytest.mark.parametrize("options", [[], ["inversion.num_steps=2"]])
+def test_one_category_alone_is_judged_as_among_all(commands, trained, tmp_path, options):
+    """Also under options that nobody has calibrated: all categories of the training are learnt."""
+    common = ["eval", "--workdir", str(trained), "--no-speed", "--out"]
+    one = ["--set", "data.categories=disc", *options]
+    commands.here(*common, str(tmp_path / "one"), *one)
+    commands.here(*common, str(tmp_path / "all"), *(["--set", *options] if options else []))
+    rows = read_csv(tmp_path / "all" / "scores.csv")
+    among = [row for row in rows if row["category"] == "disc"]
+    assert len(among) < len(rows)
+    for ours, theirs in zip(read_csv(tmp_path / "one" / "scores.csv"), among, strict=True):
+        for name in ("path", "component", "threshold"):
+            assert ours[name] == theirs[name]
+        expected = pytest.approx(float(theirs["image_score_calibrated"]), rel=1e-4, abs=1e-4)
+        assert float(ours["image_score_calibrated"]) == expected  # the batch differs

@@ -111,3 +111,16 @@ def test_a_config_that_is_no_object(workdir):
     workdir.config.write_text("[]")
     with pytest.raises(UserError, match="holds no options"):
         workdir.read_config()
+
+
+def test_fewer_categories_than_were_trained_can_be_evaluated(tmp_path):
+    workdir = Workdir(tmp_path / "run")
+    workdir.claim(override(Config(), ["data.categories=nut,bolt"]), write=True)
+    fewer = workdir.resolve(None, ["data.categories=bolt", "data.root=elsewhere"])
+    assert fewer.data.categories == ("bolt",)
+    assert workdir.trained_on(fewer.data).categories == ("nut", "bolt")
+    assert workdir.trained_on(fewer.data).root == "elsewhere"
+    with pytest.raises(UserError, match=r"bolts: .* was not trained on it; did you mean bolt"):
+        workdir.resolve(None, ["data.categories=bolts"])
+    with pytest.raises(UserError, match=r"data\.categories is"):
+        workdir.claim(fewer, write=True)
