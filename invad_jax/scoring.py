@@ -1,9 +1,9 @@
 """How untypical an inverted latent is: the vectorised Gaussian log-likelihood scorer.
 
-All scores rise with abnormality. `score` is the paper's, under N(0, I); `score_under` compares with
-what was learnt of normal images: a Gaussian of each position (`normality/mixture.py`),
-vectors from anywhere (`normality/memory_bank.py`), or both. Read next: `normality/calibration.py`
-(one image score), `metrics.py`.
+All scores rise with abnormality. `score` is the paper's, under N(0, I); others compare with what
+was learnt of normal images: `score_under` with a Gaussian of each position
+(`normality/mixture.py`), `score_nearest` with vectors from anywhere (`normality/memory_bank.py`).
+Read next: `normality/calibration.py` (one image score), `metrics.py`.
 """
 
 from __future__ import annotations
@@ -103,37 +103,21 @@ def score(x_T: jax.Array, image_size: int) -> Scores:
 
 
 def score_under(reference: Reference, states: jax.Array, image_size: int) -> Scores:
-    """Scores latents by their distance from normal ones.
-
-    Args:
-      reference: of a prior, of a memory, or of both; the component is then the prior's.
-      states: (B, M, h, w, C) float32, from x0 on if there is a memory, which compares with that;
-        a prior of fewer states looks at the last ones.
-      image_size: H = W of the anomaly map, pixels.
-    """
-    parts = []
-    if reference.prior is not None:
-        parts.append(_under_prior(reference.prior, states[:, -reference.prior.mean.shape[1] :]))
-    if reference.memory is not None:
-        parts.append(_near_memory(reference.memory, states[:, 0]))
-    squares, nlls, components = zip(*parts, strict=True)
-    square, nll = jnp.sum(jnp.stack(squares), axis=0), jnp.sum(jnp.stack(nlls), axis=0)
-    return summarise(jnp.sqrt(square), nll, image_size, components[0])
-
-
-def _under_prior(prior: Prior, states: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Squared distances (B, h, w), NLL (B,) and component (B,).
+    """Scores latents, (B, M, h, w, C) float32, under the prior that was learnt.
 
     An image is compared with one kind of product, not with an average of several: the one that is
     likeliest by the half of the positions that suit it best. An anomaly may be large, and shall
     not decide what it is held against.
     """
+    prior = reference.prior
+    assert prior is not None
     square = _squares(prior, states)  # (K, B, h, w)
     energy, component = _energy_and_component(prior, square)
     its_square = jnp.take_along_axis(square, component[None, :, None, None], axis=0)[0]  # (B, h, w)
     constant = math.prod(states.shape[1:]) * math.log(2 * math.pi)
     joint = prior.log_weight[:, None] - 0.5 * (jnp.sum(energy, axis=-1) + constant)  # (K, B)
-    return its_square, -jax.nn.logsumexp(joint, axis=0), component
+    nll = -jax.nn.logsumexp(joint, axis=0)  # (B,)
+    return summarise(jnp.sqrt(its_square), nll, image_size, component)
 
 
 def choose_component(prior: Prior, states: jax.Array) -> jax.Array:
@@ -157,13 +141,19 @@ def _energy_and_component(prior: Prior, square: jax.Array) -> tuple[jax.Array, j
     return energy, jnp.argmax(prior.log_weight[:, None] - 0.5 * half, axis=0)
 
 
-def _near_memory(memory: Memory, x0: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Squared distances (B, h, w), NLL (B,) and the commonest kind of the nearest vectors (B,)."""
+def score_nearest(reference: Reference, states: jax.Array, image_size: int) -> Scores:
+    """Scores x0, the first state, by its distance from the vectors that were learnt.
+
+    The component is the commonest kind of the nearest vectors.
+    """
+    memory, x0 = reference.memory, states[:, 0]  # (B, h, w, C)
+    assert memory is not None
     distance, index = nearest(memory.vector, x0)  # (B, h, w) each
     square = distance * jnp.square(memory.inv_std)
     constant = math.log(2 * math.pi) - 2 * jnp.log(memory.inv_std)
     nll = 0.5 * (jnp.sum(square, axis=(1, 2)) + math.prod(x0.shape[1:]) * constant)
-    return square, nll, jax.vmap(_commonest)(jnp.reshape(memory.kind[index], (index.shape[0], -1)))
+    component = jax.vmap(_commonest)(jnp.reshape(memory.kind[index], (index.shape[0], -1)))
+    return summarise(jnp.sqrt(square), nll, image_size, component)
 
 
 def _commonest(kind: jax.Array) -> jax.Array:

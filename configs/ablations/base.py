@@ -12,14 +12,7 @@ Result: see docs/ablations.md.
 
 import os
 
-from invad_jax.config import (
-    Config,
-    DataConfig,
-    DenoiserConfig,
-    EncoderConfig,
-    ScoringConfig,
-    TrainConfig,
-)
+from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, TrainConfig
 
 
 def get_config() -> Config:
@@ -31,17 +24,7 @@ def get_config() -> Config:
             image_size=256,
         ),
         encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area", pool=2),
-        denoiser=DenoiserConfig(
-            name="dit",
-            width=128,
-            depth=4,
-            num_heads=4,
-            # of the U-Net alone: two levels fit an 8 x 8 grid
-            num_res_blocks=1,
-            channel_mult=(1, 1),
-            attention_downsamplings=(1, 2),
-            head_channels=32,
-        ),
+        denoiser=DenoiserConfig(name="dit", width=128, depth=4, num_heads=4),
         train=TrainConfig(
             num_steps=300,
             batch_size=32,
@@ -50,6 +33,4 @@ def get_config() -> Config:
             ema_decay=0.99,
             checkpoint_every=150,
         ),
-        # Gaussians alone: a search for neighbours would hide what the network does.
-        scoring=ScoringConfig(neighbours=False, states="ends"),
     )

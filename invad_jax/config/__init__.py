@@ -1,4 +1,5 @@
-"""Every option of an experiment: `options.py`; where configs come from: `io.py`, `ranges.py`."""
+"""Every option of an experiment: `options.py`; where configs come from: `io.py`;
+what is refused: `ranges.py`, `effect.py`."""
 
 from invad_jax.config.options import (
     TERMS,
@@ -18,6 +19,7 @@ from invad_jax.config.options import (
     WhiteningConfig,
     option,
     option_names,
+    option_text,
 )
 
 __all__ = [
@@ -38,4 +40,5 @@ __all__ = [
     "WhiteningConfig",
     "option",
     "option_names",
+    "option_text",
 ]

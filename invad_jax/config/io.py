@@ -14,10 +14,12 @@ import json
 import math
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from invad_jax.config import Config, option_names
+from invad_jax.config.effect import refuse_unread
 from invad_jax.config.ranges import validate
 from invad_jax.errors import UserError, did_you_mean
 
@@ -26,7 +28,8 @@ def load(path: str | Path) -> Config:
     """Runs a config file and returns what its `get_config()` returns.
 
     Raises:
-      UserError: the file is missing, fails, or returns something else than a `Config`.
+      UserError: the file is missing, fails, returns something else than a `Config`, or sets what it
+        does not read.
     """
     path = Path(path)
     if not path.is_file():
@@ -44,19 +47,31 @@ def load(path: str | Path) -> Config:
         raise UserError(
             f"--config {path}: get_config() returned {type(config).__name__}, not Config"
         )
-    validate(config)
+    try:
+        validate(config)
+        refuse_unread(config)
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from None
     return config
 
 
-def override(config: Config, assignments: list[str] | tuple[str, ...]) -> Config:
+def override(config: Config, assignments: Sequence[str]) -> Config:
     """Applies `section.option=value` strings in order; values are typed by the annotations.
 
     Raises:
-      UserError: unknown section or option (with the nearest names), or a value of another type.
+      UserError: unknown section or option (with the nearest names), a value of another type, or an
+        option that the config does not read then.
 
     >>> override(Config(), ["inversion.num_steps=5"]).inversion.num_steps
     5
     """
+    config = assign(config, assignments)
+    refuse_unread(config, [text.partition("=")[0].strip() for text in assignments])
+    return config
+
+
+def assign(config: Config, assignments: Sequence[str]) -> Config:
+    """The same, also where an option is not read."""
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         section_name, dot, option = name.strip().partition(".")
@@ -65,7 +80,7 @@ def override(config: Config, assignments: list[str] | tuple[str, ...]) -> Config
         section: Any = getattr(config, section_name, None)
         known = section_name in _types(Config)
         if not known or option not in _types(type(section)):
-            raise UserError(f"--set {name}: unknown option{_nearest_option(name)}")
+            raise UserError(f"--set {name}: {_unknown(name)}")
         value = _parse(text.strip(), _types(type(section))[option], name)
         changed: dict[str, Any] = {section_name: dataclasses.replace(section, **{option: value})}
         config = dataclasses.replace(config, **changed)
@@ -92,7 +107,7 @@ def from_dict(values: dict[str, dict[str, Any]], source: str = "config") -> Conf
         unknown = sorted(set(options) - set(_types(section_type)))
         if unknown:
             name = f"{section_name}.{unknown[0]}"
-            raise UserError(f"{source}: unknown option {name}{_nearest_option(name)}")
+            raise UserError(f"{source}: {name}: {_unknown(name)}")
         typed = {
             option: _check(
                 value, _types(section_type)[option], f"{source}: {section_name}.{option}"
@@ -143,12 +158,41 @@ def _siblings(path: Path) -> list[str]:
     return [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
 
 
-def _nearest_option(name: str) -> str:
-    """An option of that name in another section first."""
+GONE = {
+    **dict.fromkeys(("train.latent_noise", "train.min_snr_gamma"), "it did not help"),
+    **dict.fromkeys(("train.initial_learning_rate", "train.final_learning_rate"), "it is 1e-6"),
+    "scoring.neighbours": "inversion.paradigm=nearest_neighbour looks for them",
+    "scoring.states": "x_T is compared",
+    "inversion.final_alpha_bar": "it is 0",
+    "diffusion.zero_terminal_snr": "diffusion.betas can say it",
+    "denoiser.mlp_ratio": "it is 4",
+    "train.weight_decay": "it is 0",
+    "train.grad_clip_norm": "it is 1",
+    "train.keep_checkpoints": "it is 2",
+    "vae_loss.reconstruction": "it is the absolute difference",
+    "mesh.data": "it takes the devices that mesh.fsdp and mesh.tensor leave",
+    **{
+        f"denoiser.{name}": "denoiser.variants says it"
+        for name in (
+            "middle_attention",
+            "resample",
+            "time_frequency_shift",
+            "time_scale_shift",
+            "center_input",
+        )
+    },
+}
+"""Options of earlier versions, and what there is instead."""
+
+
+def _unknown(name: str) -> str:
+    """What is wrong with a name; an option of that name in another section comes first."""
+    if name in GONE:
+        return f"no longer an option ({GONE[name]}); see CHANGELOG.md"
     by_tail = [o for o in option_names() if o.partition(".")[2] == name.split(".")[-1]]
     if by_tail:
-        return f"; did you mean {' or '.join(by_tail[:3])}?"
-    return did_you_mean(name, option_names())
+        return f"unknown option; did you mean {' or '.join(by_tail[:3])}?"
+    return f"unknown option{did_you_mean(name, option_names())}"
 
 
 def split_list(text: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 A config file (`configs/*.py`) defines `get_config() -> Config` and nothing else. The command line
 changes single options: `--set inversion.num_steps=5 --set data.categories=bottle,cable`. The
-resolved config is plain JSON, written to the workdir and into every checkpoint.
+resolved config is plain JSON, written to the workdir and into every checkpoint. An option that some
+configs alone read says which (`where`); elsewhere it is refused (`effect.py`).
 
 Read next: `configs/hazelnut.py` for an example, `io.py` for where configs come from.
 """
@@ -11,18 +12,34 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def _free(default: Any) -> Any:
+def _where(where: str, default: Any) -> Any:
+    """A field that is read only under other options: `effect.holds` has the language."""
+    return field(default=default, metadata={"where": where})
+
+
+def _free(default: Any, where: str = "") -> Any:
     """A field that may differ between the run that wrote a workdir and the one that reads it."""
-    return field(default=default, metadata={"free": True})
+    return field(default=default, metadata={"free": True, "where": where})
 
 
-def _free_when_trained(default: Any) -> Any:
+def _free_when_trained(default: Any, where: str = "") -> Any:
     """A field that may differ when a workdir is read, but not when its training goes on."""
-    return field(default=default, metadata={"free": True, "training": True})
+    return field(default=default, metadata={"free": True, "training": True, "where": where})
+
+
+_DIT = "denoiser.name=dit|dit_diffusers"
+_BLOCKS = "denoiser.name=dit|mlp|dit_diffusers"
+_UNET = "denoiser.name=unet"
+_WHITE = "train.latent_stats=whiten"
+_RETRIEVED = f"{_WHITE} and whitening.mean=retrieved"
+_INVERTS = "inversion.paradigm=inversion and train.num_steps!=0"
+_ASKS = f"inversion.paradigm=reconstruction or {_INVERTS}"
+_FITTED = "inversion.paradigm=inversion and scoring.prior=fitted"
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,16 @@ class EncoderConfig:
     """Side of the mean pooling applied to the stacked grid; 2 makes 8 x 8 out of 16 x 16."""
 
 
+Variant = Literal[
+    "pad_at_end",
+    "resample_in_blocks",
+    "time_scale",
+    "shifted_frequencies",
+    "no_middle_attention",
+    "centred_input",
+]
+
+
 @dataclass(frozen=True)
 class DenoiserConfig:
     """The network that predicts the noise; the default sizes are the paper's."""
@@ -80,39 +107,31 @@ class DenoiserConfig:
     name: Literal["dit", "unet", "mlp", "dit_diffusers"] = "dit"
     """`dit_diffusers` is the DiT of that library, with a timestep embedding in each block."""
     width: int = 2048
-    depth: int = 16
-    """Blocks (dit, mlp)."""
-    num_heads: int = 8
-    """Attention heads (dit)."""
-    mlp_ratio: float = 4.0
-    """Hidden width of the feed-forward layers over `width` (dit)."""
-    patch_size: int = 1
-    """Side in latent positions of one token (dit)."""
-    num_res_blocks: int = 2
-    """Residual blocks a level (unet)."""
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-    """Width multipliers, one a level (unet)."""
-    attention_downsamplings: tuple[int, ...] = (2, 4, 8)
-    """Downsampling factors at which attention is applied (unet)."""
-    head_channels: int = 64
-    """Channels of one attention head, 0 for one head of all channels (unet)."""
-    middle_attention: bool = True
-    """Attention between the way down and the way up (unet)."""
-    resample: Literal["conv", "conv_end", "res"] = "conv"
-    """How the grid is halved (unet): by a convolution padded on all sides, or at the ends only (Ho
-    et al. 2020), or, as it is doubled then too, within residual blocks (`resblock_updown` of
-    Dhariwal & Nichol 2021)."""
-    norm_groups: int = 32
-    """Groups of the normalisations, where that divides the channels (unet)."""
-    norm_eps: float = 1e-5
+    depth: int = _where(_BLOCKS, 16)
+    """Blocks."""
+    num_heads: int = _where(_DIT, 8)
+    """Attention heads."""
+    patch_size: int = _where(_DIT, 1)
+    """Side in latent positions of one token."""
+    num_res_blocks: int = _where(_UNET, 2)
+    """Residual blocks a level."""
+    channel_mult: tuple[int, ...] = _where(_UNET, (1, 2, 3, 4))
+    """Width multipliers, one a level."""
+    attention_downsamplings: tuple[int, ...] = _where(_UNET, (2, 4, 8))
+    """Downsampling factors at which attention is applied."""
+    head_channels: int = _where(_UNET, 64)
+    """Channels of one attention head, 0 for one head of all channels."""
+    norm_groups: int = _where(_UNET, 32)
+    """Groups of the normalisations, where that divides the channels."""
+    norm_eps: float = _where("denoiser.name=unet|dit_diffusers", 1e-5)
     """Epsilon of the normalisations (unet), or of the second one of a block (dit_diffusers)."""
-    time_frequency_shift: int = 0
-    """1 lets the lowest timestep frequency be 1 / 10000 as in Ho et al. (unet)."""
-    time_scale_shift: bool = False
-    """The timestep also scales, after the normalisation, instead of being added before it (unet;
-    Nichol & Dhariwal 2021)."""
-    center_input: bool = False
-    """Map an input of 0..1 to -1..1 (unet)."""
+    variants: tuple[Variant, ...] = _where(_UNET, ())
+    """What the U-Nets of others do in another way; `convert` finds it. The grid is halved by a
+    convolution padded at the ends only (`pad_at_end`, Ho et al. 2020), or within residual blocks,
+    as it is doubled then too (`resample_in_blocks`, Dhariwal & Nichol 2021); the timestep also
+    scales, after the normalisation (`time_scale`, Nichol & Dhariwal 2021); its lowest frequency is
+    1 / 10000 (`shifted_frequencies`, Ho et al.); there is no attention between the way down and
+    the way up (`no_middle_attention`); an input of 0..1 becomes -1..1 (`centred_input`)."""
     dtype: Literal["float32", "bfloat16"] = _free_when_trained("float32")
     """Type of the activations; parameters and normalisations stay float32."""
     remat: bool = _free(False)
@@ -126,14 +145,12 @@ class DiffusionConfig:
     num_timesteps: int = 1000
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "given"] = "linear"
     """Family of the betas; `linear` is the published one (Ho et al. 2020)."""
-    beta_start: float = 1e-4
-    """First beta; `cosine` and `given` have no use for it, nor for the last."""
-    beta_end: float = 2e-2
-    betas: tuple[float, ...] = ()
-    """All of them, num_timesteps, where schedule is `given`; they are part of the config, so that
-    a workdir needs no other file."""
-    zero_terminal_snr: bool = False
-    """Rescale the levels so that the last one is all noise (Lin et al. 2024)."""
+    beta_start: float = _where("diffusion.schedule=linear|scaled_linear|sigmoid", 1e-4)
+    """First beta."""
+    beta_end: float = _where("diffusion.schedule=linear|scaled_linear|sigmoid", 2e-2)
+    """Last beta."""
+    betas: tuple[float, ...] = _where("diffusion.schedule=given", ())
+    """All of them, num_timesteps, part of the config, so that a workdir needs no other file."""
     prediction: Literal["eps", "v", "sample"] = "eps"
     """What the network's output is (`diffusion/parameterization.py`). Training compares v with v,
     and otherwise the eps that follows from the output."""
@@ -164,10 +181,8 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class VAELossConfig:
-    """What `train_vae` minimises (`training/vae_loss.py`); each term is a mean over the image."""
+    """What `train_vae` minimises beside the absolute difference (`training/vae_loss.py`)."""
 
-    reconstruction: Literal["l1", "l2"] = "l1"
-    """Absolute or squared difference of images in [-1, 1]."""
     kl_weight: float = 1e-6
     """Of the divergence from N(0, I); latent diffusion's, which keeps the latents bounded and no
     more."""
@@ -190,9 +205,6 @@ class TrainConfig:
     learning_rate: float = 5e-5
     """Peak, reached after the warm-up."""
     warmup_steps: int = 1_000
-    weight_decay: float = 0.0
-    grad_clip_norm: float = 1.0
-    """Global norm."""
     ema_decay: float = 0.999
     """Reached gradually: at step s the decay is min(ema_decay, (1 + s) / (10 + s))."""
     latent_stats: Literal["channel", "none", "whiten"] = "channel"
@@ -201,70 +213,65 @@ class TrainConfig:
     latents are N(0, I), see `whitening`."""
     seed: int = 0
     checkpoint_every: int = _free(1_000)
-    """Steps between two checkpoints; the last step always writes one."""
-    keep_checkpoints: int = _free(2)
+    """Steps between two checkpoints, of which the newest two stay; the last step writes one."""
     log_every: int = _free(50)
     """Steps between two lines in the log and TensorBoard."""
 
 
 @dataclass(frozen=True)
 class WhiteningConfig:
-    """Coordinates in which normal latents are N(0, I) (`coordinates.py`), where
-    `train.latent_stats=whiten`."""
+    """Coordinates in which normal latents are N(0, I) (`coordinates.py`)."""
 
-    mean: Literal["retrieved", "position"] = "retrieved"
+    mean: Literal["retrieved", "position"] = _where(_WHITE, "retrieved")
     """What is subtracted before a Gaussian whitens what is left: `retrieved`, the mean of what
     normal images showed around the position, weighted by how near it comes; `position`, the mean
     of the position, which makes N(0, I) PaDiM's distance."""
-    identity: float = 2.0
+    identity: float = _where(_WHITE, 2.0)
     """Multiple of the identity added to the covariance of a position, in units of the mean
     variance."""
-    radius: int = 2
+    radius: int = _where(f"{_RETRIEVED} or inversion.paradigm=retrieval", 2)
     """Positions around one, in both directions, where vectors of normal images are looked for."""
-    images: int = 30
+    images: int = _where(f"{_RETRIEVED} or inversion.paradigm=retrieval", 30)
     """How many of the most similar normal images are looked at."""
-    temperature: float = 0.25
+    temperature: float = _where(_RETRIEVED, 0.25)
     """Variance of the weights of the retrieved mean, in units of the mean squared distance of a
     normal image to the nearest vector of the others."""
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How devices are laid out in training; scoring takes all there are. `data` splits the batch;
-    `fsdp` also splits the parameters, their averages and the optimiser's; `tensor` splits the
-    layers of the DiT instead of the batch. One of `data` and `fsdp` may be -1: all the devices that
-    the others leave."""
+    """How devices are laid out in training; scoring takes all there are. All split the batch."""
 
-    data: int = _free(-1)
     fsdp: int = _free(1)
+    """Devices that split the parameters, their averages and the optimiser's; -1: all."""
     tensor: int = _free(1)
-    """For more devices than images in a batch; must divide `denoiser.num_heads`, and a process's
-    devices."""
+    """Devices that split the layers of the DiT instead of the batch, for more devices than images
+    in a batch; must divide `denoiser.num_heads`, and a process's devices."""
 
 
 @dataclass(frozen=True)
 class InversionConfig:
     """The probability-flow ODE from data to noise (`diffusion/inversion.py`)."""
 
-    num_steps: int = _free(3)
+    num_steps: int = _free(3, _ASKS)
     """S: Euler steps, and so function evaluations, an image."""
-    spacing: Literal["linspace", "paper", "quadratic", "cubic", "exponential"] = _free("linspace")
+    spacing: Literal["linspace", "paper", "quadratic", "cubic", "exponential"] = _free(
+        "linspace", _ASKS
+    )
     """Where the S timesteps lie; `linspace` is the published code's (0, 500, 999 for S = 3),
     `paper` the paper's (333, 666, 999)."""
-    final_alpha_bar: float = _free(0.0)
-    """alpha_bar after the last step. 0 as published: x_T is then the last predicted noise."""
     paradigm: Literal["inversion", "reconstruction", "padim", "nearest_neighbour", "retrieval"] = (
         _free("inversion")
     )
     """`inversion` is the method, the others are what it is compared with: `reconstruction`
     perturbs, denoises back and scores the squared error (`diffusion/reconstruction.py`); `padim`,
     `nearest_neighbour` and `retrieval` ask no denoiser (`normality/mixture.py`)."""
-    solver: Literal["ddim", "angle"] = _free("ddim")
+    solver: Literal["ddim", "angle"] = _free("ddim", _INVERTS)
     """The Euler step: `ddim`, the published one, or `angle`, in arccos sqrt(alpha_bar), along which
     white normal latents stay where they are (`diffusion/inversion.py`)."""
-    noise_ratio: float = _free(0.5)
+    noise_ratio: float = _free(0.5, "inversion.paradigm=reconstruction")
     """r of a reconstruction: of the S levels, the perturbation reaches the round(r S)-th."""
-    use_ema: bool = _free(True)
+    use_ema: bool = _free(True, _ASKS)
     """Evaluate the averaged parameters; false takes the raw ones, as the published code does."""
 
 
@@ -277,17 +284,12 @@ TERMS: tuple[str, ...] = typing.get_args(Term)
 class ScoringConfig:
     """What inverted latents are compared with, and what an image's score is made of."""
 
-    prior: Literal["fitted", "standard_normal"] = _free("fitted")
+    prior: Literal["fitted", "standard_normal"] = _free("fitted", "inversion.paradigm=inversion")
     """`fitted`: Gaussians per position, fitted on training normals (`normality/mixture.py`).
-    `standard_normal`: N(0, I), the paper's; `neighbours` and `states` then have no effect."""
-    neighbours: bool = _free(True)
-    """Beside the fitted prior, x0 is compared with the nearest x0 of normal images, wherever in the
-    image it was (`normality/memory_bank.py`), so that parts need not lie alike; squared distances
-    add up."""
-    states: Literal["x_T", "ends"] = _free("x_T")
-    """Which latents a fitted prior scores together: the inverted one, or also x0, where the
-    trajectory begins."""
-    components: Literal["category", "cluster", "one"] = _free_when_trained("category")
+    `standard_normal`: N(0, I), the paper's."""
+    components: Literal["category", "cluster", "one"] = _free_when_trained(
+        "category", f"{_FITTED} or inversion.paradigm=padim or {_WHITE}"
+    )
     """Of the Gaussians: one for each category that was trained on, one for each cluster that is
     found in the latents without their labels, or one for all. A test image needs no label; what it
     was taken for is reported."""
@@ -346,3 +348,21 @@ def option(config: Config, name: str) -> Any:
     """The value of `section.option`."""
     section, _, its_name = name.partition(".")
     return getattr(getattr(config, section), its_name)
+
+
+def option_text(config: Config, name: str) -> str:
+    """The value of an option as `--set` takes it.
+
+    >>> option_text(Config(), "denoiser.channel_mult"), option_text(Config(), "denoiser.remat")
+    ('[1,2,3,4]', 'false')
+    """
+    value = option(config, name)
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def metadata(name: str) -> Mapping[str, Any]:
+    """Of the field of `section.option`: `free`, `training`, `where`."""
+    section, _, its_name = name.partition(".")
+    return getattr(Config, section).__dataclass_fields__[its_name].metadata

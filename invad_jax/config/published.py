@@ -56,15 +56,11 @@ def published_config(data: DataConfig, num_images: int, num_devices: int) -> Con
             batch_size=batch_size,
             learning_rate=5e-5,
             warmup_steps=WARMUP_EPOCHS * num_images // batch_size,
-            weight_decay=0.0,
-            grad_clip_norm=1.0,
             ema_decay=0.999,  # kept, and not evaluated
             latent_stats="none",
         ),
-        mesh=MeshConfig(data=1, fsdp=-1),
-        inversion=InversionConfig(
-            num_steps=3, spacing="linspace", final_alpha_bar=0.0, use_ema=False
-        ),
+        mesh=MeshConfig(fsdp=-1),
+        inversion=InversionConfig(num_steps=3, spacing="linspace", use_ema=False),
         scoring=ScoringConfig(prior="standard_normal"),
         eval=EvalConfig(batch_size=64),  # at which the published speed was measured
     )

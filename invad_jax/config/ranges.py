@@ -33,11 +33,10 @@ RANGES = {
     "data.max_pixels": Range(1, 2**34),
     "encoder.stages": Range(0, 10_000), "encoder.pool": Range(1, 4096),
     "denoiser.width": Range(1, 2**16), "denoiser.depth": Range(1, 1024),
-    "denoiser.num_heads": Range(1, 4096), "denoiser.mlp_ratio": Range(0, 64, above=True),
+    "denoiser.num_heads": Range(1, 4096), "denoiser.norm_eps": Range(0, 1),
     "denoiser.patch_size": Range(1, 256), "denoiser.num_res_blocks": Range(1, 64),
     "denoiser.channel_mult": Range(1, 64), "denoiser.attention_downsamplings": _FACTOR,
     "denoiser.head_channels": Range(0, 2**16), "denoiser.norm_groups": Range(1, 2**16),
-    "denoiser.norm_eps": Range(0, 1), "denoiser.time_frequency_shift": Range(0, 2**16),
     "diffusion.num_timesteps": Range(2, 100_000), "diffusion.beta_start": _SHARE_ABOVE,
     "diffusion.beta_end": _SHARE_ABOVE, "diffusion.betas": _SHARE_ABOVE,
     "vae.width": Range(1, 2**16), "vae.multipliers": Range(1, 64),
@@ -47,15 +46,13 @@ RANGES = {
     "train.num_steps": Range(0, 10**9), "train.batch_size": Range(1, 2**20),
     "train.grad_accumulation": Range(1, 2**20),
     "train.learning_rate": Range(0, _LARGE, above=True), "train.warmup_steps": Range(0, 10**9),
-    "train.weight_decay": Range(0, 1e3), "train.grad_clip_norm": Range(0, _LARGE, above=True),
     "train.ema_decay": _SHARE, "train.seed": Range(0, 2**32 - 1),
-    "train.checkpoint_every": _COUNT, "train.keep_checkpoints": Range(1, 10**6),
-    "train.log_every": _COUNT,
+    "train.checkpoint_every": _COUNT, "train.log_every": _COUNT,
     "whitening.identity": Range(0, 1e6), "whitening.radius": Range(0, 4096),
     "whitening.images": Range(1, 10**6), "whitening.temperature": Range(0, 1e6, above=True),
-    "mesh.data": Range(-1, 10**6), "mesh.fsdp": Range(-1, 10**6), "mesh.tensor": Range(1, 10**6),
-    "inversion.num_steps": Range(1, 100_000), "inversion.final_alpha_bar": _SHARE,
-    "inversion.noise_ratio": _SHARE_ABOVE, "calibration.false_positive_rate": _SHARE,
+    "mesh.fsdp": Range(-1, 10**6), "mesh.tensor": Range(1, 10**6),
+    "inversion.num_steps": Range(1, 100_000), "inversion.noise_ratio": _SHARE_ABOVE,
+    "calibration.false_positive_rate": _SHARE,
     "eval.batch_size": Range(1, 2**16), "eval.num_examples": Range(0, 1000),
 }  # fmt: skip
 """Of every option that is a number, or a list of numbers."""
@@ -125,7 +122,7 @@ def _check_option(name: str, value: Any) -> None:
 
 _SETS = frozenset((
     "data.categories", "denoiser.attention_downsamplings", "vae.encoder_attention",
-    "vae.decoder_attention", "scoring.terms",
+    "denoiser.variants", "vae.decoder_attention", "scoring.terms",
 ))  # fmt: skip
 """Lists in which nothing may stand twice."""
 
@@ -171,6 +168,8 @@ def _exponent(diffusion: DiffusionConfig) -> float:
 
 
 def _check_unet(cfg: DenoiserConfig) -> None:
+    if {"pad_at_end", "resample_in_blocks"} <= set(cfg.variants):
+        raise UserError("denoiser.variants: pad_at_end and resample_in_blocks exclude each other")
     _check_levels("denoiser.channel_mult", cfg.channel_mult)
     if cfg.attention_downsamplings != DenoiserConfig().attention_downsamplings:
         name = "denoiser.attention_downsamplings"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from invad_jax.config import Config, DiffusionConfig, InversionConfig
 from invad_jax.config import ranges as config_ranges
 from invad_jax.converters.diffusers_options import Options
+from invad_jax.diffusion.schedule import with_zero_terminal_snr
 from invad_jax.errors import UserError
+from invad_jax.paradigms.levels import alpha_bar_of
 
 NAME = "scheduler_config.json"
 SCHEDULES = {
@@ -43,15 +47,26 @@ def read_diffusion(folder: Path) -> DiffusionConfig:
         beta_start=options.real("beta_start", 1e-4),
         beta_end=options.real("beta_end", 0.02),
         prediction=options.choice("prediction_type", PREDICTIONS, "epsilon"),
-        zero_terminal_snr=options.choice(
-            "rescale_betas_zero_snr", {True: True, False: False}, False
-        ),
     )
     if said.get("trained_betas") is not None:
         betas = tuple(options.items("trained_betas", float))
         diffusion = dataclasses.replace(diffusion, schedule="given", betas=betas)
+    rescaled = options.choice("rescale_betas_zero_snr", {True: True, False: False}, False)
     try:
         config_ranges.validate(Config(diffusion=diffusion, inversion=InversionConfig(num_steps=1)))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return diffusion
+    return _rescaled(diffusion) if rescaled else diffusion
+
+
+def _rescaled(diffusion: DiffusionConfig) -> DiffusionConfig:
+    """The same with a last level that is all noise, beta by beta."""
+    alpha_bar = with_zero_terminal_snr(alpha_bar_of(Config(diffusion=diffusion)))
+    betas = 1.0 - alpha_bar / np.append(1.0, alpha_bar[:-1])
+    return dataclasses.replace(
+        diffusion,
+        schedule="given",
+        betas=tuple(betas.tolist()),
+        beta_start=DiffusionConfig.beta_start,
+        beta_end=DiffusionConfig.beta_end,
+    )

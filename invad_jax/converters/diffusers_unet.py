@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from invad_jax.config import DenoiserConfig
+from invad_jax.config.options import Variant
 from invad_jax.converters import chosen_class, with_class
 from invad_jax.converters.diffusers_dit import KINDS, output_channels
 from invad_jax.converters.diffusers_options import Options, Renaming
@@ -56,8 +57,14 @@ def denoiser_config(options: Options) -> DenoiserConfig:
     )
     middle_attention = options.choice("add_attention", YES_OR_NO, True)
     _check_middle_norm(options, groups, middle_attention and scale_shift)
-    resample = _resample(options)
-    attended = _attended(options, len(widths), within=resample == "res")
+    variants: dict[Variant, bool] = {
+        **_resampling(options),
+        "time_scale": scale_shift,
+        "shifted_frequencies": options.choice("freq_shift", {0: False, 1: True}, 0),
+        "no_middle_attention": not middle_attention,
+        "centred_input": options.choice("center_input_sample", YES_OR_NO, False),
+    }
+    attended = _attended(options, len(widths), within=variants["resample_in_blocks"])
     head_channels = options.values.get("attention_head_dim", 8)
     return DenoiserConfig(
         name="unet",
@@ -66,13 +73,9 @@ def denoiser_config(options: Options) -> DenoiserConfig:
         channel_mult=tuple(w // width for w in widths),
         attention_downsamplings=tuple(2**level for level, yes in enumerate(attended) if yes),
         head_channels=0 if head_channels is None else options.number("attention_head_dim", 8),
-        middle_attention=middle_attention,
-        resample=resample,  # type: ignore[arg-type]
         norm_groups=groups,
         norm_eps=options.real("norm_eps", 1e-5),
-        time_frequency_shift=options.number("freq_shift", 0, least=0),
-        time_scale_shift=scale_shift,
-        center_input=options.choice("center_input_sample", YES_OR_NO, False),
+        variants=tuple(name for name, yes in variants.items() if yes),
     )
 
 
@@ -85,14 +88,14 @@ def _check_middle_norm(options: Options, groups: int, none_by_default: bool) -> 
         )
 
 
-def _resample(options: Options) -> str:
+def _resampling(options: Options) -> dict[Variant, bool]:
     kinds = [options.choice(f"{way}sample_type", {"conv": "conv", "resnet": "res"}, "conv")
              for way in ("down", "up")]  # fmt: skip
     if kinds[0] != kinds[1]:
         raise options.wrong("upsample_type", "expected that of downsample_type")
-    if kinds[0] == "res":
-        return "res"
-    return options.choice("downsample_padding", {1: "conv", 0: "conv_end"}, 1)
+    within = kinds[0] == "res"
+    at_end = not within and options.choice("downsample_padding", {1: False, 0: True}, 1)
+    return {"resample_in_blocks": within, "pad_at_end": at_end}
 
 
 def _attended(options: Options, num_levels: int, within: bool) -> list[bool]:
@@ -208,9 +211,10 @@ def _layers(cfg: DenoiserConfig) -> Iterator[tuple[str, str]]:
     """(name here in diffusers, name in guided diffusion) of every layer."""
     yield from _OUTER
     yield from _expanded("mid_block.resnets.0", "middle_block.0", "res")
-    if cfg.middle_attention:
+    plain = "no_middle_attention" in cfg.variants
+    if not plain:
         yield from _expanded("mid_block.attentions.0", "middle_block.1", "attention")
-    last = 1 + cfg.middle_attention
+    last = 1 if plain else 2
     yield from _expanded("mid_block.resnets.1", f"middle_block.{last}", "res")
     down, up = unet.stages(cfg)
     for theirs, guided, first, way in (

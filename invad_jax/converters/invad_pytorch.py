@@ -35,6 +35,7 @@ from invad_jax.converters.published import (
     params_to_published,
     unused_from_published,
 )
+from invad_jax.denoisers.layers import MLP_RATIO
 from invad_jax.errors import UserError
 from invad_jax.io.files import write_text
 from invad_jax.io.tensors import read_tensors, write_tensors
@@ -44,10 +45,7 @@ IMAGE_SIZE, STRIDE = 256, 16
 """Of the published system, where there is no `config.yaml`."""
 
 PUBLISHED_NETWORKS = ("dit", "unet", "mlp")
-BEYOND_PUBLISHED = (
-    "middle_attention", "resample", "norm_groups", "norm_eps", "time_frequency_shift",
-    "time_scale_shift", "center_input",
-)  # fmt: skip
+BEYOND_PUBLISHED = ("norm_groups", "norm_eps", "variants")
 """Options of a denoiser that the published code has in one form, our default."""
 
 Settings = Mapping[str, Any]
@@ -226,7 +224,7 @@ def _settings_text(config: Config) -> str:
     settings = {
         "diffusion": {
             "model_type": denoiser.name, "width": denoiser.width, "depth": denoiser.depth,
-            "num_heads": denoiser.num_heads, "mlp_ratio": denoiser.mlp_ratio,
+            "num_heads": denoiser.num_heads, "mlp_ratio": float(MLP_RATIO),
             "patch_size": denoiser.patch_size, "num_classes": PUBLISHED_CLASSES,
             "z_channels": PUBLISHED_Z_CHANNELS, "num_sampling_steps": "100",
             "learn_sigma": False, "grad_checkpoint": False,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from invad_jax.config import DenoiserConfig
+from invad_jax.denoisers.layers import MLP_RATIO
 from invad_jax.errors import UserError
 
 Tensors = Mapping[str, np.ndarray]
@@ -28,12 +29,14 @@ def _depth(tensors: Tensors, blocks: str) -> int:
 
 def _dit_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
     width, _, patch_size, _ = tensors["net.x_embedder.proj.weight"].shape
+    hidden = len(tensors["net.blocks.0.mlp.fc1.weight"])
+    if hidden != MLP_RATIO * width:
+        raise ValueError(f"mlp_ratio is {hidden / width:g}, expected {MLP_RATIO}")
     return DenoiserConfig(
         name="dit",
         width=width,
         depth=_depth(tensors, "blocks"),
         num_heads=hints.get("num_heads", PUBLISHED_HEADS),
-        mlp_ratio=len(tensors["net.blocks.0.mlp.fc1.weight"]) / width,
         patch_size=patch_size,
     )
 
@@ -66,7 +69,8 @@ def _unet_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
         if f"net.input_blocks.{i}.1.qkv.weight" in tensors:
             attended.append(2**level)
     num_res_blocks = max(1, len(mults) // (level + 1))
-    time = len(tensors["net.input_blocks.1.0.emb_layers.1.bias"])
+    channels = len(tensors["net.input_blocks.1.0.in_layers.2.bias"])
+    scaled = len(tensors["net.input_blocks.1.0.emb_layers.1.bias"]) == 2 * channels
     return DenoiserConfig(
         name="unet",
         width=width,
@@ -74,8 +78,10 @@ def _unet_config(tensors: Tensors, hints: Mapping[str, Any]) -> DenoiserConfig:
         channel_mult=tuple(mults[::num_res_blocks]),
         attention_downsamplings=tuple(sorted(set(attended))),
         head_channels=head_channels,
-        resample="res" if halving else "conv",
-        time_scale_shift=time == 2 * len(tensors["net.input_blocks.1.0.in_layers.2.bias"]),
+        variants=(
+            *(("resample_in_blocks",) if halving else ()),
+            *(("time_scale",) if scaled else ()),
+        ),
     )
 
 

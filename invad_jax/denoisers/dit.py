@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from invad_jax.config import DenoiserConfig
 from invad_jax.denoisers.layers import (
+    MLP_RATIO,
     Dense,
     Modulation,
     TimestepEmbedding,
@@ -41,8 +42,6 @@ def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> DiT:
         )
     if cfg.width % 4:
         raise UserError(f"denoiser.width={cfg.width}: must be a multiple of 4 (2-D positions)")
-    if round(cfg.mlp_ratio * cfg.width) < 1:
-        raise UserError(f"denoiser.mlp_ratio={cfg.mlp_ratio:g}: must be positive")
     return DiT(cfg, latent_shape)
 
 
@@ -141,7 +140,7 @@ class DiT(nn.Module):
             NUM_SINUSOIDS, cfg.width, nn.initializers.normal(0.02), dtype, name="time_embedding"
         )(t)  # (B or 1, D)
         blocks = stacked(DiTBlock, cfg.depth, cfg.remat)
-        hidden = round(cfg.mlp_ratio * cfg.width)
+        hidden = MLP_RATIO * cfg.width
         x, _ = blocks(cfg.num_heads, hidden, dtype, name="blocks")(x, cond)  # (B, N, D)
         shift, scale = Modulation(2, dtype, name="modulation")(cond)  # (B or 1, 1, D) each
         x = modulate(layer_norm(affine=False)(x), shift, scale)

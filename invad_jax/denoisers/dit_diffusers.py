@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from invad_jax.config import DenoiserConfig
 from invad_jax.denoisers import dit
 from invad_jax.denoisers.layers import (
+    MLP_RATIO,
     Modulation,
     TimestepEmbedding,
     layer_norm,
@@ -57,8 +58,7 @@ class Block(nn.Module):
         h = modulate(layer_norm(affine=False)(x), shift_attn, scale_attn)
         x = x + gate_attn * dit.SelfAttention(cfg.num_heads, dtype, name="attention")(h)
         h = modulate(layer_norm(affine=False, epsilon=cfg.norm_eps)(x), shift_mlp, scale_mlp)
-        hidden = round(cfg.mlp_ratio * cfg.width)
-        x = x + gate_mlp * dit.FeedForward(hidden, dtype, name="mlp")(h)
+        x = x + gate_mlp * dit.FeedForward(MLP_RATIO * cfg.width, dtype, name="mlp")(h)
         return x, None
 
 

@@ -25,6 +25,8 @@ from invad_jax.denoisers.partition import (
     stored_axes,
 )
 
+MLP_RATIO = 4
+"""Hidden width of a transformer's feed-forward layers over its own (Vaswani et al. 2017)."""
 MAX_PERIOD = 10_000.0
 """Longest wavelength over 2 pi, in timesteps or positions (Vaswani et al. 2017)."""
 

@@ -35,7 +35,7 @@ def stages(cfg: DenoiserConfig) -> tuple[list[Stage], list[Stage]]:
     down: list[Stage] = []
     up: list[Stage] = []
     last = len(cfg.channel_mult) - 1
-    within = "res_" if cfg.resample == "res" else ""
+    within = "res_" if "resample_in_blocks" in cfg.variants else ""
     for level, mult in enumerate(cfg.channel_mult):
         attends = 2**level in cfg.attention_downsamplings
         layers = ("res", "attention") if attends else ("res",)
@@ -53,10 +53,8 @@ def stages(cfg: DenoiserConfig) -> tuple[list[Stage], list[Stage]]:
 def middle_stages(cfg: DenoiserConfig) -> tuple[Stage, Stage]:
     """Between the way down and the way up."""
     channels = cfg.channel_mult[-1] * cfg.width
-    return (
-        Stage(channels, ("res", "attention") if cfg.middle_attention else ("res",)),
-        Stage(channels, ("res",)),
-    )
+    plain = "no_middle_attention" in cfg.variants
+    return Stage(channels, ("res",) if plain else ("res", "attention")), Stage(channels, ("res",))
 
 
 def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> UNet:
@@ -70,13 +68,10 @@ def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> UNet:
             f"denoiser.channel_mult={cfg.channel_mult}: its {len(cfg.channel_mult)} levels need a "
             f"latent grid divisible by {factor}, and it is {height} x {width}; give fewer levels"
         )
-    if cfg.width % 2 or cfg.width <= 2 * cfg.time_frequency_shift:
-        raise UserError(
-            f"denoiser.width={cfg.width}: must be even and above 2 * denoiser.time_frequency_shift"
-        )
-    attended = {stage.channels for stage in stages(cfg)[0] if "attention" in stage.layers}
-    if cfg.middle_attention:
-        attended.add(cfg.channel_mult[-1] * cfg.width)
+    if cfg.width % 2 or cfg.width <= 2 * _frequency_shift(cfg):
+        raise UserError(f"denoiser.width={cfg.width}: must be even, and with shifted_frequencies 4")
+    all_stages = (*stages(cfg)[0], *middle_stages(cfg))
+    attended = {stage.channels for stage in all_stages if "attention" in stage.layers}
     for channels in sorted(attended):
         if cfg.head_channels and channels % cfg.head_channels:
             raise UserError(
@@ -84,6 +79,10 @@ def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> UNet:
                 "of every level with attention"
             )
     return UNet(cfg, latent_shape)
+
+
+def _frequency_shift(cfg: DenoiserConfig) -> int:
+    return int("shifted_frequencies" in cfg.variants)
 
 
 def num_groups(channels: int, most: int = 32) -> int:
@@ -136,7 +135,7 @@ def conv3(
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around a shift by the timestep, or (`time_scale_shift`) a scale and a shift
+    """Two convolutions around a shift by the timestep, or (`time_scale`) a scale and a shift
     of what is normalised; at initialisation only the skip."""
 
     channels: int
@@ -152,11 +151,12 @@ class ResBlock(nn.Module):
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv3(self.channels, dtype, name="conv_in")(h)  # (B, h, w, channels)
-        vectors = 2 if cfg.time_scale_shift else 1
+        scaled = "time_scale" in cfg.variants
+        vectors = 2 if scaled else 1
         project = nn.Dense(vectors * self.channels, dtype=dtype, kernel_init=UNIFORM, name="time")
         time = project(nn.silu(cond))[:, None, None, :]  # (B or 1, 1, 1, vectors * channels)
         norm = group_norm(self.channels, cfg, name="norm_out")
-        if cfg.time_scale_shift:
+        if scaled:
             scale, shift = jnp.split(time, 2, axis=-1)  # (B or 1, 1, 1, channels) each
             h = norm(h) * (1.0 + scale) + shift
         else:
@@ -200,10 +200,10 @@ class UNet(nn.Module):
         down, up = stages(cfg)
         middle = middle_stages(cfg)
         cond = TimestepEmbedding(
-            cfg.width, 4 * cfg.width, UNIFORM, dtype, cfg.time_frequency_shift,
+            cfg.width, 4 * cfg.width, UNIFORM, dtype, _frequency_shift(cfg),
             name="time_embedding",
         )(t)  # (B or 1, 4 D)  # fmt: skip
-        if cfg.center_input:
+        if "centred_input" in cfg.variants:
             x_t = 2.0 * x_t - 1.0
         h = conv3(cfg.width, dtype, name="conv_in")(x_t)  # (B, h, w, D)
         skips = [h]
@@ -234,7 +234,7 @@ class UNet(nn.Module):
             elif layer == "attention":
                 h = maybe_remat(AttentionBlock)(cfg, name=name)(h)
             elif layer == "down":
-                padding = (0, 1) if cfg.resample == "conv_end" else (1, 1)
+                padding = (0, 1) if "pad_at_end" in cfg.variants else (1, 1)
                 h = conv3(stage.channels, dtype, name, 2, padding=padding)(h)  # (B, h / 2, ., C)
             else:
                 h = conv3(stage.channels, dtype, name)(doubled(h))  # (B, 2 h, 2 w, C)

@@ -45,7 +45,6 @@ def alpha_bar_schedule(
     beta_start: float,
     beta_end: float,
     betas: Sequence[float] = (),
-    zero_terminal_snr: bool = False,
 ) -> np.ndarray:
     """alpha_bar of a named family of betas.
 
@@ -62,8 +61,6 @@ def alpha_bar_schedule(
       beta_start: what the family begins with, if it has a use for it.
       beta_end: what it ends with.
       betas: T numbers, of `given`.
-      zero_terminal_snr: shift and scale sqrt(alpha_bar) so that it ends at 0 and begins as it did
-        (Lin et al. 2024, algorithm 1).
 
     Returns:
       (T,) float64, falling from almost 1. A 0, which no inversion could start from, is `FLOOR`.
@@ -87,10 +84,16 @@ def alpha_bar_schedule(
         alpha_bar = np.cumprod(1.0 - np.asarray(betas, np.float64))
     else:
         raise ValueError(f"schedule={schedule!r} must be one of {', '.join(SCHEDULES)}")
-    if zero_terminal_snr:
-        root = np.sqrt(alpha_bar)
-        alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
     return np.where(alpha_bar == 0.0, FLOOR, alpha_bar)
+
+
+def with_zero_terminal_snr(alpha_bar: np.ndarray) -> np.ndarray:
+    """Shifts and scales sqrt(alpha_bar), so that it ends at 0 and begins as it did, (T,) float64.
+
+    Source: Lin et al. 2024, algorithm 1.
+    """
+    root = np.sqrt(alpha_bar)
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
 
 def spaced_timesteps(spacing: str, num_steps: int, num_timesteps: int) -> np.ndarray:

@@ -112,7 +112,8 @@ def check_count(count: int) -> None:
     """Raises UserError unless so many images have a spread."""
     if count < 2:
         raise UserError(
-            f"scoring.neighbours: {count} normal image(s), and the distance between two is needed"
+            f"inversion.paradigm=nearest_neighbour: {count} normal image(s), and the distance "
+            "between two is needed"
         )
 
 

@@ -28,12 +28,10 @@ class Lessons(NamedTuple):
 
     gaussians: Estimator | None = None
     """How the Gaussian of a position is estimated, if there is to be one."""
-    last_states: int = 1
-    """How many of the states, from the last one back, the Gaussians are of."""
     memory_bank: bool = False
-    """Whether vectors of the first state are kept."""
+    """Whether vectors are kept."""
     bank: bool = False
-    """Whether the first state of every image is kept, to retrieve from."""
+    """Whether the states of every image are kept, to retrieve from."""
     components: str = "category"
     """`scoring.components`: what makes images one kind of product."""
 
@@ -86,16 +84,11 @@ def learn(lessons: Lessons, components: Iterable[Component]) -> Learnt:
         components = (Component(c.name, bank.watch(*c)) for c in components)
     fitted = None
     if lessons.gaussians:
-        last = slice(-lessons.last_states, None)
-        fitted = mixture.fit((_of_states(c, last) for c in components), lessons.gaussians)
+        fitted = mixture.fit(components, lessons.gaussians)
     else:
         for component in components:
             deque(component.states, maxlen=0)  # lets them pass by the collectors
     return Learnt(fitted, collector.fit() if collector else None, bank.fit() if bank else None)
-
-
-def _of_states(component: Component, rows: slice) -> Component:
-    return Component(component.name, (batch[:, rows] for batch in component.states))
 
 
 def write(folder: Path, learnt: Learnt) -> None:

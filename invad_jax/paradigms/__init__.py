@@ -2,14 +2,14 @@
 
 | `inversion.paradigm` | file | what is compared, with what |
 | --- | --- | --- |
-| inversion | `inversion.py` | x_T, and x0 where asked: N(0, I), or what normal images taught |
+| inversion | `inversion.py` | x_T: N(0, I), or a Gaussian of each position |
 | reconstruction | `reconstruction.py` | the squared error: nothing |
 | padim | `padim.py` | x0: a Gaussian of each position |
 | nearest_neighbour | `nearest_neighbour.py` | x0: vectors of normal images, from anywhere |
 | retrieval | `retrieval.py` | x0: vectors of similar normal images, from around the position |
 
 A new one is a file with a function from a config to a `Paradigm`, a line of `PARADIGMS`, and its
-options. Read next: `paradigm.py`, what it is; `inversion.py`, the method.
+name in `config/options.py`. Read next: `paradigm.py`, what it is; `inversion.py`, the method.
 """
 
 from __future__ import annotations
@@ -38,6 +38,4 @@ def paradigm_of(config: Config) -> Paradigm:
     """
     found = PARADIGMS[config.inversion.paradigm](config)
     terms = config.scoring.terms or found.terms
-    return found._replace(
-        terms=terms, options=found.options | {"inversion.paradigm", "scoring.terms"}
-    )
+    return found._replace(terms=terms)

@@ -2,7 +2,7 @@
 
 With `scoring.prior=standard_normal` that is N(0, I), as in the paper. A handful of steps does not
 carry normal images there; with `fitted` x_T is compared with what normal images do become, by
-position, and with `scoring.neighbours` x0 with vectors of normal images from anywhere.
+position.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from invad_jax.config import Config
 from invad_jax.diffusion.inversion import EpsFn, angle_step, euler_step, invert, shrinkage
@@ -20,46 +19,29 @@ from invad_jax.paradigms.levels import rising_plan
 from invad_jax.paradigms.paradigm import Paradigm
 from invad_jax.scoring import Reference, Scores, score, score_under
 
-OPTIONS = frozenset(
-    f"inversion.{name}" for name in ("num_steps", "spacing", "final_alpha_bar", "solver", "use_ema")
-)
-
 
 def paradigm(config: Config) -> Paradigm:
     """Inversion under the prior of a config."""
     scoring, white = config.scoring, config.train.latent_stats == "whiten"
     to_noise, timesteps = _to_noise(config, white)
 
-    def x_T_alone(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
+    def states(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
         return to_noise(eps_fn, x0)[:, None]  # (B, 1, h, w, C)
-
-    def both_ends(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
-        return jnp.stack([x0, to_noise(eps_fn, x0)], axis=1)  # (B, 2, h, w, C)
 
     found = Paradigm(
         timesteps=timesteps,
-        states=x_T_alone,
+        states=states,
         compare=_with_standard_normal,
         lessons=Lessons(),
         terms=("map_top",) if white else ("nll", "map_range"),
-        options=(OPTIONS if timesteps else frozenset()) | {"scoring.prior"},
         inverts=True,
     )
     if scoring.prior == "standard_normal":
         return found
-    ends = scoring.states == "ends"
-    fitted = ("states", "neighbours", "components")
     return found._replace(
-        states=both_ends if ends or scoring.neighbours else x_T_alone,
         compare=score_under,
-        lessons=Lessons(
-            gaussians=gaussian.fit,
-            last_states=2 if ends else 1,
-            memory_bank=scoring.neighbours,
-            components=scoring.components,
-        ),
+        lessons=Lessons(gaussians=gaussian.fit, components=scoring.components),
         terms=("map_top",),
-        options=found.options | {f"scoring.{name}" for name in fitted},
     )
 
 

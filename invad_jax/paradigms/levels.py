@@ -17,7 +17,6 @@ def alpha_bar_of(config: Config) -> np.ndarray:
         diffusion.beta_start,
         diffusion.beta_end,
         diffusion.betas,
-        diffusion.zero_terminal_snr,
     )
 
 
@@ -29,4 +28,4 @@ def timesteps_of(config: Config) -> np.ndarray:
 
 def rising_plan(config: Config) -> Plan:
     """The levels of the inversion."""
-    return make_plan(alpha_bar_of(config), timesteps_of(config), config.inversion.final_alpha_bar)
+    return make_plan(alpha_bar_of(config), timesteps_of(config))

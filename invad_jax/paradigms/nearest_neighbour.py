@@ -6,7 +6,7 @@ from invad_jax.config import Config
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.padim import x0_alone
 from invad_jax.paradigms.paradigm import Paradigm
-from invad_jax.scoring import score_under
+from invad_jax.scoring import score_nearest
 
 
 def paradigm(config: Config) -> Paradigm:
@@ -14,9 +14,8 @@ def paradigm(config: Config) -> Paradigm:
     return Paradigm(
         timesteps=(),
         states=x0_alone,
-        compare=score_under,
+        compare=score_nearest,
         lessons=Lessons(memory_bank=True),
         terms=("map_max",),  # as published
         whitened=False,
-        options=frozenset(),
     )

@@ -24,7 +24,6 @@ def paradigm(config: Config) -> Paradigm:
         lessons=Lessons(gaussians=mixture.padim, components=config.scoring.components),
         terms=("map_max",),  # as published
         whitened=False,
-        options=frozenset({"scoring.components"}),
     )
 
 

@@ -31,8 +31,6 @@ class Paradigm(NamedTuple):
     """What normal images have to teach beforehand."""
     terms: tuple[str, ...]
     """Of `config.TERMS`: what the image score adds up."""
-    options: frozenset[str]
-    """Names of the options of the two sections that have an effect."""
     inverts: bool = False
     """Whether the last state is x_T."""
     whitened: bool = True

@@ -27,14 +27,12 @@ def paradigm(config: Config) -> Paradigm:
         noise = jax.random.normal(jax.random.key(0), (1, *x0.shape[1:]))
         return reconstruction_error(eps_fn, x0, noise, plan)[:, None]  # (B, 1, h, w, C)
 
-    used = ("num_steps", "spacing", "noise_ratio", "use_ema")
     return Paradigm(
         timesteps=tuple(plan.timesteps.tolist()),
         states=states,
         compare=_by_itself,
         lessons=Lessons(),
         terms=("nll", "map_range"),
-        options=frozenset(f"inversion.{name}" for name in used),
     )
 
 

@@ -27,6 +27,5 @@ def paradigm(config: Config) -> Paradigm:
         compare=compare,
         lessons=Lessons(bank=True),
         terms=("map_top",),
-        options=frozenset(),
         whitened=False,
     )

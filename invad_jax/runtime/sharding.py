@@ -47,17 +47,15 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
 
 
 def _mesh_shape(cfg: MeshConfig, count: int) -> tuple[int, int, int]:
-    """The sizes of the axes, -1 replaced."""
-    asked = f"mesh.data={cfg.data} x mesh.fsdp={cfg.fsdp} x mesh.tensor={cfg.tensor}"
-    sizes = [cfg.data, cfg.fsdp]
-    if min(sizes) < -1 or 0 in sizes or sizes == [-1, -1]:
-        raise UserError(f"{asked}: data and fsdp must be positive, or one of them -1 (the rest)")
-    if -1 in sizes:
-        rest = count // (max(sizes) * cfg.tensor)  # the one that is not -1
-        sizes = [rest if size == -1 else size for size in sizes]
-    if sizes[0] * sizes[1] * cfg.tensor != count:
-        raise UserError(f"{asked}: must multiply to {count} devices")
-    return sizes[0], sizes[1], cfg.tensor
+    """The sizes of the axes; `data` takes the devices that the others leave."""
+    if cfg.fsdp < -1 or cfg.fsdp == 0:
+        raise UserError(f"mesh.fsdp={cfg.fsdp}: must be positive, or -1 (all devices)")
+    shared = count // cfg.tensor if cfg.fsdp == -1 else cfg.fsdp
+    if not shared or count % (shared * cfg.tensor):
+        raise UserError(
+            f"mesh.fsdp={cfg.fsdp} x mesh.tensor={cfg.tensor}: must divide the {count} devices"
+        )
+    return count // (shared * cfg.tensor), shared, cfg.tensor
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -22,8 +22,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invad_jax.config import Config, DataConfig, option
+from invad_jax.config import Config, DataConfig, option, option_names
 from invad_jax.config import io as config_io
+from invad_jax.config.effect import is_read
 from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
 
@@ -152,7 +153,8 @@ def scoring_key(
       step: of the checkpoint.
       made_of: of the training: `dataset`, `encoder`, `config_hash`.
     """
-    options = sorted(paradigm.options - {"scoring.terms"})  # made of what is kept
+    compared = [name for name in option_names() if name.startswith(("inversion.", "scoring."))]
+    options = [name for name in compared if name != "scoring.terms" and is_read(config, name)]
     return {
         "format": NORMALS_FORMAT,
         "step": step,

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from invad_jax.config import Config, option, option_names
+from invad_jax.config import Config, option_text
 from invad_jax.config import io as config_io
+from invad_jax.config.effect import is_read
+from invad_jax.config.options import metadata
 from invad_jax.errors import UserError
 
 _OTHER_FILES = ("data.root", "encoder.weights")
@@ -29,12 +31,11 @@ class Axis:
     values: tuple[str, ...]
     """Distinct, as `--set` takes them."""
 
-    @property
-    def retrains(self) -> bool:
+    def retrains(self, config: Config) -> bool:
         """Whether each value needs a model of its own."""
-        section, option = self.name.split(".")
-        field = getattr(Config, section).__dataclass_fields__[option]
-        return not field.metadata.get("free") or self.name in _OTHER_FILES
+        if self.name == "scoring.components":  # the coordinates are of the kinds of product
+            return config.train.latent_stats == "whiten"
+        return not metadata(self.name).get("free") or self.name in _OTHER_FILES
 
 
 @dataclass(frozen=True)
@@ -96,24 +97,26 @@ def make_cells(base: Config, axes: Sequence[Axis], seeds: Sequence[int]) -> list
     """Every distinct point of the grid with every seed; cells of one point follow each other.
 
     Raises:
-      UserError: a combination that no config may have.
+      UserError: a combination that no config may have, or an option that no point reads.
     """
     cells: dict[tuple[Any, ...], Cell] = {}
     for values, seed in itertools.product(itertools.product(*(a.values for a in axes)), seeds):
         cell = _make_cell(base, axes, values, seed)
         cells.setdefault((cell.values, seed), cell)
+    for i, axis in enumerate(axes):
+        if all(cell.values[i] is None for cell in cells.values()):
+            where = metadata(axis.name)["where"]
+            raise UserError(f"--over {axis.name}: would have no effect; it is read where {where}")
     return list(cells.values())
 
 
 def _make_cell(base: Config, axes: Sequence[Axis], values: Sequence[str], seed: int) -> Cell:
     assigned = {axis.name: value for axis, value in zip(axes, values, strict=True)}
     everything = [f"{name}={value}" for name, value in assigned.items()]
-    unused = _unused(config_io.override(base, everything))
-    used = {name: v for name, v in assigned.items() if name not in unused}
-    trained = [
-        (axis.name, used[axis.name]) for axis in axes
-        if axis.retrains and used[axis.name] != option_text(base, axis.name)
-    ]  # fmt: skip
+    config = config_io.assign(base, everything)
+    used = {name: v for name, v in assigned.items() if is_read(config, name)}
+    decide = [axis.name for axis in axes if axis.name in used and axis.retrains(config)]
+    trained = [(name, used[name]) for name in decide if used[name] != option_text(base, name)]
     training = tuple(f"{name}={value}" for name, value in (*trained, ("train.seed", str(seed))))
     evaluating = [f"{name}={value}" for name, value in used.items()]
     return Cell(
@@ -121,7 +124,7 @@ def _make_cell(base: Config, axes: Sequence[Axis], values: Sequence[str], seed: 
         seed=seed,
         run=_run_name([*trained, ("seed", str(seed))]),
         training=training,
-        config=config_io.override(base, [*training, *evaluating]),
+        config=config_io.assign(base, [*training, *evaluating]),
     )
 
 
@@ -142,27 +145,7 @@ def _value(base: Config, name: str, text: str) -> str:
     if not text:
         raise UserError(f"--over {name}: needs values, such as {name}=A,B")
     try:
-        config = config_io.override(base, [f"{name}={text}"])
+        config = config_io.assign(base, [f"{name}={text}"])
     except UserError as error:
         raise UserError(re.sub("^--set", "--over", str(error))) from None
     return option_text(config, name)
-
-
-def option_text(config: Config, name: str) -> str:
-    """The value of an option as `--set` takes it.
-
-    >>> option_text(Config(), "denoiser.channel_mult"), option_text(Config(), "denoiser.remat")
-    ('[1,2,3,4]', 'false')
-    """
-    value = option(config, name)
-    if isinstance(value, tuple):
-        return f"[{','.join(map(str, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _unused(config: Config) -> set[str]:
-    """Options that have no effect under a config: points that differ in them alone are one."""
-    from invad_jax.paradigms import paradigm_of  # imports JAX, after the options were read
-
-    compared = {name for name in option_names() if name.startswith(("inversion.", "scoring."))}
-    return compared - paradigm_of(config).options

@@ -92,7 +92,7 @@ def fit(
     shardings = state_sharding(abstract, mesh)
     step_fn = compile_step(cfg, loss_fn, tx, mesh, shardings)
     with (
-        Checkpoints(workdir.checkpoints, cfg.keep_checkpoints) as checkpoints,
+        Checkpoints(workdir.checkpoints, keep=2) as checkpoints,
         StopSignal() as stop,
     ):
         fresh = checkpoints.latest_step() is None

@@ -64,10 +64,14 @@ class TrainState:
         return {"step": self.step, "opt_state": self.opt_state, "rng": self.rng}
 
 
-def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
-    """AdamW with linear warm-up, cosine decay and clipping by global norm.
+CLIP_NORM = 1.0
+"""Of the gradients, global; published."""
 
-    Fixed position embeddings are stored among the parameters; weight decay spares them.
+
+def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
+    """Adam with linear warm-up, cosine decay and clipping by global norm.
+
+    Published as AdamW with a weight decay of 0.
     """
     steps = max(cfg.num_steps, 1)
     warmup = min(cfg.warmup_steps, steps - 1)
@@ -79,18 +83,8 @@ def make_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
         end_value=LOWEST_LEARNING_RATE,
     )
     return optax.chain(
-        optax.clip_by_global_norm(cfg.grad_clip_norm),
-        # No mask without decay: it would be part of what a checkpoint holds.
-        optax.adamw(
-            schedule, weight_decay=cfg.weight_decay, mask=trained if cfg.weight_decay else None
-        ),
-    )
-
-
-def trained(params: Params) -> Any:
-    """The tree of `params` with False at fixed position embeddings, True elsewhere."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.tree_util.keystr(path[-1:], simple=True) != "positions", params
+        optax.clip_by_global_norm(CLIP_NORM),
+        optax.adam(schedule),
     )
 
 

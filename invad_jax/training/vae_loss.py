@@ -72,7 +72,6 @@ def make_vae_loss(vae: VAEConfig, cfg: VAELossConfig, features: Features | None)
       `perceptual`.
     """
     model = AutoencoderKL(vae)
-    compare = {"l1": jnp.abs, "l2": jnp.square}[cfg.reconstruction]
 
     def draw(batch: Batch, rng: jax.Array) -> Batch:
         B, S, _, _ = batch["image"].shape
@@ -86,7 +85,7 @@ def make_vae_loss(vae: VAEConfig, cfg: VAELossConfig, features: Features | None)
         mean, logvar = posterior  # (B, h, w, C) each
         latent = sample_posterior(mean, logvar, batch["noise"])
         decoded: Any = model.apply({"params": params}, latent, method="decode")  # (B, S, S, 3)
-        reconstruction = jnp.mean(compare(image - decoded))
+        reconstruction = jnp.mean(jnp.abs(image - decoded))
         kl = jnp.mean(kl_to_standard_normal(mean, logvar))
         scalars = {"reconstruction": reconstruction, "kl": kl}
         loss = reconstruction + cfg.kl_weight * kl * (mean.size / image.size)

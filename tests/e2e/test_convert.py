@@ -150,7 +150,7 @@ def test_guided_diffusion_gives_the_published_output(adm, golden_dir, tmp_path, 
 # From here on nothing needs the golden folder: published checkpoints of our own making.
 
 LATENT_SHAPE = (4, 4, 192)  # of efficientnet_lite0 at 64 x 64
-NETWORK = DenoiserConfig(width=32, depth=2, num_heads=8, mlp_ratio=2.0)
+NETWORK = DenoiserConfig(width=32, depth=2, num_heads=8)
 
 
 def published_tensors(seed):

@@ -53,7 +53,7 @@ def test_sigterm_saves_and_leaves_with_status_0(commands, unbroken):
 def test_a_diverged_run_keeps_the_last_good_checkpoint(commands):
     done = commands.train(
         "train.learning_rate=1e30", "train.warmup_steps=6",
-        "train.checkpoint_every=2", "train.grad_clip_norm=1e30", workdir="diverged", status=2,
+        "train.checkpoint_every=2", workdir="diverged", status=2,
     )  # fmt: skip
     assert "diverged" in done.stderr.strip().splitlines()[-1]
     assert newest_step(commands.folder / "diverged") >= 0

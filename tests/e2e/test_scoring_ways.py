@@ -10,11 +10,10 @@ CATEGORY = "category"
 WAYS = {
     "padim": (["inversion.paradigm=padim"], 0, ["map_max"], CATEGORY),
     "nearest_neighbour": (["inversion.paradigm=nearest_neighbour"], 0, ["map_max"], CATEGORY),
-    "gaussians_alone": (["scoring.neighbours=false"], 3, ["map_top"], CATEGORY),
+    "fitted": (["scoring.prior=fitted"], 3, ["map_top"], CATEGORY),
     "cluster": (["scoring.components=cluster"], 3, ["map_top"], "cluster "),
     "retrieval": (["inversion.paradigm=retrieval"], 0, ["map_top"], ""),
-    "ends": (["scoring.states=ends"], 3, ["map_top"], CATEGORY),
-    "chosen_terms": (["scoring.states=x_T", "scoring.terms=nll,map_max"], 3, ["nll", "map_max"],
+    "chosen_terms": (["scoring.terms=nll,map_max"], 3, ["nll", "map_max"],
                      CATEGORY),
     "published": (["scoring.prior=standard_normal"], 3, ["nll", "map_range"], ""),
 }  # fmt: skip

@@ -18,10 +18,8 @@ from invad_jax.detector import Detector, DetectorVariables, LatentStats
 from invad_jax.diffusion.schedule import linear_alpha_bar
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import reference_to_device
-from invad_jax.normality import mixture
-from invad_jax.normality.memory_bank import Collector
+from invad_jax.normality import reference
 from invad_jax.normality.mixture import Component
-from invad_jax.normality.reference import Learnt
 from invad_jax.paradigms import paradigm_of
 from invad_jax.planning.hlo import Program
 from invad_jax.runtime.sharding import (
@@ -53,7 +51,7 @@ SIZES = {
 
 
 def mesh_of(data, fsdp, tensor):
-    cfg = MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
+    cfg = MeshConfig(fsdp=fsdp, tensor=tensor)
     return make_mesh(cfg, jax.devices()[: data * fsdp * tensor])
 
 
@@ -138,20 +136,21 @@ def test_what_is_no_vector_is_split_along_its_largest_divisible_dimension():
     }
 
 
-def learnt(states, memory):
+def learnt(lessons):
     """Of 12 images of noise; what it is does not matter here."""
     rng = np.random.default_rng(2)
-    normal = rng.standard_normal((12, states, *LATENT_SHAPE)).astype(np.float32)
-    collector = Collector()
-    components = [Component("nut", collector.watch("nut", [normal]))]
-    return reference_to_device(Learnt(mixture.fit(components), collector.fit() if memory else None))
+    normal = rng.standard_normal((12, 1, *LATENT_SHAPE)).astype(np.float32)
+    return reference_to_device(reference.learn(lessons, [Component("nut", [normal])]))
 
 
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("memory", [None, False, True])
-def test_the_detector_on_a_mesh_equals_one_device(memory):
-    options = ["scoring.prior=standard_normal"] if memory is None else ["scoring.states=ends"]
-    paradigm = paradigm_of(override(Config(), [*options, f"scoring.neighbours={bool(memory)}"]))
+@pytest.mark.parametrize(
+    "way",
+    ["scoring.prior=standard_normal", "scoring.prior=fitted",
+     "inversion.paradigm=nearest_neighbour"],
+)  # fmt: skip
+def test_the_detector_on_a_mesh_equals_one_device(way):
+    paradigm = paradigm_of(override(Config(), [way]))
     denoiser = build_denoiser(SIZES["dit"], LATENT_SHAPE)
     x, t = jnp.zeros((1, *LATENT_SHAPE)), jnp.zeros((1,), jnp.int32)
     params = denoiser.init(jax.random.key(0), x, t)["params"]
@@ -167,7 +166,7 @@ def test_the_detector_on_a_mesh_equals_one_device(memory):
         image_size=16,
     )
     stats = LatentStats(jnp.zeros(8), jnp.ones(8))
-    known = None if memory is None else learnt(2, memory)
+    known = learnt(paradigm.lessons) if paradigm.lessons else None
     variables = DetectorVariables((), params, stats, known)
     latent = np.random.default_rng(1).standard_normal((16, *LATENT_SHAPE)).astype(np.float32)
     single = detector.score_latents(variables, latent)
@@ -188,10 +187,10 @@ def test_the_detector_on_a_mesh_equals_one_device(memory):
 
 
 def test_a_mesh_that_does_not_fit_is_refused():
-    with pytest.raises(UserError, match="one of them -1"):
-        make_mesh(MeshConfig(fsdp=-1))
+    with pytest.raises(UserError, match=r"mesh\.fsdp=0: must be positive, or -1"):
+        make_mesh(MeshConfig(fsdp=0))
     with pytest.raises(UserError, match=r"mesh\.tensor takes more devices"):
-        check_batch("train.batch_size", 4, make_mesh(MeshConfig(data=1, fsdp=-1)))
+        check_batch("train.batch_size", 4, make_mesh(MeshConfig(fsdp=-1)))
     check_batch("train.batch_size", 4, make_mesh(MeshConfig(tensor=2)))
     with pytest.raises(UserError, match="grad_accumulation=4"):
         check_batch("train.batch_size", 16, make_mesh(MeshConfig()), 4)

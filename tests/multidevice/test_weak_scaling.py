@@ -38,7 +38,7 @@ def step_on(devices, *options):
     return Program(compiled.as_text()), sizes, compiled.memory_analysis().argument_size_in_bytes
 
 
-FSDP = ("mesh.data=1", "mesh.fsdp=-1")
+FSDP = ("mesh.fsdp=-1",)
 
 
 def test_products_a_device_stay():

@@ -208,7 +208,7 @@ def test_every_option_gives_the_same_output(tmp_path, options):
     eps = run.denoise(x.transpose(0, 2, 3, 1), np.array(t)).transpose(0, 3, 1, 2)
     # float32 sums in another order, through some 20 layers
     assert np.abs(eps - expected).max() < 1e-5 * np.abs(expected).max()
-    assert run.config.denoiser.resample == ("res" if options["within"] else "conv")
+    assert ("resample_in_blocks" in run.config.denoiser.variants) == options["within"]
 
 
 def test_the_published_size_is_read_from_its_shapes():
@@ -221,8 +221,8 @@ def test_the_published_size_is_read_from_its_shapes():
     tensors = {f"net.{k}": np.broadcast_to(np.float32(0), s) for k, s in shapes.items()}
     expected = DenoiserConfig(
         name="unet", width=256, channel_mult=(1, 1, 2, 2, 4, 4), num_res_blocks=2,
-        attention_downsamplings=(8, 16, 32), head_channels=64, resample="res",
-        time_scale_shift=True,
+        attention_downsamplings=(8, 16, 32), head_channels=64,
+        variants=("resample_in_blocks", "time_scale"),
     )  # fmt: skip
     assert denoiser_config_from_published(tensors, {"head_channels": 64}) == expected
 

@@ -64,7 +64,7 @@ def test_published_checkpoint_survives_the_way_here_and_back(golden_dir, kind):
 def test_sizes_come_from_the_shapes(golden_dir):
     _, dit, _, _ = load(golden_dir, "dit")
     assert (dit.name, dit.width, dit.depth, dit.num_heads) == ("dit", 64, 3, 8)
-    assert (dit.mlp_ratio, dit.patch_size) == (4.0, 1)
+    assert dit.patch_size == 1
     _, mlp, _, _ = load(golden_dir, "mlp")
     assert (mlp.name, mlp.width, mlp.depth) == ("mlp", 64, 2)
     _, unet, _, _ = load(golden_dir, "unet")

@@ -64,7 +64,7 @@ def test_gradients_are_summed_in_float32_under_bfloat16():
 
 
 def test_estimates_are_within_the_chip():
-    row, _, _ = compiled(trace_train_step, "v5e:2x2", "mesh.data=1", "mesh.fsdp=-1")
+    row, _, _ = compiled(trace_train_step, "v5e:2x2", "mesh.fsdp=-1")
     estimate = estimates.estimate(row | {"chip": row["chip"]._asdict()})
     assert estimate["fits"]
     assert 0 < max(estimate["seconds"].values()) < 1e-3  # half a million parameters

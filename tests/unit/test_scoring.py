@@ -12,7 +12,16 @@ from invad_jax.config import TERMS, Config
 from invad_jax.inference import assembly
 from invad_jax.normality import memory_bank
 from invad_jax.planning.flops import count_flops
-from invad_jax.scoring import Memory, Prior, Reference, score, score_under, summarise, upsample
+from invad_jax.scoring import (
+    Memory,
+    Prior,
+    Reference,
+    score,
+    score_nearest,
+    score_under,
+    summarise,
+    upsample,
+)
 
 X_T = np.asarray(jax.random.normal(jax.random.key(0), (3, 4, 5, 6))) * 1.5
 K, M, GRID, C = 3, 2, (2, 3), 4
@@ -145,7 +154,7 @@ def test_the_nearest_vector_is_scikit_learns(monkeypatch, at_a_time):
     position = x[:, 0].reshape(-1, C)
     distance, index = NearestNeighbors(n_neighbors=1).fit(vector).kneighbors(position)
     reference = Reference(memory=memory_of(vector, kind, 2.0))
-    scores = score_under(reference, jnp.asarray(x), 6)
+    scores = score_nearest(reference, jnp.asarray(x), 6)
     # |a|^2 - 2 a b + |b|^2 of numbers of order one, in float32
     np.testing.assert_allclose(scores.latent_norm, 2 * distance.reshape(7, *GRID), rtol=1e-4)
     law = stats.multivariate_normal(np.zeros(C), 0.25 * np.eye(C))
@@ -153,22 +162,6 @@ def test_the_nearest_vector_is_scikit_learns(monkeypatch, at_a_time):
     np.testing.assert_allclose(scores.nll, nll, rtol=1e-5)  # float32 sum of 24 squares
     votes = kind[index[:, 0]].reshape(7, -1)
     assert scores.component.tolist() == [np.bincount(row).argmax() for row in votes]
-
-
-@pytest.mark.parametrize("num_states", [1, M])
-def test_both_add_up_and_a_prior_takes_the_last_states(num_states):
-    of = mixture()
-    prior = prior_of(of[0][:, -num_states:], of[1][:, -num_states:], of[2]).prior
-    rng = np.random.default_rng(4)
-    stored = memory_of(rng.standard_normal((9, C)), np.zeros(9), 0.5)
-    x = jnp.asarray(rng.standard_normal((5, M, *GRID, C)), jnp.float32)
-    one = score_under(Reference(prior), x[:, -num_states:], 6)
-    other = score_under(Reference(memory=stored), x, 6)
-    both = score_under(Reference(prior, stored), x, 6)
-    square = np.square(one.latent_norm) + np.square(other.latent_norm)
-    np.testing.assert_allclose(np.square(both.latent_norm), square, rtol=1e-5)  # float32
-    np.testing.assert_allclose(both.nll, one.nll + other.nll, rtol=1e-6)
-    np.testing.assert_array_equal(both.component, one.component)
 
 
 def test_one_standard_normal_component_is_the_papers_score():

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invad_jax.config import Config, DiffusionConfig, option_names, ranges
+from invad_jax.config import Config, DiffusionConfig, option_names, option_text, ranges
 from invad_jax.config import io as config_io
 from invad_jax.config.io import from_dict, frozen_differences, override, to_dict
+from invad_jax.config.options import metadata
 from invad_jax.diffusion.schedule import alpha_bar_schedule
 from invad_jax.errors import UserError
 
@@ -80,6 +81,7 @@ def test_no_number_is_without_bounds(name, value):
 
 
 UNET = "denoiser.name=unet"
+WHITE = ("train.latent_stats=whiten", "diffusion.prediction=v")
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,6 @@ UNET = "denoiser.name=unet"
     [
         (["train.learning_rate=0"], "above 0"),
         (["train.learning_rate=1e308"], "at most 1e\\+30"),
-        (["train.grad_clip_norm=0"], "above 0"),
-        (["train.weight_decay=-1"], "at least 0"),
         (["train.seed=-1"], "at least 0"),
         (["train.seed=4294967296"], "at most 4294967295"),
         (["data.image_size=100000"], "at most 16384"),
@@ -98,6 +98,7 @@ UNET = "denoiser.name=unet"
         ([UNET, "denoiser.attention_downsamplings=2,16"], "no level is downsampled by 16"),
         (["vae.decoder_attention=16"], "no level is downsampled by 16; the 4 levels"),
         ([UNET, "denoiser.channel_mult="], "1 to 15"),
+        ([UNET, "denoiser.variants=pad_at_end,resample_in_blocks"], "exclude each other"),
         (["diffusion.num_timesteps=100000"], "nothing that a float32 can hold"),
         (["data.root=gs://bucket/x"], "only local paths"),
         (["encoder.weights=s3://bucket/x"], "only local paths"),
@@ -109,6 +110,59 @@ def test_what_no_experiment_can_have_is_refused(assignments, message):
     config = override(Config(), before)
     with pytest.raises(UserError, match=message):
         override(config, [last])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["denoiser.head_channels=32"], "denoiser.head_channels=32: .* where denoiser.name=unet"),
+        (["denoiser.name=mlp", "denoiser.num_heads=4"], "where denoiser.name=dit|dit_diffusers"),
+        (["diffusion.schedule=cosine", "diffusion.beta_end=0.03"], "where diffusion.schedule="),
+        (["inversion.noise_ratio=0.7"], "where inversion.paradigm=reconstruction"),
+        (["scoring.prior=standard_normal", "scoring.components=one"], "scoring.prior=fitted or"),
+        (["whitening.images=5"], "train.latent_stats=whiten and whitening.mean=retrieved or"),
+    ],
+)
+def test_an_option_that_is_not_read_is_refused(tmp_path, assignments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        override(Config(), assignments)
+    assert "\n" not in str(caught.value)
+    config = config_io.assign(Config(), assignments)
+    assert from_dict(to_dict(config)) == config  # as a workdir may have it
+    path = tmp_path / "config.py"
+    path.write_text(
+        "from invad_jax.config import Config\nfrom invad_jax.config.io import assign\n"
+        f"def get_config(): return assign(Config(), {assignments})\n"
+    )
+    with pytest.raises(UserError, match=message):
+        config_io.load(path)
+
+
+def test_what_is_read_or_stays_at_its_default_is_taken():
+    unet = override(Config(), [UNET, "denoiser.head_channels=32"])
+    assert override(unet, ["denoiser.name=dit"]).denoiser.head_channels == 32  # set before
+    assert override(unet, ["denoiser.name=dit", "denoiser.head_channels=64"]) == Config()
+    white = override(Config(), [*WHITE, "scoring.prior=standard_normal", "scoring.components=one"])
+    assert white.scoring.components == "one"
+
+
+def test_where_an_option_is_read_names_options_and_values_that_there_are():
+    for name in option_names():
+        for part in re.split(" and | or ", metadata(name).get("where") or "train.seed=0"):
+            section, other, values = re.fullmatch(r"(\w+)\.(\w+)!?=(.*)", part).groups()
+            kind = typing.get_type_hints(type(getattr(Config(), section)))[other]
+            known = typing.get_args(kind) or [option_text(Config(), f"{section}.{other}"), "0"]
+            assert set(values.split("|")) <= set(known), name
+
+
+@pytest.mark.parametrize("name", sorted(config_io.GONE))
+def test_an_option_that_is_gone_is_named_with_what_there_is(name):
+    section, option = name.split(".")
+    message = rf"{name}: no longer an option \(.+\); see CHANGELOG"
+    with pytest.raises(UserError, match=message):
+        override(Config(), [f"{name}=1"])
+    with pytest.raises(UserError, match=rf"run/config\.json: {message}"):
+        from_dict({section: {option: 1}}, "run/config.json")
 
 
 def test_a_smaller_u_net_keeps_what_it_has_of_the_default_attention():
@@ -124,7 +178,7 @@ def test_the_sum_of_betas_is_that_of_the_schedule(schedule):
 
 
 def test_json_round_trip():
-    config = override(Config(), ["data.categories=a,b", "denoiser.channel_mult=1,2", "mesh.fsdp=2"])
+    config = override(Config(), ["data.categories=a,b", UNET, "denoiser.channel_mult=1,2"])
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 

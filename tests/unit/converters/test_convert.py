@@ -134,7 +134,7 @@ def test_contradictions_are_refused(tmp_path, kind, settings, latent_size, messa
         (Config(train=TrainConfig(latent_stats="none"),
                 denoiser=DenoiserConfig(name="dit_diffusers")), "name=dit_diffusers"),
         (Config(train=TrainConfig(latent_stats="none"),
-                denoiser=DenoiserConfig(name="unet", resample="conv_end")), "resample=conv_end"),
+                denoiser=DenoiserConfig(name="unet", variants=("pad_at_end",))), "pad_at_end"),
     ],
 )  # fmt: skip
 def test_what_the_published_code_cannot_say_is_not_written(config, option, tmp_path):

@@ -156,6 +156,6 @@ def test_scoring_lays_out_its_own_devices(tmp_path):
     """Of the 8 here, 3 are no part: a training on them could not go on, scoring can."""
     folder, workdir = str(folder_of(tmp_path / "theirs", "mlp")), tmp_path / "run"
     argv = ["--from", "invad-pytorch", "--input", folder, "--workdir", str(workdir)]
-    assert cli([*argv, "--latent-size", "4", "--set", "mesh.data=1", "mesh.fsdp=3"]) == 0
+    assert cli([*argv, "--latent-size", "4", "--set", "mesh.fsdp=3"]) == 0
     model = load_model(Workdir(workdir), Workdir(workdir).read_config())
     assert model.mesh.size == jax.device_count() == 8

@@ -23,7 +23,7 @@ from invad_jax.denoisers.layers import position_sinusoids, timestep_sinusoids
 from invad_jax.errors import UserError
 
 DIT = DenoiserConfig(name="dit", width=32, depth=2, num_heads=4)
-PATCHED = dataclasses.replace(DIT, patch_size=2, mlp_ratio=1.5)
+PATCHED = dataclasses.replace(DIT, patch_size=2)
 UNET = DenoiserConfig(
     name="unet", width=12, num_res_blocks=1, channel_mult=(1, 2),
     attention_downsamplings=(2,), head_channels=8,
@@ -220,7 +220,7 @@ def test_config_is_read_from_shapes(case):
         hints = {"num_heads": cfg.num_heads}
     read = denoiser_config_from_published(published, hints)
     used = {
-        "dit": ("width", "depth", "num_heads", "mlp_ratio", "patch_size"),
+        "dit": ("width", "depth", "num_heads", "patch_size"),
         "mlp": ("width", "depth"),
         "unet": (
             "width", "num_res_blocks", "channel_mult", "attention_downsamplings", "head_channels",
@@ -263,6 +263,14 @@ def test_all_misfits_are_named_at_once():
     [
         ({"net.conv.weight": np.zeros((3, 3))}, {}, "no denoiser of the published code"),
         ({"net.x_embedder.proj.weight": np.zeros((8, 3, 1, 1))}, {}, "net.blocks.0.mlp.fc1.weight"),
+        (
+            {
+                "net.x_embedder.proj.weight": np.zeros((8, 3, 1, 1)),
+                "net.blocks.0.mlp.fc1.weight": np.zeros((16, 8)),
+            },
+            {},
+            "mlp_ratio is 2, expected 4",
+        ),
         ({"net.x_embedder.proj.weight": np.zeros((8, 3))}, {}, "not a whole published denoiser"),
         ({}, {"heads": 3}, "num_heads or head_channels"),
     ],
@@ -278,7 +286,6 @@ def test_other_checkpoints_are_refused(tensors, hints, message):
         (DIT, {"patch_size": 3}, (4, 4, 3), "denoiser.patch_size=3"),
         (DIT, {"num_heads": 3}, (4, 4, 3), "denoiser.num_heads=3"),
         (DIT, {"width": 30, "num_heads": 1}, (4, 4, 3), "denoiser.width=30"),
-        (DIT, {"mlp_ratio": 0.0}, (4, 4, 3), "denoiser.mlp_ratio=0"),
         (UNET, {"channel_mult": (1, 1, 1, 1)}, (4, 4, 3), "denoiser.channel_mult"),
         (UNET, {"channel_mult": (1, 2)}, (4, 5, 3), "denoiser.channel_mult"),
         (UNET, {"channel_mult": ()}, (4, 4, 3), "denoiser.channel_mult"),

@@ -9,11 +9,11 @@ from invad_jax.config import Config, InversionConfig
 from invad_jax.config.io import from_dict, override, to_dict
 from invad_jax.diffusion.inversion import euler_step
 from invad_jax.diffusion.schedule import (
-    FLOOR,
     alpha_bar_schedule,
     linear_alpha_bar,
     make_plan,
     spaced_timesteps,
+    with_zero_terminal_snr,
 )
 from invad_jax.errors import UserError
 from invad_jax.paradigms.levels import alpha_bar_of
@@ -90,9 +90,9 @@ def test_impossible_betas_are_refused(assignments, message):
 @pytest.mark.parametrize("family", ["linear", "scaled_linear", "cosine", "sigmoid"])
 def test_zero_terminal_snr_keeps_the_first_level_and_leaves_no_signal_in_the_last(family):
     plain = alpha_bar_schedule(family, 1000, 1e-4, 0.02)
-    rescaled = alpha_bar_schedule(family, 1000, 1e-4, 0.02, zero_terminal_snr=True)
+    rescaled = with_zero_terminal_snr(plain)
     assert rescaled[0] == pytest.approx(plain[0], rel=1e-12)  # a few float64 operations
-    assert rescaled[-1] == FLOOR
+    assert rescaled[-1] == 0
     assert np.all(np.diff(rescaled) < 0)
     # All levels move by one affine map of their roots.
     slopes = np.diff(np.sqrt(rescaled[:-1])) / np.diff(np.sqrt(plain[:-1]))

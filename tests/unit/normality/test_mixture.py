@@ -20,7 +20,7 @@ from invad_jax.paradigms import paradigm_of
 from invad_jax.scoring import score, score_under
 
 STATES, GRID, CHANNELS = 2, (2, 3), 4
-POSITION = override(Config(), ["scoring.neighbours=false", "scoring.states=ends"])
+NEAREST = override(Config(), ["inversion.paradigm=nearest_neighbour"])
 
 
 def images(rng, count, kind=0):
@@ -140,29 +140,27 @@ def test_above_so_many_channels_it_is_low_rank(monkeypatch, normal, tmp_path):
         -np.linalg.slogdet(precision)[1].sum(axis=1), rel=1e-4
     )  # factors stored as float32
     reference.write(tmp_path, Learnt(low))
-    again = reference_to_device(reference.read(tmp_path, paradigm_of(POSITION).lessons)).prior
+    again = reference_to_device(reference.read(tmp_path, paradigm_of(Config()).lessons)).prior
     np.testing.assert_array_equal(again.inv_std, low.inv_std)
 
 
-@pytest.mark.parametrize("states", ["x_T", "ends"])
-@pytest.mark.parametrize("neighbours", [True, False])
-def test_round_trip(normal, tmp_path, neighbours, states):
-    config = override(Config(), [f"scoring.neighbours={neighbours}", f"scoring.states={states}"])
+@pytest.mark.parametrize("config", [Config(), NEAREST])
+def test_round_trip(normal, tmp_path, config):
     kinds = [component("nut", normal[0][:90]), component("pin", normal[1][:50])]
-    lessons = paradigm_of(config).lessons
-    learnt = reference.learn(lessons, kinds)
-    assert learnt.prior.mean.shape[1] == (1 if states == "x_T" else 2)
-    assert (learnt.memory is not None) == neighbours
+    paradigm = paradigm_of(config)
+    learnt = reference.learn(paradigm.lessons, kinds)
+    assert (learnt.prior is None) == (learnt.memory is not None) == (config is NEAREST)
     assert learnt.component_names == ("nut", "pin")
     reference.write(tmp_path, learnt)
-    again = reference.read(tmp_path, lessons)
+    again = reference.read(tmp_path, paradigm.lessons)
     jax.tree.map(
         np.testing.assert_array_equal, reference_to_device(again), reference_to_device(learnt)
     )
     assert again.component_names == ("nut", "pin")
     assert [path.name for path in tmp_path.iterdir()] == ["reference.npz"]
-    of_pin = score_under(reference_to_device(again), jnp.asarray(normal[1][60:70], jnp.float32), 6)
-    assert of_pin.component.tolist() == [1] * 10
+    of_pin = jnp.asarray(normal[1][60:70], jnp.float32)
+    scores = paradigm.compare(reference_to_device(again), of_pin, 6)
+    assert scores.component.tolist() == [1] * 10
 
 
 @pytest.mark.parametrize("kind", ["empty", "not a zip", "cut"])
@@ -173,11 +171,11 @@ def test_a_damaged_file_is_one_line(fitted, tmp_path, kind):
     content = {"empty": b"", "not a zip": b"PK\x03\x04 not", "cut": whole[: len(whole) // 2]}
     path.write_bytes(content[kind])
     with pytest.raises(UserError, match=r"reference\.npz: cannot be read") as caught:
-        reference.read(tmp_path, paradigm_of(POSITION).lessons)
+        reference.read(tmp_path, paradigm_of(Config()).lessons)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("config", [Config(), POSITION])
+@pytest.mark.parametrize("config", [Config(), NEAREST])
 def test_an_absent_or_foreign_file_is_one_line(tmp_path, config):
     with pytest.raises(UserError, match=r"reference\.npz: cannot be read"):
         reference.read(tmp_path, paradigm_of(config).lessons)
@@ -219,12 +217,11 @@ def test_a_kind_with_one_image_is_refused_before_training():
     def check(*options, of=categories):
         check_enough(paradigm_of(override(Config(), list(options))).lessons, of)
 
-    for neighbours in ("scoring.neighbours=true", "scoring.neighbours=false"):
-        with pytest.raises(UserError, match="'bolt' has 1 normal image"):
-            check(neighbours)
-        for change in ("scoring.components=one", "scoring.prior=standard_normal"):
-            check(neighbours, change)
-        check(neighbours, of=categories[1:])
+    with pytest.raises(UserError, match="'bolt' has 1 normal image"):
+        check()
+    for change in ("scoring.components=one", "scoring.prior=standard_normal"):
+        check(change)
+    check(of=categories[1:])
     check("inversion.paradigm=nearest_neighbour")
     with pytest.raises(UserError, match=r"1 normal image.* two is needed"):
         check("inversion.paradigm=nearest_neighbour", of=categories[:1])

@@ -12,7 +12,6 @@ from invad_jax.inference.arrays import reference_to_device
 from invad_jax.normality import reference
 from invad_jax.normality.mixture import Component
 from invad_jax.paradigms import paradigm_of
-from invad_jax.scoring import score_under
 
 
 def images(count, seed, shift=0.0):
@@ -30,14 +29,14 @@ def found(name):
     return paradigm_of(override(Config(), [f"inversion.paradigm={name}"]))
 
 
-def scores_of(learnt, test):
-    return score_under(reference_to_device(learnt), jnp.asarray(test[:, None]), 6)
+def scores_of(name, learnt, test):
+    return found(name).compare(reference_to_device(learnt), jnp.asarray(test[:, None]), 6)
 
 
 def test_padim_is_scipys_mahalanobis_distance():
     normal, test = images(25, 0), images(3, 1, shift=0.5)
     learnt = reference.learn(found("padim").lessons, [component("nut", normal)])
-    norm = scores_of(learnt, test).latent_norm
+    norm = scores_of("padim", learnt, test).latent_norm
     for i, j in np.ndindex(2, 3):
         x = normal[:, i, j].astype(np.float64)
         inverse = np.linalg.inv(np.cov(x, rowvar=False) + 0.01 * np.eye(4))  # as published
@@ -51,7 +50,7 @@ def test_nearest_neighbour_is_scikit_learns():
     learnt = reference.learn(found("nearest_neighbour").lessons, kinds)
     assert learnt.memory.vector.shape == (13 * 6, 4)  # so few are all kept
     test = np.concatenate([images(4, 2), images(3, 4, shift=3)])
-    scores = scores_of(learnt, test)
+    scores = scores_of("nearest_neighbour", learnt, test)
     stored = np.concatenate([images(8, 0), images(5, 1, shift=3)]).reshape(-1, 4)
     oracle = NearestNeighbors(n_neighbors=1).fit(stored.astype(np.float64))
     expected = oracle.kneighbors(test.reshape(-1, 4))[0].reshape(7, 2, 3)

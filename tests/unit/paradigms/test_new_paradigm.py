@@ -30,7 +30,6 @@ def toy(config):
         compare=score_under,
         lessons=Lessons(gaussians=gaussian.fit, components=config.scoring.components),
         terms=("map_max",),
-        options=frozenset({"scoring.components"}),
         whitened=False,
     )
 

@@ -50,30 +50,36 @@ def test_options_that_a_paradigm_does_not_use_make_no_points_of_it():
 def test_baselines_that_ask_no_denoiser_are_one_point_each():
     base = override(Config(), ["scoring.prior=fitted"])
     cells = cells_of(
-        STEPS, "inversion.paradigm=padim,nearest_neighbour", "scoring.components=category,one",
-        "scoring.states=x_T,ends", "scoring.terms=[map_max],[nll]", base=base,
+        "inversion.paradigm=padim,nearest_neighbour", "scoring.components=category,one",
+        "scoring.terms=[map_max],[nll]", base=base,
     )  # fmt: skip
     assert [cell.values for cell in cells] == [
-        (None, "padim", components, None, terms)
+        ("padim", components, terms)
         for components in ("category", "one") for terms in ("[map_max]", "[nll]")
     ] + [
-        (None, "nearest_neighbour", None, None, terms) for terms in ("[map_max]", "[nll]")
+        ("nearest_neighbour", None, terms) for terms in ("[map_max]", "[nll]")
     ]  # fmt: skip
 
 
-def test_the_papers_prior_has_neither_states_nor_components():
-    cells = cells_of(
-        "scoring.prior=standard_normal,fitted", "scoring.components=one,cluster",
-        "scoring.states=x_T,ends",
-    )  # fmt: skip
+def test_the_papers_prior_has_no_components():
+    cells = cells_of("scoring.prior=standard_normal,fitted", "scoring.components=one,cluster")
     assert [cell.values for cell in cells if cell.values[0] == "standard_normal"] == [
-        ("standard_normal", None, None)
+        ("standard_normal", None)
     ]
-    assert len(cells) == 1 + 4
+    assert len(cells) == 1 + 2
+
+
+def test_sizes_that_a_network_does_not_read_make_no_models_of_it():
+    cells = cells_of("denoiser.name=dit,unet", "denoiser.num_res_blocks=1,3")
+    assert [cell.values for cell in cells] == [("dit", None), ("unet", "1"), ("unet", "3")]
+    assert [cell.run for cell in cells][:2] == [
+        "seed=0", "denoiser.name=unet,denoiser.num_res_blocks=1,seed=0"
+    ]  # fmt: skip
 
 
 def test_the_paradigm_of_the_base_counts_where_it_is_not_swept():
-    assert len(cells_of("inversion.noise_ratio=0.25,0.75")) == 1
+    with pytest.raises(UserError, match=r"--over inversion\.noise_ratio: would have no effect"):
+        cells_of("inversion.noise_ratio=0.25,0.75")
     base = override(Config(), ["inversion.paradigm=reconstruction"])
     assert len(cells_of("inversion.noise_ratio=0.25,0.75", base=base)) == 2
 

@@ -32,7 +32,7 @@ def test_activations_by_hand():
 @pytest.mark.parametrize("ways", [1, 2])
 def test_a_step_by_hand(ways, monkeypatch):
     """Parameters, their average, two moments, a gradient; fsdp splits them, not the batch's."""
-    mesh = make_mesh(MeshConfig(data=1, fsdp=ways), jax.devices()[:ways])
+    mesh = make_mesh(MeshConfig(fsdp=ways), jax.devices()[:ways])
     counts = 12  # of the step, of Adam and of its learning rate, int32
     need = 4 * INPUTS * OUTPUTS * 5 // ways + counts + 4 * ROWS * (INPUTS + OUTPUTS)
     monkeypatch.setattr(device_memory, "free_bytes", lambda: need)

@@ -151,14 +151,13 @@ def loss_of(params, images, cfg, features=None, frozen=(), rng=1):
     return loss_fn(params, frozen, {"image": jnp.asarray(images[:3])}, jax.random.key(rng))
 
 
-@pytest.mark.parametrize(("kind", "power"), [("l1", 1), ("l2", 2)])
-def test_loss_is_the_sum_of_its_terms(params, images, kind, power):
+def test_loss_is_the_sum_of_its_terms(params, images):
     """As latent diffusion writes it, sums over an image, divided by its number of values."""
     signed = images[:3].astype(np.float64) * 2 / 255 - 1
     mean, logvar = MODEL.apply({"params": params}, jnp.asarray(signed), method="encode")
     noise = jax.random.normal(jax.random.key(1), mean.shape)
     decoded = MODEL.apply({"params": params}, mean + np.exp(logvar / 2) * noise, method="decode")
-    difference = np.abs(signed - decoded) ** power
+    difference = np.abs(signed - decoded)
     divergence = kl_to_standard_normal(mean, logvar)
     weight, strength = 0.37, 2.5
 
@@ -171,7 +170,7 @@ def test_loss_is_the_sum_of_its_terms(params, images, kind, power):
 
     perceptual = ((direction(signed) - direction(decoded)) ** 2).sum(-1).mean()
     expected = (difference.sum() + weight * divergence.sum()) / signed.size + strength * perceptual
-    cfg = VAELossConfig(kind, kl_weight=weight, perceptual_weight=strength)
+    cfg = VAELossConfig(kl_weight=weight, perceptual_weight=strength)
     loss, scalars = loss_of(params, images, cfg, features, jnp.float32(3))
     found = [loss, scalars["reconstruction"], scalars["kl"], scalars["perceptual"]]
     expected = [expected, difference.mean(), divergence.mean(), perceptual]
@@ -359,7 +358,6 @@ def test_folders_that_are_no_vae(params, tmp_path):
         ("vae.multipliers=", r"vae\.multipliers=\(\)"),
         ("vae.multipliers=1,0", r"vae\.multipliers=0"),
         ("vae_loss.kl_weight=-1", "at least 0"),
-        ("vae_loss.reconstruction=l3", "l1, l2"),
     ],
 )
 def test_options_out_of_range(assignment, message):
