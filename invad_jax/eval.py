@@ -3,6 +3,8 @@
     python -m invad_jax.eval --config configs/hazelnut.py
     python -m invad_jax.eval --workdir runs/hazelnut --set inversion.num_steps=5 --out /tmp/five
 
+Leaves with status 0, or 1 if some test images could not be read: they are named and left out.
+
 Read next: `detector.py`, the method itself.
 """
 
@@ -18,7 +20,7 @@ from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace) -> int:
     """From a workdir to `metrics.json`, the tables and the pictures."""
     workdir = Workdir(command_line.workdir_of(args))
     config = workdir.resolve(args.config, args.set)
@@ -48,10 +50,11 @@ def main(args: argparse.Namespace) -> None:
     calibrations = calibrate(model, workdir, normals)
 
     evaluation = evaluate(model, calibrations, dataset.test)
-    paths = [sample.path for sample in dataset.test]
+    paths = [sample.path for sample in evaluation.samples]
     speed = None if args.no_speed else measure_speed(model, paths)
     if processes.is_primary():
         results.write(out, workdir.path, model, calibrations, evaluation, speed, args.save_maps)
+    return 1 if evaluation.unreadable else 0
 
 
 def cli(argv: Sequence[str] | None = None) -> int:

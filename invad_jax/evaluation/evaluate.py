@@ -5,19 +5,23 @@ Read next: `results.py`, what is written of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from invad_jax.config import TERMS
 from invad_jax.data.layouts import Sample
+from invad_jax.errors import UserError
 from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.ground_truth import GroundTruth
-from invad_jax.inference.model import Model
+from invad_jax.inference.model import Model, without_maps
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime import processes
+from invad_jax.scoring import Scores
 
 
 class Evaluation(NamedTuple):
@@ -34,6 +38,8 @@ class Evaluation(NamedTuple):
     """Fusion name -> (N,) float64."""
     threshold: np.ndarray
     """(N,) float64, of the calibrated score: that of the kind which an image was judged as."""
+    unreadable: Sequence[str] = ()
+    """Paths of test images that take no part, as they could not be read."""
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -55,19 +61,16 @@ def evaluate(model: Model, calibrations: Calibrations, samples: tuple[Sample, ..
     """Scores the test set and reads its ground truth.
 
     Memory: a byte a test pixel for the masks, beside what the metrics take.
+
+    Raises:
+      UserError: no image can be read.
     """
-    count = len(samples)
+    readable, scores = _score(model, [sample.path for sample in samples])
+    unreadable = sorted({sample.path for sample in samples} - {samples[i].path for i in readable})
+    samples = tuple(samples[i] for i in readable)
     truth = ground_truth.read(samples, model.config.data)
-    latent_norm = np.empty((count, *model.latent_shape[:2]), np.float32)
-    terms = {name: np.empty(count) for name in TERMS}
-    component = np.zeros(count, int)
-    with tqdm(total=count, desc="eval", unit="image", disable=not processes.is_primary()) as bar:
-        for ids, scores in model.predict_paths([sample.path for sample in samples]):
-            latent_norm[ids] = scores.latent_norm
-            component[ids] = scores.component
-            for name, values in terms.items():
-                values[ids] = getattr(scores, name)
-            bar.update(len(ids))
+    terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
+    component = np.asarray(scores.component)
     calibrated = calibrations.image_score(terms, component)
     categories = [sample.category for sample in samples]
     image_score = {
@@ -75,4 +78,23 @@ def evaluate(model: Model, calibrations: Calibrations, samples: tuple[Sample, ..
         "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
     }
     threshold = calibrations.threshold(component)
-    return Evaluation(truth, latent_norm, terms, component, image_score, threshold)
+    return Evaluation(
+        truth, np.asarray(scores.latent_norm), terms, component, image_score, threshold, unreadable
+    )
+
+
+def _score(model: Model, paths: Sequence[str]) -> tuple[np.ndarray, Scores]:
+    """Rows of the images that can be read, rising, and their scores without the large maps."""
+    ids, parts = [], []
+    with tqdm(
+        total=len(paths), desc="eval", unit="image", disable=not processes.is_primary()
+    ) as bar:
+        for some, scores in model.predict_paths(paths, skip_unreadable=True):
+            ids.append(some)
+            parts.append(without_maps(scores))
+            bar.update(len(some))
+    rows = np.concatenate(ids)
+    if not len(rows):
+        raise UserError(f"{paths[0]}: cannot be read, nor can any other of {len(paths)} images")
+    order = np.argsort(rows)
+    return rows[order], jax.tree.map(lambda *of: np.concatenate(of)[order], *parts)

@@ -16,6 +16,7 @@ from invad_jax import metrics
 from invad_jax.config import DataConfig
 from invad_jax.data import masks
 from invad_jax.data.dataset import Sample, some
+from invad_jax.errors import UserError
 from invad_jax.evaluation.maps import enlarge
 
 log = logging.getLogger(__name__)
@@ -35,19 +36,30 @@ def read(samples: Sequence[Sample], data: DataConfig) -> GroundTruth:
     """Reads the masks at `data.image_size` pixels a side.
 
     A mask of an anomalous image that marks nothing, or everything, does not tell where the anomaly
-    is: the image is named and counts as one without a mask.
+    is, nor does one that cannot be read or has another size: the image is named and counts as one
+    without a mask.
     """
     gt_mask = np.zeros((len(samples), data.image_size, data.image_size), bool)
     has_mask = np.array([sample.gt_label == 0 for sample in samples], bool)
+    unusable: list[str] = []
     unclear: dict[str, list[str]] = {"nothing": [], "everything": []}
     for i, sample in enumerate(samples):
         if not sample.mask_paths:
             continue
-        marked = masks.read_mask(sample.mask_paths, sample.path, data)
+        try:
+            marked = masks.read_mask(sample.mask_paths, sample.path, data)
+        except UserError as error:
+            unusable.append(str(error))
+            continue
         if marked.any() and not marked.all():
             gt_mask[i], has_mask[i] = marked, True
         else:
             unclear["everything" if marked.any() else "nothing"].append(sample.mask_paths[0])
+    if unusable:
+        log.warning(
+            "%d masks cannot be used; their images take no part in the pixel metrics: %s",
+            *(len(unusable), some(unusable)),
+        )
     for what, paths in unclear.items():
         if paths:
             log.warning(

@@ -11,7 +11,7 @@ import numpy as np
 from invad_jax.config import Config
 from invad_jax.config.io import config_hash, to_dict
 from invad_jax.data import preprocess
-from invad_jax.data.dataset import Sample
+from invad_jax.data.dataset import Sample, some
 from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.evaluate import Evaluation
 from invad_jax.evaluation.maps import enlarge
@@ -56,6 +56,7 @@ def write(
         "device": processes.device_summary(),
         "fusion": fusion,
         "masks": mask_counts,
+        "unreadable": list(evaluation.unreadable),
         "speed": speed,
     }
     rows = score_rows(evaluation, calibrations.names)
@@ -68,6 +69,9 @@ def write(
     note = ground_truth.mask_note(mask_counts)
     if note:
         print(f"\n{note}")
+    if evaluation.unreadable:
+        lost = evaluation.unreadable
+        log.warning("test images that cannot be read, left out: %d (%s)", len(lost), some(lost))
     cases = make_cases(evaluation, calibrations, config)
     page.write_html(
         out / "report.html", f"{workdir.name}: evaluation at step {model.step}",

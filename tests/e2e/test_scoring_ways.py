@@ -74,3 +74,19 @@ def test_one_category_alone_is_judged_as_among_all(commands, trained, tmp_path, 
             assert ours[name] == theirs[name]
         expected = pytest.approx(float(theirs["image_score_calibrated"]), rel=1e-4, abs=1e-4)
         assert float(ours["image_score_calibrated"]) == expected  # the batch differs
+
+
+def test_a_test_image_that_cannot_be_read_is_left_out_and_named(commands, trained, tmp_path):
+    (whole,) = (commands.folder / "cache" / "samples").glob("procedural-*")
+    shutil.copytree(whole, tmp_path / "data")
+    broken = sorted((tmp_path / "data" / "disc" / "test").glob("*/*.png"))[0]
+    broken.write_bytes(broken.read_bytes()[:40])
+    options = ["--set", "data.name=mvtec", f"data.root={tmp_path / 'data'}"]
+    out = tmp_path / "eval"
+    done = commands.here(
+        "eval", "--workdir", str(trained), "--no-speed", "--out", str(out), *options, status=1
+    )
+    assert "test images that cannot be read, left out: 1" in done.stderr
+    assert json.loads((out / "metrics.json").read_text())["unreadable"] == [str(broken)]
+    paths = {row["path"] for row in read_csv(out / "scores.csv")}
+    assert paths == {str(p) for p in tmp_path.glob("data/*/test/*/*.png")} - {str(broken)}
