@@ -1,35 +1,51 @@
-"""Scores new images that have no labels: a decision and a picture for each.
+"""Scores new images that have no labels: a decision, its reason and a picture for each.
 
     python -m invad_jax.predict --workdir runs/hazelnut --input new_parts/ --out decisions/
     python -m invad_jax.predict --model hazelnut.invad --input *.jpg --out decisions/ --no-overlays
+    python -m invad_jax.predict --model hazelnut.invad --input camera/ --watch --out decisions/
+    find . -name '*.png' | python -m invad_jax.predict --model hazelnut.invad --input - --out -
 
 Needs nothing but the workdir, or the file that `export` made of it: no training images, no labels.
-Writes predictions.csv, report.html and overlays/ into --out, which may be the folder of the images,
-or lie in it: no image is replaced, and no overlay is ever taken for an image.
+Writes predictions.csv (or .jsonl), report.html and overlays/ into --out, which may be the folder of
+the images, or lie in it: no image is replaced, and no overlay is ever taken for an image. A row is
+written as soon as it is known; a kill loses none of those before. With `--out -` the rows go to the
+standard output, and there is nothing else; with --watch or `--input -` there is no page.
 
-Leaves with status 0, or 1 if some images could not be read: they have a row with the reason.
+An image that cannot be read has a row with the reason. Leaves with status 0; with --strict, 1 if
+there is such a row; 2 if none could be read.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from invad_jax.errors import UserError
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
+if TYPE_CHECKING:
+    from invad_jax.evaluation.records import Recorder
+    from invad_jax.inference.predictor import Predictor
+
 
 def main(args: argparse.Namespace) -> int:
-    """From images to `predictions.csv`, a page, and an overlay for each."""
+    """From images to rows, a page, and an overlay for each."""
     source = command_line.model_of(args)
+    if args.false_positive_rate is not None:
+        args.set = [*args.set, f"calibration.false_positive_rate={args.false_positive_rate}"]
     workdir = None if source.is_file() else Workdir(source)
     config = workdir.resolve(args.config, args.set) if workdir else None
+    endless = _check(args)
     from invad_jax.data import inputs
 
-    found = inputs.find(args.input)
+    given = [*args.input, *(inputs.listed(args.list) if args.list else [])]
+    found = None if endless else inputs.find(given)
     from invad_jax.evaluation import new_images
     from invad_jax.inference import predictor as predictors
 
@@ -37,17 +53,83 @@ def main(args: argparse.Namespace) -> int:
         predictor = predictors.of_workdir(workdir, config)
     else:
         predictor = predictors.of_bundle(source, args.set)
-    data = predictor.model.config.data
-    results = new_images.prepare(Path(args.out), found, data, not args.no_overlays)
-    new_images.score(results, predictor)
-    new_images.write_page(results, predictor, source, _command(source, args))
-    return 1 if results.failed else 0
+    if args.threshold is not None:
+        predictor = predictor.decide_at(args.threshold)
+    out = None if args.out == "-" else Path(args.out)
+    if out:
+        new_images.claim(out, args.format or "csv")
+        if found and not args.no_overlays:
+            new_images.check_apart(out, found)
+    recorder = _recorder(args, out, predictor)
+    if found is None:
+        _endless(args, given, recorder, predictor)
+    else:
+        results = new_images.Results(found, recorder)
+        new_images.score(results, predictor)
+        if out:
+            new_images.write_page(results, predictor, out, source, _command(source, args))
+    recorder.report(args.out if out else "the standard output")
+    return 1 if args.strict and recorder.count["error"] else 0
+
+
+def _check(args: argparse.Namespace) -> bool:
+    """Whether the images have no end; refuses what does not go together."""
+    streamed = "-" in args.input
+    if not args.input and not args.list:
+        raise UserError("give --input or --list")
+    if streamed and (len(args.input) > 1 or args.list or args.watch):
+        raise UserError("--input -: reads paths from the standard input; give it alone")
+    if args.watch and (args.list or not all(os.path.isdir(path) for path in args.input)):
+        raise UserError("--watch: --input has to be folders")
+    if args.threshold is not None and args.false_positive_rate is not None:
+        raise UserError("give --threshold or --false-positive-rate, not both")
+    if (streamed or args.watch) and args.distributed:
+        raise UserError("--distributed: takes images that are all there")
+    return streamed or args.watch
+
+
+def _recorder(args: argparse.Namespace, out: Path | None, predictor: Predictor) -> Recorder:
+    from invad_jax.evaluation import new_images, records
+    from invad_jax.report.tables import PredictionStream
+
+    kind: Literal["csv", "jsonl"] = args.format or ("csv" if out else "jsonl")
+    target = out / new_images.TABLES[kind] if out else sys.stdout
+    sorting = records.Sorting(Path(args.sort_into), args.sort_by) if args.sort_into else None
+    return records.Recorder(
+        PredictionStream(target, kind), predictor.model.config.data,
+        None if args.no_overlays else out, sorting,
+    )  # fmt: skip
+
+
+def _endless(
+    args: argparse.Namespace, given: Sequence[str], recorder: Recorder, predictor: Predictor
+) -> None:
+    """Scores what comes until the stream ends, or somebody stops it."""
+    from invad_jax.evaluation import arriving
+    from invad_jax.runtime.log import log
+
+    arriving.warm_up(predictor)
+    if args.watch:
+        log.info("watching %s; Ctrl-C ends it", ", ".join(given))
+        arrivals = arriving.Folders(given, predictor.model.config.data).arrivals()
+    else:
+        arrivals = arriving.on_stream(sys.stdin, predictor.model.batch_size)
+    try:
+        arriving.score(arrivals, recorder, predictor)
+    except KeyboardInterrupt:
+        if not args.watch:
+            raise
+    finally:
+        recorder.close()
 
 
 def _command(source: Path, args: argparse.Namespace) -> str:
     """What was typed, for the page; of very many images the first."""
     given = [*args.input[:3], *(["..."] if len(args.input) > 3 else [])]
-    words = ["--model", str(source), "--input", *given, "--out", args.out]
+    words = ["--model", str(source), *(["--input", *given] if given else [])]
+    for option in ("list", "out", "format", "threshold", "sort_into"):
+        value = getattr(args, option)
+        words += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
     words += ["--no-overlays"] if args.no_overlays else []
     words += ["--set", *args.set] if args.set else []
     return shlex.join(["python", "-m", "invad_jax.predict", *words])
@@ -59,11 +141,27 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_run()
     parser.add_model()
     parser.add_argument(
-        "--input", required=True, nargs="+", action="extend", metavar="FILE_OR_FOLDER",
-        help="what to score: images, folders with their subfolders, patterns",
+        "--input", nargs="+", action="extend", default=[], metavar="FILE_OR_FOLDER",
+        help="what to score: images, folders with their subfolders, patterns; -: paths from the "
+        "standard input, one a line",
     )  # fmt: skip
-    parser.add_argument("--out", required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--list", metavar="FILE", help="a file of such paths, one a line")
+    parser.add_argument("--watch", action="store_true", help="and what comes into these folders")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where to write; -: rows alone")
+    parser.add_argument("--format", choices=("csv", "jsonl"), help="of the rows")
     parser.add_argument("--no-overlays", action="store_true", help="no picture of each image")
+    parser.add_argument("--threshold", type=float, help="anomalous above it, instead of its own")
+    parser.add_argument(
+        "--false-positive-rate", type=float, metavar="RATE",
+        help="share of normal images that may be called anomalous, 0..1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sort-into", metavar="DIR", help="ok/, ng/ and unreadable/ there get the images"
+    )
+    parser.add_argument(
+        "--sort-by", choices=("copy", "link"), default="copy", help="copies, or links to them"
+    )
+    parser.add_argument("--strict", action="store_true", help="status 1 if one cannot be read")
     return command_line.run(main, parser, argv)
 
 

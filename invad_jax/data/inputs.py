@@ -17,6 +17,7 @@ from typing import NamedTuple
 from invad_jax.data.names import is_image
 from invad_jax.errors import UserError
 from invad_jax.io import outputs
+from invad_jax.io.files import read_bytes
 
 
 class Inputs(NamedTuple):
@@ -65,6 +66,34 @@ def find(sources: Sequence[str | Path], option: str = "--input") -> Inputs:
     return found
 
 
+def images_below(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The images that lie in folders now, and their names as `Inputs.names`; sorted in each."""
+    for folder in folders:
+        prefix = Path(os.path.abspath(folder)).name if len(folders) > 1 else ""
+        found = sorted(path for path, reason in _walk(folder, Counter()) if not reason)
+        yield from ((path, _name_below(folder, prefix, path)) for path in found)
+
+
+def require_usable(path: str) -> None:
+    """Raises UserError where there is nothing to read, and for what this program drew."""
+    reason = "written by invad_jax" if outputs.is_written(path) else _why_unusable(path)
+    if reason:
+        raise UserError(f"{path}: {reason}")
+
+
+def listed(path: str | Path) -> list[str]:
+    """The paths of a list file, one a line; empty lines are left out.
+
+    Raises:
+      UserError: it cannot be read, or names nothing.
+    """
+    text = read_bytes(path).decode("utf-8", errors="surrogateescape")
+    found = [line for line in text.replace("\r\n", "\n").split("\n") if line]
+    if not found:
+        raise UserError(f"--list {path}: names no image")
+    return found
+
+
 def summary(left_out: Counter[str]) -> str:
     """What was left out, in words.
 
@@ -82,12 +111,15 @@ def _expanded(source: str) -> list[str]:
 
 
 def _add_folder(found: Inputs, seen: set[str], folder: str, prefix: str) -> None:
-    files = []
+    below = []
     for path, reason in _walk(folder, found.left_out):
-        name = os.path.join(prefix, os.path.relpath(path, folder)).replace(os.sep, "/")
-        files.append((path, name, reason))
-    for path, name, reason in sorted(files, key=lambda file: Path(file[0])):
+        below.append((path, _name_below(folder, prefix, path), reason))
+    for path, name, reason in sorted(below, key=lambda file: Path(file[0])):
         _add(found, seen, path, name, reason)
+
+
+def _name_below(folder: str, prefix: str, path: str) -> str:
+    return os.path.join(prefix, os.path.relpath(path, folder)).replace(os.sep, "/")
 
 
 def _add(found: Inputs, seen: set[str], path: str, name: str, reason: str = "") -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from invad_jax.config import DataConfig
 from invad_jax.data import depth
@@ -18,6 +18,9 @@ from invad_jax.data.dataset import report_left_out
 from invad_jax.data.folders import all_files
 from invad_jax.data.opening import opened, upright
 from invad_jax.io import outputs
+
+_LYING = (5, 6, 7, 8)
+"""EXIF orientations that turn an image by a quarter."""
 
 
 def image_paths(folder: str | Path, recursive: bool = False) -> list[str]:
@@ -86,6 +89,17 @@ def read_original(
         rgb = _to_rgb(image, path, data)
         rgb.thumbnail(side)
         return np.asarray(rgb)
+
+
+def size_of(path: str | Path, data: DataConfig) -> tuple[int, int]:
+    """(width, height) of an upright image, pixels; it is not decoded.
+
+    Raises:
+      UserError: as `read_image`.
+    """
+    with opened(path, "image", data.max_pixels) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
+        return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def _to_rgb(image: Image.Image, path: str | Path, data: DataConfig) -> Image.Image:

@@ -1,6 +1,6 @@
 """New images without labels: scored and drawn one by one, so that none is lost with another.
 
-Read next: `inference/predictor.py`, which decides.
+Read next: `records.py`, what becomes of each; `inference/predictor.py`, which decides.
 """
 
 from __future__ import annotations
@@ -18,62 +18,43 @@ from invad_jax.config import DataConfig
 from invad_jax.config.io import to_dict
 from invad_jax.data import inputs, preprocess
 from invad_jax.errors import UserError
+from invad_jax.evaluation.records import OVERLAYS, Recorder
 from invad_jax.inference.predictor import Prediction, Predictor
 from invad_jax.io import names, outputs
 from invad_jax.report import page, tables
-from invad_jax.report.figures import Case, write_overlay
+from invad_jax.report.figures import Case
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 
 CASES_ON_THE_PAGE = 60
 """Each adds about 50 kB."""
-OVERLAY_SIDE = 1600
-"""Pixels of the longer side of an overlay, at most: one of 20 megapixels takes 12 s and 1.2 GB."""
-TABLE, PAGE, OVERLAYS = "predictions.csv", "report.html", "overlays"
+PAGE = "report.html"
+TABLES = {"csv": "predictions.csv", "jsonl": "predictions.jsonl"}
 
 
 class Results:
-    """What is known of each image so far, and where it is written."""
+    """What is known of images that are all there."""
 
-    def __init__(self, found: inputs.Inputs, out: Path, data: DataConfig, overlays: bool):
+    def __init__(self, found: inputs.Inputs, recorder: Recorder):
         self.found = found
-        self.data = data
-        self.out = out
-        self.overlays = names.unique(found.names, ".png") if overlays else None
+        self.recorder = recorder
+        self.overlays = names.unique(found.names, ".png")
         self.rows: list[dict[str, Any] | None] = [None] * len(found.paths)
         self.maps: dict[int, np.ndarray] = {}
         """Row -> (h, w) float32, on the grid of the latents."""
         self.heat: dict[int, tuple[float, float]] = {}
 
     def add(self, row: int, result: Prediction) -> None:
-        """Keeps one result and draws it; a picture that cannot be drawn loses no score."""
-        error, overlay = "", None
-        if self.overlays is not None and processes.is_primary():
-            overlay = f"{OVERLAYS}/{self.overlays[row]}"
-            try:
-                image = preprocess.read_original(self.found.paths[row], self.data, OVERLAY_SIDE)
-                write_overlay(self.out / overlay, image, result.latent_norm, result.heat)
-            except UserError as problem:
-                error, overlay = f"no overlay: {problem}", None
+        """Keeps one result, and writes it."""
+        path, name = self.found.paths[row], self.found.names[row]
         self.maps[row], self.heat[row] = result.latent_norm, result.heat
-        self.rows[row] = {
-            "path": self.found.paths[row],
-            "image_score": result.image_score,
-            "threshold": result.threshold,
-            "decision": tables.decision_word(result.decision),
-            "component": result.component,
-            "normal_percentile": result.normal_percentile,
-            "overlay": overlay,
-            "error": error,
-            **result.terms,
-        }
+        written = self.recorder.add(path, name, self.overlays[row], result)
+        self.rows[row] = {**written, **result.terms}
 
     def fail(self, row: int, reason: str) -> None:
-        """Keeps why there is no result."""
-        path = self.found.paths[row]
-        empty = dict.fromkeys(tables.PREDICTION_COLUMNS)
-        error = reason.removeprefix(f"{path}: ")
-        self.rows[row] = {**empty, "path": path, "decision": tables.UNREADABLE, "error": error}
+        """Keeps why there is no result, and writes it."""
+        path, name = self.found.paths[row], self.found.names[row]
+        self.rows[row] = self.recorder.fail(path, name, reason)
 
     @property
     def scored(self) -> list[dict[str, Any]]:
@@ -85,45 +66,33 @@ class Results:
         """Rows of images that have none, or no picture."""
         return [row for row in self.rows if row and row["error"]]
 
-    def write_table(self) -> None:
-        """Writes `predictions.csv` with all rows that there are, if there are any."""
-        rows = [row for row in self.rows if row]
-        if rows and processes.is_primary():
-            tables.write_predictions_csv(self.out / TABLE, rows)
 
-
-def prepare(out: Path, found: inputs.Inputs, data: DataConfig, overlays: bool) -> Results:
-    """Makes a folder ours, and says what of the images is left out.
-
-    Args:
-      out: the folder.
-      found: the images.
-      data: how they are read.
-      overlays: whether to draw one for each.
+def claim(out: Path, kind: str) -> None:
+    """Makes a folder ours, for a table that is `csv` or `jsonl`.
 
     Raises:
       UserError: something there would be replaced that was not written by this command.
     """
-    results = Results(found, out, data, overlays)
     if processes.is_primary():
-        outputs.claim(out, "predict", (TABLE, PAGE, OVERLAYS))
-        if results.overlays is not None:
-            _check_apart(found.paths, out / OVERLAYS, results.overlays)
-        if found.left_out:
-            log.info("left out of --input: %s", inputs.summary(found.left_out))
-    return results
+        outputs.claim(out, "predict", (TABLES[kind], PAGE, OVERLAYS))
+
+
+def check_apart(out: Path, found: inputs.Inputs) -> None:
+    """Raises UserError if an overlay would replace an image, by whatever links it is reached."""
+    if processes.is_primary():
+        _check_apart(found.paths, out / OVERLAYS, names.unique(found.names, ".png"))
 
 
 def score(results: Results, predictor: Predictor) -> None:
-    """Fills the rows, and writes the table, whatever ends it.
+    """Fills the rows in the order of the images.
 
     Raises:
       UserError: no image could be read.
     """
     try:
         _fill(results, predictor)
-    finally:  # a disk that is full or a Ctrl-C loses nothing that is known
-        results.write_table()
+    finally:
+        results.recorder.close()
     if not results.scored:
         processes.barrier("predicted")  # the primary process has written
         first = results.failed[0]
@@ -132,21 +101,30 @@ def score(results: Results, predictor: Predictor) -> None:
         )
 
 
-def write_page(results: Results, predictor: Predictor, workdir: Path, command: str) -> None:
-    """Writes the page, and says how many images are anomalous and how many have an error."""
+def write_page(
+    results: Results, predictor: Predictor, out: Path, source: Path, command: str
+) -> None:
+    """Writes the page.
+
+    Args:
+      results: of all images.
+      predictor: made them.
+      out: the folder.
+      source: workdir or bundle.
+      command: what was typed.
+    """
     config, rows = predictor.model.config, [row for row in results.rows if row]
     calibrations = predictor.calibrations
     if processes.is_primary():
         page.write_html(
-            results.out / PAGE, f"{len(rows)} new images, by {workdir}", command, to_dict(config),
-            calibrations, rows, make_cases(results, calibrations.terms),
+            out / PAGE, f"{len(rows)} new images, by {source}", command, to_dict(config),
+            calibrations, rows,
+            make_cases(results, config.data, calibrations.terms),
         )  # fmt: skip
-        _report(results)
     processes.barrier("predicted")
 
 
 def _check_apart(paths: Sequence[str], folder: Path, overlays: Sequence[str]) -> None:
-    """Raises UserError if an overlay would replace an image, by whatever links it is reached."""
     real: dict[str, str] = {}
 
     def place(path: str) -> tuple[str, str]:
@@ -163,24 +141,33 @@ def _check_apart(paths: Sequence[str], folder: Path, overlays: Sequence[str]) ->
 
 
 def _fill(results: Results, predictor: Predictor) -> None:
-    """Fills the rows."""
-    found = results.found
-    for row, reason in found.unusable.items():
-        results.fail(row, reason)
+    """Fills the rows; what never comes could not be read."""
+    found, data = results.found, predictor.model.config.data
+    if found.left_out:
+        log.info("left out of --input: %s", inputs.summary(found.left_out))
     rows = [row for row in range(len(found.paths)) if row not in found.unusable]
+    begun = 0
+
+    def fail_until(row: int) -> None:
+        nonlocal begun
+        for earlier in range(begun, row):
+            if results.rows[earlier] is None:
+                reason = found.unusable.get(earlier) or why_unreadable(found.paths[earlier], data)
+                results.fail(earlier, reason)
+        begun = row
+
     with tqdm(
         total=len(rows), desc="predict", unit="image", disable=not processes.is_primary()
     ) as bar:
         for ids, predictions in predictor.predict_files([found.paths[row] for row in rows]):
-            for i, prediction in zip(ids, predictions, strict=True):
+            for i, prediction in sorted(zip(ids, predictions, strict=True), key=lambda x: x[0]):
+                fail_until(rows[i])
                 results.add(rows[i], prediction)
                 bar.update()
-    for row in rows:
-        if results.rows[row] is None:
-            results.fail(row, _why_unreadable(found.paths[row], results.data))
+    fail_until(len(found.paths))
 
 
-def _why_unreadable(path: str, data: DataConfig) -> str:
+def why_unreadable(path: str, data: DataConfig) -> str:
     """Reads once more what could not be read, for the reason."""
     try:
         preprocess.read_image(path, data)
@@ -189,22 +176,7 @@ def _why_unreadable(path: str, data: DataConfig) -> str:
     return "could not be read when it was its turn, or has no finite score"
 
 
-def _report(results: Results) -> None:
-    anomalous = sum(row["decision"] == tables.decision_word(True) for row in results.scored)
-    log.info(
-        "%d of %d images anomalous; written to %s", anomalous, len(results.scored), results.out
-    )
-    failed = results.failed
-    for row in failed[:3]:
-        log.warning("%s: %s", row["path"], row["error"])
-    if failed:
-        log.warning(
-            "%d of %d images with an error, in the column `error` of %s",
-            len(failed), len(results.rows), results.out / TABLE,
-        )  # fmt: skip
-
-
-def make_cases(results: Results, terms: Sequence[str]) -> list[Case]:
+def make_cases(results: Results, data: DataConfig, terms: Sequence[str]) -> list[Case]:
     """The images with the highest scores, for the page; `terms` are those of the score."""
     ranked = sorted(results.maps, key=lambda i: -(results.rows[i] or {})["image_score"])
     cases = []
@@ -217,7 +189,7 @@ def make_cases(results: Results, terms: Sequence[str]) -> list[Case]:
                     category="",
                     defect="",
                     gt_label=None,
-                    image=preprocess.read_image(row["path"], results.data),
+                    image=preprocess.read_image(row["path"], data),
                     gt_mask=None,
                     anomaly_map=results.maps[i],
                     image_score=row["image_score"],

@@ -14,6 +14,8 @@ import numpy as np
 
 from invad_jax import scoring
 from invad_jax.config import TERMS
+from invad_jax.inference import regions
+from invad_jax.inference.regions import Region
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
@@ -45,6 +47,15 @@ class Prediction:
     def anomaly_map(self) -> np.ndarray:
         """(S, S) float32: `latent_norm` enlarged to the resized image, higher is more anomalous."""
         return np.asarray(scoring.upsample(jnp.asarray(self.latent_norm)[None], self.image_size))[0]
+
+    def regions(self, size: tuple[int, int] | None = None) -> list[Region]:
+        """Where the map lies above the beginning of heat, the highest peak first.
+
+        Args:
+          size: (width, height) of the image that boxes and areas are in pixels of; None: (S, S).
+        """
+        square = (self.image_size, self.image_size)
+        return regions.find(self.anomaly_map, self.heat[0], size or square)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ Read next: `model.py`, the compiled detector; `normality/calibrations.py`, score
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,6 +89,15 @@ class Predictor:
             ids, scores = ids[rows], jax.tree.map(lambda values, rows=rows: values[rows], scores)
             yield ids, self._results([paths[i] for i in ids], scores)
 
+    def predict_squares(self, paths: Sequence[str | None], image: np.ndarray) -> Predictions:
+        """Scores images that are read and resized already.
+
+        Args:
+          paths: of each, or None.
+          image: (B, S, S, 3) uint8 of the model's size; one alone has a program of its own.
+        """
+        return self._results(paths, self.model.predict(image))
+
     def threshold_at(self, false_positive_rate: float, component: str | None = None) -> float:
         """The threshold at which this share of normal images, 0..1, is called anomalous.
 
@@ -123,6 +133,12 @@ class Predictor:
         if name.startswith("_") or "model" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.model, name)
+
+    def decide_at(self, threshold: float) -> Predictor:
+        """The same detector with one threshold of the image score for every kind of product."""
+        known = self.calibrations
+        each = tuple(dataclasses.replace(one, threshold=float(threshold)) for one in known.each)
+        return Predictor(self.model, dataclasses.replace(known, each=each), self._normals)
 
     @property
     def calibrations(self) -> Calibrations:

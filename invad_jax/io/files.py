@@ -79,6 +79,22 @@ def replaced(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_link(path: Path, target: str) -> None:
+    """Makes `path` a symbolic link to a target, in the place of what file or link it is.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.link")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; on a clean exit it is renamed to `path`.

@@ -66,6 +66,37 @@ def unique(paths: Sequence[str], suffix: str) -> list[str]:
     ]
 
 
+class Taken:
+    """As `unique`, for files that become known one by one: each keeps its name if that is free."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._keys: set[str] = set()
+        self._numbers: dict[str, int] = {}
+
+    def name(self, path: str, wanted: str, suffix: str) -> str:
+        """The place for a file, the same whenever it is asked for.
+
+        Args:
+          path: of the file.
+          wanted: relative, parts between slashes, no `..` among them.
+          suffix: that takes the place of its own; empty keeps that.
+
+        >>> taken = Taken()
+        >>> [taken.name(path, "a.jpg", "") for path in ("one/a.jpg", "two/a.jpg", "one/a.jpg")]
+        ['a.jpg', 'a_2.jpg', 'a.jpg']
+        """
+        if path not in self._names:
+            folder, slash, name = wanted.rpartition("/")
+            stem, own = os.path.splitext(name)
+            plain = f"{folder}{slash}{fitted(stem, suffix or own)}"
+            if _key(plain) in self._keys:
+                plain = _another(f"{folder}{slash}{stem}", suffix or own, self._keys, self._numbers)
+            self._keys.add(_key(plain))
+            self._names[path] = plain
+        return self._names[path]
+
+
 def _folders(keys: Sequence[str]) -> set[str]:
     """All folders of some paths, the outer ones too."""
     found: set[str] = set()

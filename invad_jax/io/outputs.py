@@ -16,7 +16,13 @@ MARKER = "made_by_invad_jax.json"
 """{command: names of the files and folders that it may replace in the folder of this file}."""
 
 
-def claim(folder: str | Path, command: str, names: Sequence[str], trusted: bool = False) -> None:
+def claim(
+    folder: str | Path,
+    command: str,
+    names: Sequence[str],
+    trusted: bool = False,
+    option: str = "--out",
+) -> None:
     """Makes a folder one that `command` writes `names` into; to be called before it does.
 
     Args:
@@ -24,6 +30,7 @@ def claim(folder: str | Path, command: str, names: Sequence[str], trusted: bool 
       command: such as `predict`.
       names: of files and folders directly in it.
       trusted: what lies there under these names is the command's own, with no file that says so.
+      option: named in errors.
 
     Raises:
       UserError: one of them is there and is not known to be this command's, or the folder cannot
@@ -31,15 +38,17 @@ def claim(folder: str | Path, command: str, names: Sequence[str], trusted: bool 
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; give a folder")
+        raise UserError(f"{option} {folder}: is a file; give a folder")
     owners = _owners(folder)
     for name in names:
         if name not in owners.get(command, ()) and not trusted and _holds(folder / name):
             raise UserError(
-                f"--out {folder}: {name} is there already, and was not written by {command}; "
+                f"{option} {folder}: {name} is there already, and was not written by {command}; "
                 "give another folder"
             )
-    files.write_json(folder / MARKER, owners | {command: sorted({*names})})
+    files.write_json(
+        folder / MARKER, owners | {command: sorted({*owners.get(command, ()), *names})}
+    )
 
 
 def written_in(folder: str | Path) -> frozenset[str]:

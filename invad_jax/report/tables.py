@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
+from invad_jax.errors import UserError
 from invad_jax.io import files
 
 METRICS = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro", "mad")
@@ -20,9 +23,12 @@ SCORE_COLUMNS = (
     "component", "image_score_calibrated", "image_score_test_minmax", "threshold", "decision",
 )  # fmt: skip
 PREDICTION_COLUMNS = (
-    "path", "image_score", "threshold", "decision", "component", "normal_percentile", "overlay",
-    "error",
+    "path", "image_score", "threshold", "decision", "component", "normal_percentile", "regions",
+    "left", "top", "width", "height", "area", "peak", "overlay", "error",
 )  # fmt: skip
+"""`regions` counts those above the level of heat; the next six are of the one that peaks highest,
+in pixels of the image."""
+REGION_COLUMNS = ("left", "top", "width", "height", "area", "peak")
 UNREADABLE = "unreadable"
 """Stands for the decision on an image that has no score; `error` says why."""
 
@@ -91,9 +97,66 @@ def write_scores_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Non
     write_csv(path, SCORE_COLUMNS, rows)
 
 
-def write_predictions_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes `predictions.csv`, a row (keyed by `PREDICTION_COLUMNS`) for each image."""
-    write_csv(path, PREDICTION_COLUMNS, rows)
+class PredictionStream:
+    """Rows of new images, written one by one: what ends the program loses none that was written.
+
+    The file is begun with the first row, and what it held before is then gone.
+    """
+
+    def __init__(self, target: str | Path | TextIO, kind: Literal["csv", "jsonl"]):
+        """Writes to a file that is made, or to a stream that is open already."""
+        self._target = target
+        self._kind = kind
+        self._stream: TextIO | None = None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Writes a row, keyed by `PREDICTION_COLUMNS` less `REGION_COLUMNS`; `regions` is a list of
+        mappings keyed by these, and `terms` another mapping.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        try:
+            line = _json_line(row) if self._kind == "jsonl" else _prediction_line(row)
+            stream = self._stream or self._begin()
+            stream.write(line)
+            stream.flush()
+        except OSError as error:
+            with suppress(OSError):  # what it still holds cannot be written either
+                self.close()
+            if error.errno not in files.DISK_ERRORS:
+                raise
+            raise UserError(f"{self._target}: cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._stream is not None and self._stream is not self._target:
+            self._stream.close()
+
+    def _begin(self) -> TextIO:
+        if isinstance(self._target, str | Path):
+            # surrogateescape: the name of an image need not be valid Unicode, and is kept
+            self._stream = open(  # noqa: SIM115, closed by `close`
+                self._target, "w", encoding="utf-8", errors="surrogateescape", newline=""
+            )
+        else:
+            self._stream = self._target
+        if self._kind == "csv":
+            self._stream.write(_csv_line(PREDICTION_COLUMNS))
+        return self._stream
+
+
+def _prediction_line(row: Mapping[str, Any]) -> str:
+    regions = row["regions"]
+    cells = {**row, "regions": None if regions is None else len(regions)}
+    cells |= (regions or [dict.fromkeys(REGION_COLUMNS)])[0]
+    return _csv_line([cells[column] for column in PREDICTION_COLUMNS])
+
+
+def _json_line(row: Mapping[str, Any]) -> str:
+    columns = [name for name in PREDICTION_COLUMNS if name not in REGION_COLUMNS]
+    content = {name: row[name] for name in (*columns, "terms")}
+    return json.dumps(content, allow_nan=False) + "\n"
 
 
 def format_table(table: Mapping[str, Any]) -> str:

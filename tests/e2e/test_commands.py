@@ -72,7 +72,7 @@ def test_predict_scores_a_file_as_eval_does(commands, evaluated, trained):
     predictions = read_csv(commands.folder / "decided" / "predictions.csv")
     assert list(predictions[0]) == [
         "path", "image_score", "threshold", "decision", "component", "normal_percentile",
-        "overlay", "error",
+        "regions", "left", "top", "width", "height", "area", "peak", "overlay", "error",
     ]  # fmt: skip
     assert len(predictions) == 5
     for prediction in predictions:

@@ -1,6 +1,8 @@
 """The predict command around a detector that takes a millisecond: files in, files out."""
 
 import csv
+import io
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ from invad_jax import predict
 from invad_jax.config import TERMS, Config, DataConfig
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
-from invad_jax.evaluation import new_images
+from invad_jax.evaluation import new_images, records
 from invad_jax.inference import predictor
 from invad_jax.inference.predictions import Predictions
 from invad_jax.io import files
@@ -32,31 +34,36 @@ class BrightnessPredictor:
     )  # fmt: skip
     calibrations = calibrations.Calibrations(("part",), (fitted,))
     stop_at: int | None = None
+    threshold = 100.0
 
     def __init__(self, workdir, config):
-        self.model = SimpleNamespace(config=config)
+        self.model = SimpleNamespace(config=config, batch_size=2, batch_size_for=lambda n: n)
+
+    def decide_at(self, threshold):
+        self.threshold = threshold
+        return self
 
     def predict_files(self, paths):
         for i, path in enumerate(paths):
             if i == self.stop_at:
                 raise KeyboardInterrupt
             try:
-                brightness = preprocess.read_image(path, DataConfig(image_size=8)).mean(
-                    dtype=np.float64
-                )
+                image = preprocess.read_image(path, SMALL)
             except UserError:
                 continue
-            score = np.array([brightness])
-            yield (
-                np.array([i]),
-                Predictions(
-                    path=(path,), image_score=score, decision=score > 100,
-                    threshold=np.array([100.0]), heat=np.array([[50.0, 200.0]]),
-                    normal_percentile=score, component=("part",),
-                    latent_norm=np.full((1, 2, 2), brightness, np.float32), image_size=8,
-                    **dict.fromkeys(TERMS, score),
-                ),
-            )  # fmt: skip
+            yield np.array([i]), self.predict_squares([path], image[None])
+
+    def predict_squares(self, paths, image):
+        assert len(image) <= self.model.batch_size
+        score = image.mean(axis=(1, 2, 3), dtype=np.float64)
+        count = len(score)
+        return Predictions(
+            path=tuple(paths), image_score=score, decision=score > self.threshold,
+            threshold=np.full(count, self.threshold), heat=np.tile([50.0, 200.0], (count, 1)),
+            normal_percentile=score, component=("part",) * count,
+            latent_norm=np.tile(score[:, None, None], (1, 2, 2)).astype(np.float32), image_size=8,
+            **dict.fromkeys(TERMS, score),
+        )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +107,7 @@ def test_a_row_a_page_and_an_overlay(photos, tmp_path):
     rows = table(tmp_path / "out")
     assert list(rows[0]) == [
         "path", "image_score", "threshold", "decision", "component", "normal_percentile",
-        "overlay", "error",
+        "regions", "left", "top", "width", "height", "area", "peak", "overlay", "error",
     ]  # fmt: skip
     assert [row["decision"] for row in rows] == ["normal", "normal", "anomalous"]
     assert [float(row["image_score"]) for row in rows] == [10, 90, 200]
@@ -152,7 +159,8 @@ def test_images_of_one_stem_have_an_overlay_each(photos, tmp_path):
 def test_an_unreadable_image_loses_no_other(photos, tmp_path, capsys):
     (photos / "0a.png").write_bytes(b"\x89PNG not really")
     (photos / "3.jpg").symlink_to("nowhere")
-    run(photos, tmp_path / "out", status=1)
+    run(photos, tmp_path / "out")
+    run(photos, tmp_path / "out", "--strict", status=1)
     rows = table(tmp_path / "out")
     assert [row["decision"] for row in rows] == [
         "normal", "unreadable", "normal", "anomalous", "unreadable",
@@ -180,8 +188,8 @@ def test_a_picture_that_cannot_be_written_loses_no_score(photos, tmp_path, monke
     def full(path, *_):
         raise UserError(f"{path}: cannot be written: No space left on device")
 
-    monkeypatch.setattr(new_images, "write_overlay", full)
-    run(photos, tmp_path / "out", status=1)
+    monkeypatch.setattr(records, "write_overlay", full)
+    run(photos, tmp_path / "out", "--strict", status=1)
     rows = table(tmp_path / "out")
     assert [row["decision"] for row in rows] == ["normal", "normal", "anomalous"]
     assert all("no overlay: " in row["error"] for row in rows)
@@ -215,7 +223,7 @@ def test_several_inputs_each_once(photos, tmp_path):
 def test_any_name_is_read_back_from_the_table(photos, tmp_path, name):
     shutil.copy(photos / "2.png", photos / name)
     (photos / f"bad {name}").write_bytes(b"x")
-    run(photos, tmp_path / "out", status=1)
+    run(photos, tmp_path / "out")
     rows = {row["path"]: row for row in table(tmp_path / "out")}
     assert set(rows) == {str(path) for path in photos.iterdir()}
     assert (tmp_path / "out" / rows[str(photos / name)]["overlay"]).is_file()
@@ -254,3 +262,129 @@ def test_ctrl_c_before_the_first_result_keeps_the_table_of_before(photos, tmp_pa
 def test_a_temporary_name_is_not_longer_than_the_name_that_is_allowed(tmp_path):
     files.write_text(tmp_path / ("x" * 255), "whole")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_regions_are_in_pixels_of_the_photograph(photos, tmp_path):
+    run(photos, tmp_path / "out")
+    black, grey, _ = table(tmp_path / "out")
+    assert (black["regions"], black["left"], black["peak"]) == ("0", "", "")
+    assert [grey[name] for name in ("left", "top", "width", "height", "area")] == [
+        "0", "0", "40", "30", "1200",
+    ]  # fmt: skip
+    assert float(grey["peak"]) == 90
+
+
+def test_json_lines_on_the_standard_output(photos, capsys):
+    (photos / "1a.png").write_bytes(b"x")
+    arguments = ["--workdir", "w", "--input", str(photos), "--out", "-"]
+    assert predict.cli(arguments) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["decision"] for row in rows] == ["normal", "normal", "unreadable", "anomalous"]
+    assert rows[3]["terms"] == dict.fromkeys(TERMS, 200.0)
+    assert rows[3]["regions"][0]["width"] == 40
+    assert rows[3]["overlay"] is None
+
+
+def test_a_row_is_on_the_disk_before_the_next_image_is_scored(photos, tmp_path, monkeypatch):
+    seen = []
+    score = BrightnessPredictor.predict_squares
+
+    def watched(self, paths, image):
+        path = tmp_path / "out" / "predictions.csv"
+        seen.append(len(table(tmp_path / "out")) if path.exists() else 0)
+        return score(self, paths, image)
+
+    monkeypatch.setattr(BrightnessPredictor, "predict_squares", watched)
+    run(photos, tmp_path / "out")
+    assert seen == [0, 1, 2]
+
+
+def test_a_list_of_paths(photos, tmp_path):
+    names = tmp_path / "list.txt"
+    names.write_text(f"{photos}/2.png\r\n\n{photos}/0.png\n")
+    arguments = ["--workdir", "w", "--list", str(names), "--out", str(tmp_path / "out")]
+    assert predict.cli(arguments) == 0
+    assert [row["image_score"] for row in table(tmp_path / "out")] == ["200.0", "10.0"]
+    names.write_text("\n")
+    assert predict.cli(arguments) == 2
+
+
+def test_another_threshold(photos, tmp_path):
+    run(photos, tmp_path / "out", "--threshold", "50")
+    rows = table(tmp_path / "out")
+    assert [row["decision"] for row in rows] == ["normal", "anomalous", "anomalous"]
+    assert {row["threshold"] for row in rows} == {"50.0"}
+
+
+def test_the_rate_is_an_option_of_the_config(photos, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Workdir, "resolve", lambda _, path, sets: asked.append(sets) or Config())
+    run(photos, tmp_path / "out", "--false-positive-rate", "0.2")
+    assert asked == [["calibration.false_positive_rate=0.2"]]
+
+
+@pytest.mark.parametrize("by", ["copy", "link"])
+def test_images_are_sorted_and_stay_as_they_are(photos, tmp_path, by):
+    (photos / "deeper").mkdir()
+    shutil.copy(photos / "2.png", photos / "deeper" / "2.png")
+    (photos / "1a.png").write_bytes(b"x")
+    (photos / "0.png").chmod(0o640)
+    before = {path: (path.stat(), path.read_bytes()) for path in photos.rglob("*.png")}
+    options = ["--sort-into", str(tmp_path / "sorted"), "--sort-by", by]
+    run(photos, tmp_path / "out", *options)
+    run(photos, tmp_path / "out", "--threshold", "50", *options)  # one goes to another folder
+    found = {
+        str(path.relative_to(tmp_path / "sorted"))
+        for path in (tmp_path / "sorted").rglob("*.png")
+    }  # fmt: skip
+    assert found == {"ok/0.png", "ng/1.png", "ng/2.png", "ng/deeper/2.png", "unreadable/1a.png"}
+    assert (tmp_path / "sorted" / "ng" / "1.png").is_symlink() == (by == "link")
+    assert (tmp_path / "sorted" / "ng" / "1.png").read_bytes() == (photos / "1.png").read_bytes()
+    for path, (stat, content) in before.items():
+        now = path.stat()
+        assert (now.st_mode, now.st_mtime_ns, path.read_bytes()) == (
+            stat.st_mode, stat.st_mtime_ns, content,
+        )  # fmt: skip
+
+
+def test_cameras_with_the_same_names_lose_no_image(photos, tmp_path):
+    for camera in ("left", "right"):
+        (photos / camera).mkdir()
+        shutil.copy(photos / "2.png", photos / camera / "a.png")
+    given = [str(photos / "left" / "a.png"), str(photos / "right" / "a.png")]
+    arguments = ["--workdir", "w", "--out", "-", "--sort-into", str(tmp_path / "s")]
+    assert predict.cli([*arguments, "--input", *given]) == 0
+    assert sorted(p.name for p in (tmp_path / "s" / "ng").iterdir()) == ["a.png", "a_2.png"]
+
+
+def test_what_was_not_sorted_here_is_not_replaced(photos, tmp_path, capsys):
+    (tmp_path / "s" / "ok").mkdir(parents=True)
+    (tmp_path / "s" / "ok" / "mine.png").write_bytes(b"x")
+    run(photos, tmp_path / "out", "--sort-into", str(tmp_path / "s"), status=2)
+    assert "--sort-into" in capsys.readouterr().err
+
+
+def test_paths_on_the_standard_input(photos, tmp_path, monkeypatch, capsys):
+    lines = [f"{photos}/{name}\n" for name in ("2.png", "absent.png", "0.png", "1.png")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(lines)))
+    assert predict.cli(["--workdir", "w", "--input", "-", "--out", "-", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    by_path = {row["path"].rsplit("/", 1)[-1]: row for row in rows}
+    assert {name: row["decision"] for name, row in by_path.items()} == {
+        "2.png": "anomalous", "absent.png": "unreadable", "0.png": "normal", "1.png": "normal",
+    }  # fmt: skip
+    assert by_path["absent.png"]["error"] == "no such file or folder"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "give --input or --list"),
+        (["--input", "-", "x"], "give it alone"),
+        (["--input", "absent", "--watch"], "has to be folders"),
+        (["--input", "x", "--threshold", "1", "--false-positive-rate", "0.1"], "not both"),
+    ],
+)
+def test_what_does_not_go_together(options, words, capsys):
+    assert predict.cli(["--workdir", "w", "--out", "o", *options]) == 2
+    assert words in capsys.readouterr().err

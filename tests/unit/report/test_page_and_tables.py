@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from invad_jax.errors import UserError
 from invad_jax.normality import calibration
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.report import page, tables
@@ -89,27 +90,57 @@ def test_scores_csv_has_the_columns_of_the_contract_and_every_digit(tmp_path):
     assert row["gt_label"] == "1"
 
 
-def test_predictions_csv_keeps_a_name_that_is_not_unicode(tmp_path):
-    path = b"part-\xff.png".decode(errors="surrogateescape")
-    row = {"path": path, "image_score": 0.1, "threshold": 2.0, "decision": "normal"}
-    row |= {"component": "nut", "normal_percentile": 50.0, "overlay": "o.png", "error": ""}
-    tables.write_predictions_csv(tmp_path / "p.csv", [row])
-    assert b"part-\xff.png" in (tmp_path / "p.csv").read_bytes()
+PATH = b"part-\xff.png".decode(errors="surrogateescape")
+REGIONS = [
+    dict(zip(tables.REGION_COLUMNS, (4, 1, 8, 2, 9, 5.5), strict=True)),
+    dict(zip(tables.REGION_COLUMNS, (0, 0, 1, 1, 1, 3.5), strict=True)),
+]
+PREDICTION = {
+    "path": PATH, "image_score": 0.1, "threshold": 2.0, "decision": "normal", "component": "nut",
+    "normal_percentile": 50.0, "regions": REGIONS, "overlay": "o.png", "error": "",
+    "terms": {"map_top": 3.0},
+}  # fmt: skip
+
+
+def test_predictions_come_one_by_one_and_keep_a_name_that_is_not_unicode(tmp_path):
+    stream = tables.PredictionStream(tmp_path / "p.csv", "csv")
+    stream.write(PREDICTION)
+    assert b"part-\xff.png" in (tmp_path / "p.csv").read_bytes()  # before it is closed
+    stream.write({**PREDICTION, "regions": []})
     header, rows = read_csv(tmp_path / "p.csv")
+    stream.close()
     assert header == [
         "path", "image_score", "threshold", "decision", "component", "normal_percentile",
-        "overlay", "error",
+        "regions", "left", "top", "width", "height", "area", "peak", "overlay", "error",
     ]  # fmt: skip
-    assert rows == [{name: str(value) for name, value in row.items()}]
+    flat = {name: value for name, value in PREDICTION.items() if name != "terms"}
+    expected = flat | {"regions": 2} | REGIONS[0]
+    assert rows[0] == {name: str(value) for name, value in expected.items()}
+    assert (rows[1]["regions"], rows[1]["peak"]) == ("0", "")
+
+
+def test_predictions_as_json_lines(tmp_path):
+    stream = tables.PredictionStream(tmp_path / "p.jsonl", "jsonl")
+    stream.write(PREDICTION)
+    stream.close()
+    (line,) = (tmp_path / "p.jsonl").read_text().splitlines()
+    assert json.loads(line) == PREDICTION
 
 
 def test_a_row_without_a_column_leaves_the_old_file_as_it_was(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("old")
+    stream = tables.PredictionStream(path, "csv")
     with pytest.raises(KeyError, match="decision"):
-        tables.write_predictions_csv(path, [{"path": "a", "image_score": 1, "threshold": 2}])
+        stream.write({"path": "a", "image_score": 1, "threshold": 2, "regions": []})
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path):
+    stream = tables.PredictionStream("/dev/full", "jsonl")
+    with pytest.raises(UserError, match="cannot be written: No space left"):
+        stream.write(PREDICTION)
 
 
 def test_metrics_csv_has_every_category_and_the_mean_of_both_fusions(tmp_path):

@@ -1,0 +1,172 @@
+"""Images that come one by one: paths on a stream, new files of a folder.
+
+One that is alone is scored alone, at once; many that wait, together. Nothing is kept of those that
+are done but where they were. Read next: `records.py`, what becomes of each.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from invad_jax.config import DataConfig
+from invad_jax.data import inputs, preprocess
+from invad_jax.errors import UserError
+from invad_jax.evaluation.records import Recorder
+from invad_jax.inference.predictor import Predictor
+from invad_jax.io import names
+
+QUIET = 1.0
+"""Seconds in which a file must not change to be taken for whole."""
+PATIENCE = 5.0
+"""Seconds more that a file has which is quiet and cannot be read yet."""
+POLL = 0.25
+"""Seconds between two looks at a folder."""
+
+
+class Arrival(NamedTuple):
+    """A file that is there."""
+
+    path: str
+    name: str
+    """Relative, where it lies below what was given."""
+
+
+def score(arrivals: Iterable[list[Arrival]], recorder: Recorder, predictor: Predictor) -> None:
+    """Scores files as they come, until there are no more.
+
+    Args:
+      arrivals: some files at a time, those that wait.
+      recorder: takes the results.
+      predictor: makes them.
+    """
+    overlays, size = names.Taken(), predictor.model.batch_size
+    for waiting in arrivals:
+        for start in range(0, len(waiting), size):
+            _score(waiting[start : start + size], recorder, predictor, overlays)
+
+
+def warm_up(predictor: Predictor) -> None:
+    """Compiles what `score` will run, so that the first image does not wait for it."""
+    model, side = predictor.model, predictor.model.config.data.image_size
+    for count in sorted({model.batch_size_for(n + 1) for n in range(model.batch_size)}):
+        predictor.predict_squares([None] * count, np.zeros((count, side, side, 3), np.uint8))
+
+
+def on_stream(lines: Iterable[str], at_most: int) -> Iterator[list[Arrival]]:
+    """Paths, one a line: those that are there, as soon as there is one.
+
+    Args:
+      lines: such as the standard input; read by another thread.
+      at_most: so many at a time.
+    """
+    waiting: queue.Queue[str | None] = queue.Queue(4 * at_most)
+
+    def read() -> None:
+        for line in lines:
+            path = line.rstrip("\r\n")
+            if path:
+                waiting.put(path)
+        waiting.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    ended = False
+    while not ended:
+        paths = [waiting.get()]
+        while len(paths) < at_most and not waiting.empty():
+            paths.append(waiting.get())
+        ended = paths[-1] is None
+        yield [Arrival(path, os.path.basename(path)) for path in paths if path is not None]
+
+
+class Folders:
+    """Folders that are looked at again and again."""
+
+    def __init__(self, folders: Sequence[str], data: DataConfig):
+        self._folders = folders
+        self._data = data
+        self._done: dict[str, tuple[int, int]] = {}
+        self._waiting: dict[str, tuple[tuple[int, int], float]] = {}
+
+    def arrivals(self) -> Iterator[list[Arrival]]:
+        """The files that are whole: those that are there, then those that come. Has no end."""
+        while True:
+            begun = time.monotonic()
+            ready = self.look(begun)
+            if ready:
+                yield ready
+            took = time.monotonic() - begun
+            time.sleep(max(POLL - took, 0.1 * took))
+
+    def look(self, now: float) -> list[Arrival]:
+        """The images that have become whole, or are whole again with another content.
+
+        Args:
+          now: seconds, rising.
+        """
+        ready, there = [], set()
+        for path, name in inputs.images_below(self._folders):
+            state = _state(path)
+            if state is None:
+                continue
+            there.add(path)
+            if self._done.get(path) == state:
+                continue
+            known, since = self._waiting.get(path, (None, now))
+            if known != state:
+                self._waiting[path] = state, now
+            elif now - since >= QUIET and (
+                now - since >= QUIET + PATIENCE or _readable(path, self._data)
+            ):
+                self._done[path] = state
+                del self._waiting[path]
+                ready.append(Arrival(path, name))
+        self._done = {path: state for path, state in self._done.items() if path in there}
+        self._waiting = {path: value for path, value in self._waiting.items() if path in there}
+        return ready
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """Size and time of the last change; None where it has gone."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _readable(path: str, data: DataConfig) -> bool:
+    """Whether the end of the file is there, as far as its decoder tells."""
+    try:
+        preprocess.read_image(path, data)
+    except UserError:
+        return False
+    return True
+
+
+def _score(
+    some: Sequence[Arrival], recorder: Recorder, predictor: Predictor, overlays: names.Taken
+) -> None:
+    data = predictor.model.config.data
+    readable, squares = [], []
+    for one in some:
+        try:
+            inputs.require_usable(one.path)
+            squares.append(preprocess.read_image(one.path, data))
+            readable.append(one)
+        except UserError as error:
+            recorder.fail(one.path, one.name, str(error))
+    if not readable:
+        return
+    results = predictor.predict_squares([one.path for one in readable], np.stack(squares))
+    for one, result in zip(readable, results, strict=True):
+        if np.isfinite(result.image_score):
+            recorder.add(one.path, one.name, overlays.name(one.path, one.name, ".png"), result)
+        else:
+            recorder.fail(one.path, one.name, "has no finite score")
