@@ -5,6 +5,7 @@
         --head-channels 64 --workdir runs/adm
     python -m invad_jax.convert --from diffusers --input DIR --workdir runs/unet
     python -m invad_jax.convert --from diffusers --input DIR/vae --workdir runs/vae
+    python -m invad_jax.convert --from deco-diff --input last.pt --workdir runs/deco_diff
     python -m invad_jax.convert --to invad-pytorch --workdir runs/published --output DIR
 
 The workdir is what `eval`, `predict` and `invad_jax.load` take; that of a VAE is what
@@ -23,14 +24,14 @@ from pathlib import Path
 from invad_jax.config import MeshConfig
 from invad_jax.config import io as config_io
 from invad_jax.config.io import config_hash, to_dict
-from invad_jax.converters import FILES, MAX_SIDE, SETTINGS, Converted, ConvertedVAE
+from invad_jax.converters import DETECTORS, FILES, MAX_SIDE, SETTINGS, Converted, ConvertedVAE
 from invad_jax.errors import UserError
 from invad_jax.io import files
 from invad_jax.io.tensors import read_tensors, write_tensors
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
-SOURCES = ("invad-pytorch", "guided-diffusion", "diffusers")
+SOURCES = ("invad-pytorch", "guided-diffusion", "diffusers", *DETECTORS)
 TARGETS = ("invad-pytorch",)
 
 
@@ -78,15 +79,21 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
     path = Path(args.input)
     if args.latent_size is not None and not 1 <= args.latent_size <= MAX_SIDE:
         raise UserError(f"--latent-size {args.latent_size}: expected 1 to {MAX_SIDE}")
-    if args.class_label is not None and args.source == "invad-pytorch":
-        raise UserError("--class-label: models of invad-pytorch have no classes")
-    from invad_jax.converters import diffusers_folder, guided_diffusion, invad_pytorch
+    if args.class_label is not None and args.source not in ("guided-diffusion", "diffusers"):
+        raise UserError(f"--class-label: a model of {args.source} takes none when it is converted")
+    if args.text is not None and args.source != "diad":
+        raise UserError("--text: only diad has one")
+    from invad_jax.converters import diffusers_folder, guided_diffusion, invad_pytorch, rivals
+    from invad_jax.inference.assembly import check_outputs
 
     converted: Converted | ConvertedVAE
     if args.source == "invad-pytorch":
         converted = invad_pytorch.read_folder(path, args.which, hints, args.latent_size)
     elif args.source == "guided-diffusion":
         converted = guided_diffusion.read_file(path, hints, args.latent_size, args.class_label)
+    elif args.source in DETECTORS:
+        text = Path(args.text) if args.text else None
+        converted = rivals.read_file(args.source, path, hints, args.latent_size, text)
     else:
         converted = diffusers_folder.read_folder(path, args.latent_size, args.class_label)
     if isinstance(converted, ConvertedVAE):
@@ -96,6 +103,7 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
     config = config_io.override(converted.config, args.set)
     if dataclasses.replace(config.denoiser, dtype="float32") != converted.config.denoiser:
         raise UserError("--set denoiser.*: the sizes are those of the tensors")
+    check_outputs(config, converted.latent_shape)
     return dataclasses.replace(converted, config=config)
 
 
@@ -176,7 +184,10 @@ def cli(argv: Sequence[str] | None = None) -> int:
         "--which", choices=tuple(FILES),
         help="which file of the folder is evaluated; default the first of latest, best, ema",
     )  # fmt: skip
-    add("--num-heads", type=int, metavar="N", help="attention heads of a DiT; default 8")
+    add(
+        "--num-heads", type=int, metavar="N",
+        help="attention heads of a DiT, default 8; of a U-Net that has as many on all levels",
+    )  # fmt: skip
     add("--head-channels", type=int, metavar="N", help="channels of a U-Net's attention head")
     add(
         "--class-label", type=int, metavar="N",
@@ -186,6 +197,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
         "--latent-size", type=int, metavar="N",
         help="side of the latent grid, where neither tensors nor settings tell it",
     )  # fmt: skip
+    add("--text", metavar="FILE", help="with diad: the vectors of its prompt, (1, tokens, width)")
     parser.add_set("change one option of the workdir's config, such as data.root or encoder.name")
     return command_line.run(main, parser, argv)
 

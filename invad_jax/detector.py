@@ -8,13 +8,13 @@ way. What is compared with what, `paradigms/` says. Read next: `diffusion/invers
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from invad_jax.coordinates import Coordinates, Neighbourhood, whiten
-from invad_jax.diffusion.inversion import EpsFn
 from invad_jax.scoring import Reference, Scores
 
 Params = Any
@@ -47,10 +47,12 @@ class Detector(NamedTuple):
 
     encode: Callable[[Params, jax.Array], jax.Array]
     """(encoder variables, image (B, H, W, 3) uint8) -> latent (B, h, w, C) float32."""
-    denoise: Callable[[Params, jax.Array, jax.Array], jax.Array]
-    """(denoiser params, x_t (B, h, w, C), t (1,) or (B,)) -> eps (B, h, w, C) float32."""
-    states: Callable[[EpsFn, jax.Array], jax.Array]
-    """(eps_fn, x0 (B, h, w, C)) -> what is compared, (B, M, h, w, C) float32."""
+    denoise: Callable[..., Any]
+    """(denoiser params, x_t (B, h, w, C), t (1,) or (B,)) -> eps (B, h, w, C) float32; or, where
+    `states` asks for more than noise, all that the network says."""
+    states: Callable[[Any, jax.Array], jax.Array]
+    """(`denoise` of the parameters, x0 (B, h, w, C)) -> what is compared, (B, M, h, w, C)
+    float32."""
     compare: Callable[[Reference | None, jax.Array, int], Scores]
     """(reference, states, image size) -> scores."""
     image_size: int
@@ -85,7 +87,7 @@ class Detector(NamedTuple):
 
     def walk(self, variables: DetectorVariables, x0: jax.Array) -> jax.Array:
         """The states from x0 as the network takes it: (B, h, w, C) -> (B, M, h, w, C)."""
-        return self.states(lambda x, t: self.denoise(variables.denoiser, x, t), x0)
+        return self.states(partial(self.denoise, variables.denoiser), x0)
 
     def judge(self, variables: DetectorVariables, states: jax.Array) -> Scores:
         """Scores states, (B, M, h, w, C)."""

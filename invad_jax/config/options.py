@@ -35,11 +35,16 @@ def _free_when_trained(default: Any, where: str = "") -> Any:
 _DIT = "denoiser.name=dit|dit_diffusers"
 _BLOCKS = "denoiser.name=dit|mlp|dit_diffusers"
 _UNET = "denoiser.name=unet"
+_UNETS = f"{_UNET}|unet_deco_diff|unet_mad_ad|unet_diad|unet_transfusion"
 _WHITE = "train.latent_stats=whiten"
 _RETRIEVED = f"{_WHITE} and whitening.mean=retrieved"
+_RESTORES = "inversion.paradigm=deco_diff|mad_ad|diad|transfusion"
 _INVERTS = "inversion.paradigm=inversion and train.num_steps!=0"
 _ASKS = f"inversion.paradigm=reconstruction or {_INVERTS}"
-_FITTED = "inversion.paradigm=inversion and scoring.prior=fitted"
+_WALKS = f"{_ASKS} or {_RESTORES}"
+_FITTED = (
+    f"inversion.paradigm=inversion and scoring.prior=fitted or {_RESTORES} and scoring.prior=fitted"
+)
 
 
 @dataclass(frozen=True)
@@ -104,27 +109,40 @@ Variant = Literal[
 class DenoiserConfig:
     """The network that predicts the noise; the default sizes are the paper's."""
 
-    name: Literal["dit", "unet", "mlp", "dit_diffusers"] = "dit"
-    """`dit_diffusers` is the DiT of that library, with a timestep embedding in each block."""
+    name: Literal[
+        "dit",
+        "unet",
+        "mlp",
+        "dit_diffusers",
+        "unet_deco_diff",
+        "unet_mad_ad",
+        "unet_diad",
+        "unet_transfusion",
+    ] = "dit"
+    """`dit_diffusers` is the DiT of that library, with a timestep embedding in each block; the last
+    four are the published networks of other detectors (`docs/rivals.md`)."""
     width: int = 2048
     depth: int = _where(_BLOCKS, 16)
     """Blocks."""
-    num_heads: int = _where(_DIT, 8)
+    num_heads: int = _where(f"{_DIT}|unet_mad_ad|unet_diad", 8)
     """Attention heads."""
     patch_size: int = _where(_DIT, 1)
     """Side in latent positions of one token."""
-    num_res_blocks: int = _where(_UNET, 2)
+    num_res_blocks: int = _where(_UNETS, 2)
     """Residual blocks a level."""
-    channel_mult: tuple[int, ...] = _where(_UNET, (1, 2, 3, 4))
+    channel_mult: tuple[int, ...] = _where(_UNETS, (1, 2, 3, 4))
     """Width multipliers, one a level."""
-    attention_downsamplings: tuple[int, ...] = _where(_UNET, (2, 4, 8))
+    attention_downsamplings: tuple[int, ...] = _where(_UNETS, (2, 4, 8))
     """Downsampling factors at which attention is applied."""
-    head_channels: int = _where(_UNET, 64)
+    head_channels: int = _where(f"{_UNET}|unet_deco_diff", 64)
     """Channels of one attention head, 0 for one head of all channels."""
     norm_groups: int = _where(_UNET, 32)
     """Groups of the normalisations, where that divides the channels."""
     norm_eps: float = _where("denoiser.name=unet|dit_diffusers", 1e-5)
     """Epsilon of the normalisations (unet), or of the second one of a block (dit_diffusers)."""
+    context: tuple[int, ...] = _where("denoiser.name=unet_deco_diff|unet_diad", ())
+    """Number and width of the vectors that transformers attend to: one a class (unet_deco_diff), or
+    the tokens of a text (unet_diad; 0 if each call brings its own)."""
     variants: tuple[Variant, ...] = _where(_UNET, ())
     """What the U-Nets of others do in another way; `convert` finds it. The grid is halved by a
     convolution padded at the ends only (`pad_at_end`, Ho et al. 2020), or within residual blocks,
@@ -151,7 +169,7 @@ class DiffusionConfig:
     """Last beta."""
     betas: tuple[float, ...] = _where("diffusion.schedule=given", ())
     """All of them, num_timesteps, part of the config, so that a workdir needs no other file."""
-    prediction: Literal["eps", "v", "sample"] = "eps"
+    prediction: Literal["eps", "v", "sample", "deviation"] = "eps"
     """What the network's output is (`diffusion/parameterization.py`). Training compares v with v,
     and otherwise the eps that follows from the output."""
 
@@ -253,25 +271,34 @@ class MeshConfig:
 class InversionConfig:
     """The probability-flow ODE from data to noise (`diffusion/inversion.py`)."""
 
-    num_steps: int = _free(3, _ASKS)
+    num_steps: int = _free(3, _WALKS)
     """S: Euler steps, and so function evaluations, an image."""
     spacing: Literal["linspace", "paper", "quadratic", "cubic", "exponential"] = _free(
         "linspace", _ASKS
     )
     """Where the S timesteps lie; `linspace` is the published code's (0, 500, 999 for S = 3),
     `paper` the paper's (333, 666, 999)."""
-    paradigm: Literal["inversion", "reconstruction", "padim", "nearest_neighbour", "retrieval"] = (
-        _free("inversion")
-    )
+    paradigm: Literal[
+        "inversion",
+        "reconstruction",
+        "padim",
+        "nearest_neighbour",
+        "retrieval",
+        "deco_diff",
+        "mad_ad",
+        "diad",
+        "transfusion",
+    ] = _free("inversion")
     """`inversion` is the method, the others are what it is compared with: `reconstruction`
     perturbs, denoises back and scores the squared error (`diffusion/reconstruction.py`); `padim`,
-    `nearest_neighbour` and `retrieval` ask no denoiser (`normality/mixture.py`)."""
+    `nearest_neighbour` and `retrieval` ask no denoiser (`normality/mixture.py`); the last four are
+    other diffusion detectors (`docs/rivals.md`)."""
     solver: Literal["ddim", "angle"] = _free("ddim", _INVERTS)
     """The Euler step: `ddim`, the published one, or `angle`, in arccos sqrt(alpha_bar), along which
     white normal latents stay where they are (`diffusion/inversion.py`)."""
     noise_ratio: float = _free(0.5, "inversion.paradigm=reconstruction")
     """r of a reconstruction: of the S levels, the perturbation reaches the round(r S)-th."""
-    use_ema: bool = _free(True, _ASKS)
+    use_ema: bool = _free(True, _WALKS)
     """Evaluate the averaged parameters; false takes the raw ones, as the published code does."""
 
 
@@ -284,7 +311,9 @@ TERMS: tuple[str, ...] = typing.get_args(Term)
 class ScoringConfig:
     """What inverted latents are compared with, and what an image's score is made of."""
 
-    prior: Literal["fitted", "standard_normal"] = _free("fitted", "inversion.paradigm=inversion")
+    prior: Literal["fitted", "standard_normal"] = _free(
+        "fitted", f"inversion.paradigm=inversion or {_RESTORES}"
+    )
     """`fitted`: Gaussians per position, fitted on training normals (`normality/mixture.py`).
     `standard_normal`: N(0, I), the paper's."""
     components: Literal["category", "cluster", "one"] = _free_when_trained(

@@ -36,6 +36,7 @@ RANGES = {
     "denoiser.num_heads": Range(1, 4096), "denoiser.norm_eps": Range(0, 1),
     "denoiser.patch_size": Range(1, 256), "denoiser.num_res_blocks": Range(1, 64),
     "denoiser.channel_mult": Range(1, 64), "denoiser.attention_downsamplings": _FACTOR,
+    "denoiser.context": Range(0, 2**20),
     "denoiser.head_channels": Range(0, 2**16), "denoiser.norm_groups": Range(1, 2**16),
     "diffusion.num_timesteps": Range(2, 100_000), "diffusion.beta_start": _SHARE_ABOVE,
     "diffusion.beta_end": _SHARE_ABOVE, "diffusion.betas": _SHARE_ABOVE,
@@ -85,7 +86,7 @@ def validate(config: Config) -> None:
     _check_levels("vae.multipliers", config.vae.multipliers)
     for name in ("vae.encoder_attention", "vae.decoder_attention"):
         _check_factors(name, option(config, name), config.vae.multipliers)
-    if config.denoiser.name == "unet":
+    if config.denoiser.name.startswith("unet"):
         _check_unet(config.denoiser)
     if not config.data.categories:
         raise UserError("data.categories: empty; name some, or `all`")

@@ -18,6 +18,9 @@ FILES = {"latest": "model_latest.pth", "ema": "model_ema_latest.pth", "best": "m
 SETTINGS = "config.yaml"
 """What a folder of the published code holds."""
 
+DETECTORS = ("deco-diff", "mad-ad", "transfusion", "diad")
+"""Other diffusion detectors, each a file (`rivals.py`)."""
+
 MAX_SIDE = 4096
 """Of a latent grid."""
 MAX_POSITIONS = 2**28

@@ -21,8 +21,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from invad_jax.config import DenoiserConfig
 from invad_jax.converters import check_latents, check_sizes
+from invad_jax.converters.layouts import Link, to_ours, to_published
 from invad_jax.converters.published_sizes import READERS, Tensors
-from invad_jax.converters.published_table import UNUSED, Link, links, to_ours, to_published
+from invad_jax.converters.published_table import UNUSED, links
 from invad_jax.denoisers import build_denoiser
 from invad_jax.errors import UserError
 from invad_jax.io.tensors import check_numbers
@@ -55,7 +56,7 @@ def denoiser_config_from_published(
     tensors = _without_module_prefix(state_dict)
     for key, reader in READERS.items():
         if key in tensors:
-            with _whole(source):
+            with whole(source):
                 cfg = reader(tensors, hints)
             check_sizes(source, cfg)
             return cfg
@@ -78,7 +79,7 @@ def latent_shape_from_published(
       UserError: the positions of a dit are not those of a square.
     """
     tensors = _without_module_prefix(state_dict)
-    with _whole(source):
+    with whole(source):
         if "net.x_embedder.proj.weight" in tensors:
             _, channels, patch_size, _ = tensors["net.x_embedder.proj.weight"].shape
             _, tokens, _ = tensors["net.pos_embed"].shape
@@ -203,7 +204,7 @@ def _check(
 
 
 @contextmanager
-def _whole(source: str) -> Iterator[None]:
+def whole(source: str) -> Iterator[None]:
     """Makes one line of what goes wrong where sizes are read from misshapen tensors."""
     try:
         yield

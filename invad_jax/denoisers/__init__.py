@@ -11,11 +11,13 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from invad_jax.config import DenoiserConfig
-from invad_jax.denoisers import dit, dit_diffusers, mlp, unet
+from invad_jax.denoisers import dit, dit_diffusers, mlp, unet, unet_ldm, unet_transfusion
 from invad_jax.errors import UserError
 
 DENOISERS: dict[str, Callable[[DenoiserConfig, tuple[int, int, int]], nn.Module]] = {
-    "dit": dit.build, "unet": unet.build, "mlp": mlp.build, "dit_diffusers": dit_diffusers.build
+    "dit": dit.build, "unet": unet.build, "mlp": mlp.build, "dit_diffusers": dit_diffusers.build,
+    "unet_deco_diff": unet_ldm.build_deco_diff, "unet_mad_ad": unet_ldm.build_mad_ad,
+    "unet_diad": unet_ldm.build_diad, "unet_transfusion": unet_transfusion.build,
 }  # fmt: skip
 
 
@@ -29,7 +31,8 @@ def build_denoiser(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> n
     Returns:
       A Flax module that maps x_t (B, h, w, C) float32 and t (B,) or (1,), integer or float, to eps
       (B, h, w, C) float32. A t of shape (1,) serves the whole batch: whatever depends on t alone
-      is then computed once.
+      is then computed once. Some take more, by name, and give several outputs: a dict of those
+      that their `SAYS` names.
 
     Raises:
       UserError: a size does not fit the latents or another size; names the option.

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -59,15 +59,7 @@ def middle_stages(cfg: DenoiserConfig) -> tuple[Stage, Stage]:
 
 def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> UNet:
     """Checks that the sizes fit; see `build_denoiser`."""
-    if not cfg.channel_mult or min(cfg.channel_mult) < 1:
-        raise UserError(f"denoiser.channel_mult={cfg.channel_mult}: needs positive multipliers")
-    height, width, _ = latent_shape
-    factor = 2 ** (len(cfg.channel_mult) - 1)
-    if height % factor or width % factor:
-        raise UserError(
-            f"denoiser.channel_mult={cfg.channel_mult}: its {len(cfg.channel_mult)} levels need a "
-            f"latent grid divisible by {factor}, and it is {height} x {width}; give fewer levels"
-        )
+    check_levels(cfg, latent_shape)
     if cfg.width % 2 or cfg.width <= 2 * _frequency_shift(cfg):
         raise UserError(f"denoiser.width={cfg.width}: must be even, and with shifted_frequencies 4")
     all_stages = (*stages(cfg)[0], *middle_stages(cfg))
@@ -79,6 +71,19 @@ def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> UNet:
                 "of every level with attention"
             )
     return UNet(cfg, latent_shape)
+
+
+def check_levels(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> None:
+    """Raises UserError for a grid that cannot be halved between all levels."""
+    if not cfg.channel_mult or min(cfg.channel_mult) < 1:
+        raise UserError(f"denoiser.channel_mult={cfg.channel_mult}: needs positive multipliers")
+    height, width, _ = latent_shape
+    factor = 2 ** (len(cfg.channel_mult) - 1)
+    if height % factor or width % factor:
+        raise UserError(
+            f"denoiser.channel_mult={cfg.channel_mult}: its {len(cfg.channel_mult)} levels need a "
+            f"latent grid divisible by {factor}, and it is {height} x {width}; give fewer levels"
+        )
 
 
 def _frequency_shift(cfg: DenoiserConfig) -> int:
@@ -154,7 +159,7 @@ class ResBlock(nn.Module):
         scaled = "time_scale" in cfg.variants
         vectors = 2 if scaled else 1
         project = nn.Dense(vectors * self.channels, dtype=dtype, kernel_init=UNIFORM, name="time")
-        time = project(nn.silu(cond))[:, None, None, :]  # (B or 1, 1, 1, vectors * channels)
+        time = project(cond)[:, None, None, :]  # (B or 1, 1, 1, vectors * channels)
         norm = group_norm(self.channels, cfg, name="norm_out")
         if scaled:
             scale, shift = jnp.split(time, 2, axis=-1)  # (B or 1, 1, 1, channels) each
@@ -171,6 +176,7 @@ class AttentionBlock(nn.Module):
     """Multi-head attention among all positions; its softmax is float32."""
 
     cfg: DenoiserConfig
+    head_channels: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -181,10 +187,76 @@ class AttentionBlock(nn.Module):
         qkv = nn.Dense(3 * C, dtype=dtype, kernel_init=UNIFORM, name="qkv")(tokens)
         # Heads first, then q, k, v within each: the order of the published checkpoints.
         q, k, v = jnp.moveaxis(
-            qkv.reshape(B, h * w, -1, 3, self.cfg.head_channels or C), 3, 0
+            qkv.reshape(B, h * w, -1, 3, self.head_channels), 3, 0
         )  # (B, N, heads, head_channels) each
         out = attention(q, k, v).reshape(B, h, w, C)  # (B, h, w, C)
         return x + nn.Dense(C, dtype=dtype, kernel_init=ZEROS, name="proj")(out)
+
+
+Attend = Callable[[jax.Array, str], jax.Array]
+"""(x (B, h, w, C), name) -> the same shape: a layer of that name that looks at all positions."""
+
+
+class Way:
+    """The layers of a U-Net, run within the module that is being called; their parameters are
+    named `<place>_<layer>`."""
+
+    def __init__(self, cfg: DenoiserConfig, cond: jax.Array, attend: Attend):
+        """`cond` (B or 1, E) is what the timestep has to say, activated."""
+        self.cfg, self.cond, self.attend = cfg, cond, attend
+
+    def down(self, h: jax.Array) -> list[jax.Array]:
+        """From the first convolution's output: every state, the input first, the coarsest last."""
+        states = [h]
+        for i, stage in enumerate(stages(self.cfg)[0], start=1):
+            states.append(self._run(stage, f"input_{i}", states[-1]))
+        return states
+
+    def middle(self, h: jax.Array) -> jax.Array:
+        """At the coarsest grid."""
+        for i, stage in enumerate(middle_stages(self.cfg)):
+            h = self._run(stage, f"middle_{i}", h)
+        return h
+
+    def up(self, h: jax.Array, skips: Sequence[jax.Array]) -> jax.Array:
+        """Back to the finest grid, with what `down` gave, the last first."""
+        for i, (stage, skip) in enumerate(zip(stages(self.cfg)[1], skips[::-1], strict=True)):
+            h = self._run(stage, f"output_{i}", jnp.concatenate([h, skip], axis=-1))
+        return h
+
+    def _run(self, stage: Stage, place: str, h: jax.Array) -> jax.Array:
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        res_block = nn.remat(ResBlock) if cfg.remat else ResBlock
+        resampled = {"res": None, "res_down": halved, "res_up": doubled}
+        for layer in stage.layers:
+            name = f"{place}_{layer}"
+            if layer in resampled:
+                h = res_block(stage.channels, cfg, resampled[layer], name=name)(h, self.cond)
+            elif layer == "attention":
+                h = self.attend(h, name)
+            elif layer == "down":
+                padding = (0, 1) if "pad_at_end" in cfg.variants else (1, 1)
+                h = conv3(stage.channels, dtype, name, 2, padding=padding)(h)  # (B, h / 2, ., C)
+            else:
+                h = conv3(stage.channels, dtype, name)(doubled(h))  # (B, 2 h, 2 w, C)
+        return h
+
+
+def embedded(cfg: DenoiserConfig, t: jax.Array) -> jax.Array:
+    """What a timestep (B or 1,) has to say to all residual blocks, activated: (B or 1, 4 D)."""
+    embedding = TimestepEmbedding(
+        cfg.width, 4 * cfg.width, UNIFORM, jnp.dtype(cfg.dtype), _frequency_shift(cfg),
+        name="time_embedding",
+    )  # fmt: skip
+    return nn.silu(embedding(t))
+
+
+def head(cfg: DenoiserConfig, h: jax.Array, channels: int, activate: bool, name: str) -> jax.Array:
+    """Normalised, convolved: (B, h, w, D) -> (B, h, w, channels) float32 whatever cfg.dtype is, as
+    after the last inversion step this is x_T itself; layers `norm_<name>`, `conv_<name>`."""
+    h = group_norm(h.shape[-1], cfg, name=f"norm_{name}")(h)
+    conv = conv3(channels, jnp.dtype("float32"), name=f"conv_{name}", kernel_init=ZEROS)
+    return conv(nn.silu(h) if activate else h)
 
 
 class UNet(nn.Module):
@@ -195,47 +267,16 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x_t: jax.Array, t: jax.Array) -> jax.Array:
-        cfg, channels = self.cfg, x_t.shape[-1]
-        dtype = jnp.dtype(cfg.dtype)
-        down, up = stages(cfg)
-        middle = middle_stages(cfg)
-        cond = TimestepEmbedding(
-            cfg.width, 4 * cfg.width, UNIFORM, dtype, _frequency_shift(cfg),
-            name="time_embedding",
-        )(t)  # (B or 1, 4 D)  # fmt: skip
+        cfg = self.cfg
+        attention = nn.remat(AttentionBlock) if cfg.remat else AttentionBlock
+
+        def attend(h: jax.Array, name: str) -> jax.Array:
+            return attention(cfg, cfg.head_channels or h.shape[-1], name=name)(h)
+
+        way = Way(cfg, embedded(cfg, t), attend)
         if "centred_input" in cfg.variants:
             x_t = 2.0 * x_t - 1.0
-        h = conv3(cfg.width, dtype, name="conv_in")(x_t)  # (B, h, w, D)
-        skips = [h]
-        for i, stage in enumerate(down, start=1):
-            h = self._run(stage, f"input_{i}", h, cond)
-            skips.append(h)
-        for i, stage in enumerate(middle):
-            h = self._run(stage, f"middle_{i}", h, cond)
-        for i, stage in enumerate(up):
-            h = jnp.concatenate([h, skips.pop()], axis=-1)
-            h = self._run(stage, f"output_{i}", h, cond)
-        h = nn.silu(group_norm(h.shape[-1], cfg, name="norm_out")(h))
-        # float32 whatever cfg.dtype is: after the last inversion step this is x_T itself.
-        out = conv3(channels, jnp.dtype("float32"), name="conv_out", kernel_init=ZEROS)
-        return out(h)  # (B, h, w, C)
-
-    @nn.nowrap
-    def _run(self, stage: Stage, prefix: str, h: jax.Array, cond: jax.Array) -> jax.Array:
-        """Runs the layers of a stage; their parameters are named `<prefix>_<layer>`."""
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
-        maybe_remat = nn.remat if cfg.remat else lambda block: block
-        resampled = {"res": None, "res_down": halved, "res_up": doubled}
-        for layer in stage.layers:
-            name = f"{prefix}_{layer}"
-            if layer in resampled:
-                block = maybe_remat(ResBlock)(stage.channels, cfg, resampled[layer], name=name)
-                h = block(h, cond)
-            elif layer == "attention":
-                h = maybe_remat(AttentionBlock)(cfg, name=name)(h)
-            elif layer == "down":
-                padding = (0, 1) if "pad_at_end" in cfg.variants else (1, 1)
-                h = conv3(stage.channels, dtype, name, 2, padding=padding)(h)  # (B, h / 2, ., C)
-            else:
-                h = conv3(stage.channels, dtype, name)(doubled(h))  # (B, 2 h, 2 w, C)
-        return h
+        h = conv3(cfg.width, jnp.dtype(cfg.dtype), name="conv_in")(x_t)  # (B, h, w, D)
+        skips = way.down(h)
+        h = way.up(way.middle(skips[-1]), skips)  # (B, h, w, D)
+        return head(cfg, h, x_t.shape[-1], True, "out")  # (B, h, w, C)

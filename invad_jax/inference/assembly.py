@@ -18,8 +18,12 @@ from invad_jax.coordinates import Neighbourhood
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector
 from invad_jax.diffusion.parameterization import to_eps
+from invad_jax.errors import UserError
 from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
+
+OUTPUT_OF = {"eps": "eps", "v": "v", "sample": "x0", "deviation": "deviation"}
+"""`diffusion.prediction` -> the name of such an output."""
 
 
 def build_detector(
@@ -32,11 +36,11 @@ def build_detector(
     Raises:
       UserError: the sizes of the denoiser do not fit the latents.
     """
-    build_denoiser(config.denoiser, latent_shape)
+    check_outputs(config, latent_shape)
     paradigm = paradigm_of(config)
     return Detector(
         encode=encode,
-        denoise=partial(denoise, config),
+        denoise=partial(outputs if paradigm.asks else denoise, config),
         states=paradigm.states,
         compare=paradigm.compare,
         inverts=paradigm.inverts,
@@ -55,9 +59,39 @@ def denoise(config: Config, params: Any, x_t: jax.Array, t: jax.Array) -> jax.Ar
 
 def network_output(config: Config, params: Any, x_t: jax.Array, t: jax.Array) -> jax.Array:
     """What the config's network says of x_t, (B, h, w, C): `diffusion.prediction`."""
+    return outputs(config, params, x_t, t)[OUTPUT_OF[config.diffusion.prediction]]
+
+
+def outputs(
+    config: Config, params: Any, x_t: jax.Array, t: jax.Array, **given: jax.Array
+) -> dict[str, jax.Array]:
+    """All that the config's network says of x_t, by name.
+
+    Args:
+      config: of the network.
+      params: its parameters.
+      x_t: (B, h, w, C).
+      t: (B,) or (1,).
+      **given: what else this network sees, such as `label` or `mask`.
+    """
     _, h, w, C = x_t.shape
-    output: Any = build_denoiser(config.denoiser, (h, w, C)).apply({"params": params}, x_t, t)
-    return output
+    network = build_denoiser(config.denoiser, (h, w, C))
+    ask: Any = network.apply
+    found = ask({"params": params}, x_t, t, **given)
+    return found if isinstance(found, dict) else {OUTPUT_OF[config.diffusion.prediction]: found}
+
+
+def check_outputs(config: Config, latent_shape: tuple[int, int, int]) -> None:
+    """Raises UserError for a network whose sizes do not fit, or that does not say what is asked."""
+    network, paradigm = build_denoiser(config.denoiser, latent_shape), paradigm_of(config)
+    its_own = OUTPUT_OF[config.diffusion.prediction]
+    says = getattr(network, "SAYS", (its_own,))
+    asked = paradigm.asks or ({its_own} if paradigm.nfe else frozenset())
+    if missing := sorted(asked - set(says)):
+        raise UserError(
+            f"inversion.paradigm={config.inversion.paradigm}: asks for {', '.join(missing)}, and "
+            f"denoiser.name={config.denoiser.name} says {', '.join(says)}"
+        )
 
 
 def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Array) -> Any:

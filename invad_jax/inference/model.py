@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.config import Config, MeshConfig
+from invad_jax.config.io import override
 from invad_jax.data.pipeline import image_batches
 from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import DetectorVariables, LatentStats
@@ -21,9 +22,10 @@ from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.encoders import kept as kept_weights
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
-from invad_jax.inference.assembly import abstract_params, build_detector
+from invad_jax.inference.assembly import abstract_params, build_detector, denoise
 from invad_jax.inference.batches import fitting, in_batches, rounded_up
 from invad_jax.inference.in_parts import in_parts
+from invad_jax.inference.network import outputs_of, trajectory_of
 from invad_jax.inference.self_test import warn_if_wrong
 from invad_jax.normality import whitening
 from invad_jax.normality.reference import Learnt
@@ -97,7 +99,9 @@ class Model:
             lambda variables, states: without_maps(self.detector.judge(variables, states)),
             in_shardings=(arrays, batch),
         )
-        self._denoise = compile_on_mesh(self.detector.denoise, in_shardings=(arrays, batch, batch))
+        self._denoise = compile_on_mesh(
+            partial(denoise, config), in_shardings=(arrays, batch, batch)
+        )
 
     def _tables(self, params: Any) -> Any:
         """What the denoiser makes of the timesteps of this way of comparing alone."""
@@ -209,6 +213,38 @@ class Model:
         self._check_latent(x_t.shape)
         t = np.broadcast_to(np.asarray(t, np.int32), len(x_t))
         return self._in_batches(self._denoise, self.network, x_t, t)
+
+    def outputs(
+        self, x_t: np.ndarray, t: int | np.ndarray, label: Any = None, **given: Any
+    ) -> dict[str, np.ndarray]:
+        """All that the network says, by name: one evaluation, nothing standardised.
+
+        Args:
+          x_t: (B, h, w, C) float32.
+          t: timestep of all, (1,) or (B,).
+          label: class of each image, where a network asks for one; None: none.
+          **given: what else a network sees, such as `mask` or `image`.
+        """
+        x_t = np.asarray(x_t, np.float32)
+        self._check_latent(x_t.shape)
+        return outputs_of(self.config, self.network, x_t, t, {"label": label, **given})
+
+    def trajectory(
+        self, x0: np.ndarray, label: Any = None, num_steps: int | None = None, **given: Any
+    ) -> np.ndarray:
+        """The states that the paradigm visits, (S + 1, B, h, w, C), nothing standardised.
+
+        Args:
+          x0: (B, h, w, C) float32.
+          label: as in `outputs`.
+          num_steps: S; None: `inversion.num_steps`.
+          **given: what else the network sees, or `noise`, standard normal, where a path takes it.
+        """
+        x0 = np.asarray(x0, np.float32)
+        self._check_latent(x0.shape)
+        steps = [] if num_steps is None else [f"inversion.num_steps={num_steps}"]
+        config = override(self.config, steps)
+        return trajectory_of(config, self.network, x0, {"label": label, **given})
 
     def predict_batch(self, image: jax.Array) -> Scores:
         """The compiled function itself, for timing: B a multiple of the devices, no copy back."""

@@ -46,7 +46,7 @@ def read_tensors(path: str | Path) -> Tensors:
     """Reads every tensor of a file.
 
     Args:
-      path: a `.safetensors`, `.npz`, `.pth`, `.pt`, `.bin` or `.ckpt` file.
+      path: a `.safetensors`, `.npz`, `.pth`, `.pt`, `.bin`, `.ckpt` or `.pkl` file.
 
     Returns:
       name -> array of the stored shape and dtype, perhaps a read-only view. Containers inside
@@ -216,5 +216,5 @@ _FORMATS = {
         _read_safetensors, _write_safetensors, _dtypes(SAFETENSORS_DTYPES.values())
     ),
     ".npz": _Format(_read_npz, _write_npz, _dtypes(NPZ_DTYPES)),
-    ".pth": _TORCH, ".pt": _TORCH, ".bin": _TORCH, ".ckpt": _TORCH,
+    ".pth": _TORCH, ".pt": _TORCH, ".bin": _TORCH, ".ckpt": _TORCH, ".pkl": _TORCH,
 }  # fmt: skip

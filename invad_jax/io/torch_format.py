@@ -196,6 +196,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": lambda *arguments: _Tensor(*arguments[:4]),
     "torch._utils._rebuild_parameter": lambda data, *_: data,
 }
+_RECORDS = frozenset({"argparse.Namespace"})
+"""Objects of no behaviour that may lie beside tensors: an empty dict stands for each."""
 _CONSTANTS = frozenset({
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
     "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
@@ -206,7 +208,7 @@ _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
 }  # fmt: skip
 _POPS = {"APPEND": 1, "BUILD": 1, "BINPERSID": 1, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3,
-         "SETITEM": 2, "REDUCE": 2, "STACK_GLOBAL": 2}  # fmt: skip
+         "SETITEM": 2, "REDUCE": 2, "NEWOBJ": 2, "STACK_GLOBAL": 2}  # fmt: skip
 _POPS_TO_MARK = frozenset({"DICT", "LIST", "TUPLE", "SETITEMS", "APPENDS"})
 
 
@@ -251,7 +253,7 @@ def _parse_pickle(stream: io.BytesIO, storages: dict[str, _Storage]) -> Any:
 
 
 def _known(name: str) -> _Global:
-    if name not in _CALLS and name not in _STORAGES:
+    if name not in _CALLS and name not in _STORAGES and name not in _RECORDS:
         _refuse(name)
     return _Global(name)
 
@@ -281,6 +283,10 @@ def _combine(name: str, items: list[Any], stack: list[Any], storages: dict[str, 
             stack.append(storage)
         case "REDUCE":
             stack.append(_CALLS[items[0].name](*items[1]))
+        case "NEWOBJ":
+            if items[0].name not in _RECORDS or items[1]:
+                _refuse(f"instruction {name} of {items[0].name}")
+            stack.append({})
         case "BUILD":
             pass  # attributes that a state_dict carries beside its items
 

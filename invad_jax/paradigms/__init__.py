@@ -7,6 +7,7 @@
 | padim | `padim.py` | x0: a Gaussian of each position |
 | nearest_neighbour | `nearest_neighbour.py` | x0: vectors of normal images, from anywhere |
 | retrieval | `retrieval.py` | x0: vectors of similar normal images, from around the position |
+| deco_diff, mad_ad, diad, transfusion | one each | what restoring changed: nothing, or the same |
 
 A new one is a file with a function from a config to a `Paradigm`, a line of `PARADIGMS`, and its
 name in `config/options.py`. Read next: `paradigm.py`, what it is; `inversion.py`, the method.
@@ -17,7 +18,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from invad_jax.config import Config
-from invad_jax.paradigms import inversion, nearest_neighbour, padim, reconstruction, retrieval
+from invad_jax.paradigms import (
+    deco_diff,
+    diad,
+    inversion,
+    mad_ad,
+    nearest_neighbour,
+    padim,
+    reconstruction,
+    retrieval,
+    transfusion,
+)
 from invad_jax.paradigms.paradigm import Paradigm
 
 PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
@@ -26,6 +37,10 @@ PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
     "padim": padim.paradigm,
     "nearest_neighbour": nearest_neighbour.paradigm,
     "retrieval": retrieval.paradigm,
+    "deco_diff": deco_diff.paradigm,
+    "mad_ad": mad_ad.paradigm,
+    "diad": diad.paradigm,
+    "transfusion": transfusion.paradigm,
 }
 
 

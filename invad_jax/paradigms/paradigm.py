@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 
 import jax
 
-from invad_jax.diffusion.inversion import EpsFn
 from invad_jax.normality.reference import Lessons
 from invad_jax.scoring import Scores
 
-StatesFn = Callable[[EpsFn, jax.Array], jax.Array]
-"""(eps_fn, x0 (B, h, w, C)) -> what is compared, (B, M, h, w, C) float32. Pure."""
+OutputsFn = Callable[..., dict[str, jax.Array]]
+"""(x_t (B, h, w, C), t (1,) or (B,), what else the network sees by name) -> its outputs by name."""
+StatesFn = Callable[[Any, jax.Array], jax.Array]
+"""(`EpsFn` or `OutputsFn`, x0 (B, h, w, C)) -> what is compared, (B, M, h, w, C) float32. Pure."""
+PathFn = Callable[..., jax.Array]
+"""(the same, x0 (B, h, w, C), by name what else it takes) -> the states that are visited,
+(S + 1, B, h, w, C) float32, from the start on. Pure."""
 CompareFn = Callable[[Any, jax.Array, int], Scores]
 """(`scoring.Reference` or None, states (B, M, h, w, C), image size) -> scores. Pure."""
 
@@ -33,6 +37,11 @@ class Paradigm(NamedTuple):
     """Of `config.TERMS`: what the image score adds up."""
     inverts: bool = False
     """Whether the last state is x_T."""
+    asks: frozenset[str] = frozenset()
+    """Which outputs of the network `states` and `path` read of an `OutputsFn`; empty: they are
+    handed an `EpsFn`."""
+    path: PathFn | None = None
+    """How x0 is walked; None where it is not."""
     whitened: bool = True
     """Whether x0 is taken in the coordinates of normal latents, where a model has them; a method
     that knows none takes it standardised."""

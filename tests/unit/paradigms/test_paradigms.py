@@ -11,6 +11,7 @@ from invad_jax.config import Config
 from invad_jax.config.effect import is_read
 from invad_jax.config.io import assign, override
 from invad_jax.diffusion.schedule import linear_alpha_bar
+from invad_jax.errors import UserError
 from invad_jax.paradigms import PARADIGMS, paradigm_of
 
 ALPHA_BAR = linear_alpha_bar(1000, 1e-4, 2e-2)
@@ -64,16 +65,39 @@ def other_value(config, name):
     return f"{name}={values[name]}"
 
 
+NEEDED = {
+    "deco_diff": ("diffusion.prediction=deviation", "diffusion.num_timesteps=10"),
+    "mad_ad": ("diffusion.prediction=sample", "diffusion.num_timesteps=10"),
+    "transfusion": ("diffusion.num_timesteps=5",),
+    "diad": ("inversion.num_steps=4",),
+}
+"""What a detector of others takes of the section `diffusion`, and as many steps as it can take."""
+
+
+def outputs_fn(x, t, mask=None):
+    """All outputs that any of them reads."""
+    eps = eps_fn(x, t)
+    first = eps[..., :1]
+    return {
+        "eps": eps, "deviation": eps, "x0": eps, "mask": first, "noise": eps, "mean": 0.5 * eps,
+        "mask_logits": first,
+    }  # fmt: skip
+
+
 def meaning(config, x0):
-    """All that a config's scores follow from: what is compared, learnt and added up."""
-    paradigm = paradigm_of(config)
-    states = np.asarray(paradigm.states(eps_fn, x0))
+    """All that a config's scores follow from: what is compared, learnt and added up; the message,
+    where a value is refused."""
+    try:
+        paradigm = paradigm_of(config)
+    except UserError as error:
+        return str(error)
+    states = np.asarray(paradigm.states(outputs_fn if paradigm.asks else eps_fn, x0))
     return states.tobytes(), paradigm.lessons, paradigm.terms, config.inversion.use_ema
 
 
 @pytest.mark.parametrize("name", PARADIGMS)
 def test_options_without_effect_change_nothing_and_the_others_do(name):
-    config = override(Config(), [f"inversion.paradigm={name}"])
+    config = override(Config(), [f"inversion.paradigm={name}", *NEEDED.get(name, ())])
     for section in ("inversion", "scoring"):
         for field in dataclasses.fields(getattr(config, section)):
             option = f"{section}.{field.name}"

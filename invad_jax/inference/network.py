@@ -1,0 +1,104 @@
+"""What a network says, and where a paradigm walks with it: for figures, studies and parity."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invad_jax.config import Config
+from invad_jax.denoisers import build_denoiser
+from invad_jax.errors import UserError
+from invad_jax.inference.assembly import denoise, outputs
+from invad_jax.paradigms import paradigm_of
+
+Given = Mapping[str, Any]
+
+
+def outputs_of(
+    config: Config, params: Any, x_t: np.ndarray, t: int | np.ndarray, given: Given
+) -> dict[str, np.ndarray]:
+    """One evaluation of the network.
+
+    Args:
+      config: of the network.
+      params: its parameters.
+      x_t: (B, h, w, C) float32.
+      t: timestep of all, (1,) or (B,).
+      given: what else the network sees, by name.
+
+    Returns:
+      Its outputs by name.
+
+    Raises:
+      UserError: the network does not take what was given.
+    """
+    given = _checked(config, x_t.shape, given)
+    t = np.broadcast_to(np.asarray(t, np.int32), len(x_t))
+    ask = jax.jit(lambda params, x_t, t, given: outputs(config, params, x_t, t, **given))
+    return jax.device_get(ask(params, x_t, t, given))
+
+
+def trajectory_of(config: Config, params: Any, x0: np.ndarray, given: Given) -> np.ndarray:
+    """The states that the config's paradigm visits.
+
+    Args:
+      config: of the network and the paradigm.
+      params: of the network.
+      x0: (B, h, w, C) float32, as the network takes it.
+      given: what else the network sees at every step, by name, and `noise` where a path takes it.
+
+    Returns:
+      (S + 1, B, h, w, C) float32, from the start on.
+
+    Raises:
+      UserError: the paradigm does not walk, or nobody takes what was given.
+    """
+    paradigm = paradigm_of(config)
+    path = paradigm.path
+    if path is None:
+        raise UserError(f"inversion.paradigm={config.inversion.paradigm}: visits no states")
+    own = {"noise"} & inspect.signature(path).parameters.keys()
+    given = _checked(config, x0.shape, given, own)
+
+    def walk(params: Any, x0: jax.Array, given: Given) -> jax.Array:
+        ask = partial(outputs if paradigm.asks else denoise, config, params)
+        return path(ask, x0, **given)
+
+    return jax.device_get(jax.jit(walk)(params, x0, given))
+
+
+def _checked(
+    config: Config,
+    shape: tuple[int, ...],
+    given: Given,
+    beside: set[str] | frozenset[str] = frozenset(),
+) -> dict[str, Any]:
+    """What was given, if the network of latents of this shape takes it; None is nothing."""
+    h, w, C = shape[1:]
+    network = build_denoiser(config.denoiser, (h, w, C))
+    known = {*list(inspect.signature(type(network).__call__).parameters)[3:], *beside}
+    found = {name: value for name, value in given.items() if value is not None}
+    for name in sorted(found.keys() - known):
+        raise UserError(f"{name}: denoiser.name={config.denoiser.name} takes no such thing")
+    if "label" in found:
+        found["label"] = _labels(found["label"], shape[0], config.denoiser.context[0])
+    return {
+        name: value if name == "label" else jnp.asarray(value, jnp.float32)
+        for name, value in found.items()
+    }
+
+
+def _labels(label: Any, count: int, classes: int) -> np.ndarray:
+    """(B,) int32; raises UserError for what no class has."""
+    labels = np.asarray(label)
+    if labels.shape not in ((), (1,), (count,)) or labels.dtype.kind not in "iu":
+        raise UserError(f"label: expected {count} whole numbers, and not {labels.shape}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(f"label: expected numbers of 0..{classes - 1}")
+    return np.broadcast_to(labels, count).astype(np.int32)

@@ -1,0 +1,63 @@
+"""DiAD (He et al., AAAI 2024): a latent is noised as far as it goes and denoised in a few steps,
+while a second network shows the first what the image looked like.
+
+As published, the noise is that of the last timestep and the first evaluation at an earlier one. The
+published guidance weighs two equal conditions against each other, which changes nothing: it is left
+out. The noise is one fixed draw a position, so that no score depends on the place in a batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invad_jax.config import Config
+from invad_jax.diffusion.inversion import euler_step
+from invad_jax.diffusion.loss import perturb
+from invad_jax.diffusion.schedule import Plan
+from invad_jax.errors import UserError
+from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
+from invad_jax.paradigms.residual import compare_by, restoring
+from invad_jax.paradigms.walk import require, states_of
+
+
+def paradigm(config: Config) -> Paradigm:
+    """Guided reconstruction, compared by the angle between the latents."""
+    require(config, prediction="eps")
+    plan, last = _plan(config), float(alpha_bar_of(config)[-1])
+
+    def path(
+        outputs_fn: OutputsFn, x0: jax.Array, noise: jax.Array | None = None, **given: Any
+    ) -> jax.Array:
+        """`noise` (B or 1, h, w, C), standard normal."""
+        if noise is None:
+            noise = jax.random.normal(jax.random.key(0), (1, *x0.shape[1:]))
+
+        def step(x: jax.Array, level: Plan) -> jax.Array:
+            eps = outputs_fn(x, level.timesteps[None], **given)["eps"]
+            return euler_step(x, eps, level.alpha_bar, level.alpha_bar_next)
+
+        start = perturb(x0, noise, jnp.full(x0.shape[:1], last))
+        return states_of(step, start, plan, lambda x: x)
+
+    asks = frozenset({"eps"})
+    return restoring(config, path, plan.timesteps, asks, compare_by(_squared))
+
+
+def _plan(config: Config) -> Plan:
+    """Timesteps 1 above the multiples of T / S, falling; the last step leads to that of 0."""
+    alpha_bar, steps = alpha_bar_of(config), config.inversion.num_steps
+    if len(alpha_bar) % steps or steps == len(alpha_bar):
+        raise UserError(f"inversion.num_steps={steps}: must divide the {len(alpha_bar)} timesteps")
+    timesteps = np.arange(0, len(alpha_bar), len(alpha_bar) // steps) + 1
+    levels = alpha_bar[timesteps].astype(np.float32)
+    before = np.append(np.float32(alpha_bar[0]), levels[:-1])
+    return Plan(timesteps[::-1].astype(np.int32), levels[::-1], before[::-1])
+
+
+def _squared(difference: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.square(difference), axis=-1)

@@ -1,0 +1,78 @@
+"""MAD-AD (Beizaee et al., IPMI 2025): of a clean latent, what the network takes for masked is
+denoised, and all else stays what it is.
+
+Its DDIM draws noise at each step (eta 0.5). Here it does so with the noise that a caller hands
+over; left to itself the path is deterministic, eta 0, so that no score depends on the place in a
+batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from invad_jax.config import Config
+from invad_jax.diffusion.parameterization import eps_from_sample
+from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
+from invad_jax.paradigms.residual import compare_by, restoring
+from invad_jax.paradigms.walk import falling_plan, require, states_of
+
+ETA = 0.5
+NORMAL = 0.5
+"""Positions whose `mask` is at least this are left alone."""
+
+
+def paradigm(config: Config) -> Paradigm:
+    """Restoring what is masked, compared by the largest change of a channel."""
+    require(config, prediction="sample")
+    plan = falling_plan(config)
+
+    def path(
+        outputs_fn: OutputsFn, x0: jax.Array, noise: jax.Array | None = None, **given: Any
+    ) -> jax.Array:
+        """`noise` (S, B, h, w, C), standard normal, makes it the published walk."""
+        eta = 0.0 if noise is None else ETA
+        if noise is None:
+            noise = jnp.zeros((len(plan.timesteps), 1, 1, 1, 1))
+
+        def step(x: jax.Array, level: Any) -> jax.Array:
+            (t, alpha_bar, alpha_bar_next), its_noise = level
+            found = outputs_fn(x, t[None], **given)
+            moved = ddim_step(x, found["x0"], alpha_bar, alpha_bar_next, eta, its_noise)
+            return jnp.where(found["mask"] < NORMAL, moved, x)
+
+        return states_of(step, x0, (tuple(plan), noise), lambda x: x)
+
+    asks = frozenset({"x0", "mask"})
+    return restoring(config, path, plan.timesteps, asks, compare_by(_largest))
+
+
+def ddim_step(
+    x: jax.Array,
+    x0_hat: jax.Array,
+    alpha_bar: jax.Array,
+    alpha_bar_next: jax.Array,
+    eta: float,
+    noise: jax.Array,
+) -> jax.Array:
+    """DDIM with noise (Song et al. 2021, equations 12 and 16) from a predicted x0.
+
+    Args:
+      x: (B, h, w, C), at level `alpha_bar`.
+      x0_hat: (B, h, w, C).
+      alpha_bar: scalar in (0, 1).
+      alpha_bar_next: scalar in (0, 1], the larger.
+      eta: 0, no noise, to 1, that of the Markov chain.
+      noise: standard normal, broadcasts against x.
+    """
+    eps = eps_from_sample(x, x0_hat, alpha_bar)
+    kept = (1.0 - alpha_bar_next) / (1.0 - alpha_bar)
+    variance = eta**2 * kept * (1.0 - alpha_bar / alpha_bar_next)
+    direction = jnp.sqrt(jnp.maximum(1.0 - alpha_bar_next - variance, 0.0))
+    return jnp.sqrt(alpha_bar_next) * x0_hat + direction * eps + jnp.sqrt(variance) * noise
+
+
+def _largest(difference: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(difference), axis=-1)

@@ -1,0 +1,186 @@
+"""Other detectors' published files through the public path, against numbers of their own code.
+
+The numbers were made with torch in float32: networks agree to 1e-4 of the largest value, and so do
+the states of a walk (`../shared/RIVALS.md`, section 8). Nothing here needs torch.
+"""
+
+import lzma
+
+import numpy as np
+import pytest
+
+import invad_jax
+from invad_jax.convert import cli
+from invad_jax.errors import UserError
+from invad_jax.paradigms.levels import alpha_bar_of
+
+TOLERANCE = 1e-4
+FILES = {
+    "deco-diff": ("deco_diff/last.pt.xz", "--num-heads", "2"),
+    "mad-ad": ("mad_ad/last.pt.xz", "--num-heads", "2"),
+    "transfusion": ("transfusion/bottle_model.pkl.xz",),
+    "diad": ("diad/epoch=0-step=0.ckpt.xz", "--num-heads", "2"),
+}
+
+
+def nhwc(array):
+    return np.moveaxis(np.asarray(array, np.float32), -3, -1)
+
+
+def assert_close(found, expected):
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    assert error < TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def converted(golden_dir, tmp_path_factory):
+    """system -> (model, numbers of a file of its folder by name), each converted once."""
+    root, models = tmp_path_factory.mktemp("rivals"), {}
+
+    def get(system):
+        packed, *options = FILES[system]
+        packed = golden_dir / "rivals" / packed
+        if system not in models:
+            file = root / f"{system}_{packed.stem}"
+            file.write_bytes(lzma.decompress(packed.read_bytes()))
+            if system == "diad":
+                options += ["--text", str(packed.parent / "network.npz")]
+            workdir = str(root / system)
+            arguments = ["--from", system, "--input", str(file), "--workdir", workdir]
+            assert cli([*arguments, *options]) == 0
+            models[system] = invad_jax.load(workdir)
+        return models[system], lambda name: np.load(packed.parent / f"{name}.npz")
+
+    get.root = root
+    return get
+
+
+def workdir_of(converted, system):
+    converted(system)
+    return converted.root / system
+
+
+@pytest.mark.parametrize("t", [0, 2, 4, 6, 8, 9, "mixed"])
+def test_deviations_of_deco_diff(converted, t):
+    model, numbers = converted("deco-diff")
+    golden = numbers("network")
+    when = golden["net_mixed_t"] if t == "mixed" else t
+    found = model.outputs(nhwc(golden["x"]), when, golden["label"])
+    key = "net_mixed" if t == "mixed" else f"net_t{t}"
+    assert_close(found["deviation"], nhwc(golden[key]))
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 4, 5, 10])
+def test_the_walk_of_deco_diff(converted, num_steps):
+    model, numbers = converted("deco-diff")
+    golden = numbers("inference")
+    states = model.trajectory(nhwc(golden["x0"]), golden["label"], num_steps=num_steps)
+    assert_close(states, nhwc(golden[f"ddim{num_steps}__states"]))
+
+
+def test_its_levels_and_the_noise_that_a_deviation_stands_for(converted):
+    """With x0_hat = x - r d, the noise is what is left of x."""
+    model, numbers = converted("deco-diff")
+    alpha_bar = alpha_bar_of(model.config)
+    np.testing.assert_allclose(alpha_bar, numbers("schedule")["ddim10__alpha_bar"], rtol=1e-6)
+    golden = numbers("network")
+    x, t = nhwc(golden["x"]), 4
+    signal, spread = np.sqrt(alpha_bar[t]), np.sqrt(1 - alpha_bar[t])
+    deviation = model.outputs(x, t)["deviation"]
+    x0_hat = x - spread * deviation
+    noise = model.denoise(x, t)
+    # Float32 sums of numbers near 1.
+    np.testing.assert_allclose(signal * x0_hat + spread * noise, x, atol=1e-5)
+
+
+def test_what_deco_diff_does_not_take_is_said(converted):
+    model, numbers = converted("deco-diff")
+    x = nhwc(numbers("network")["x"])
+    assert not np.allclose(model.outputs(x, 4)["deviation"], model.outputs(x, 4, 1)["deviation"])
+    for given, message in (
+        ({"label": 3}, "label: expected numbers of 0..2"),
+        ({"label": [0, 1]}, "label: expected 4 whole numbers"),
+        ({"mask": x}, "mask: denoiser.name=unet_deco_diff takes no such thing"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.outputs(x, 4, **given)
+    with pytest.raises(UserError, match=r"takes 2, 3, 4, 5, 10"):
+        model.trajectory(x, num_steps=7)
+
+
+@pytest.mark.parametrize("t", [0, 4, 9])
+def test_heads_of_mad_ad(converted, t):
+    model, numbers = converted("mad-ad")
+    golden = numbers("network")
+    found = model.outputs(nhwc(golden["x"]), np.array([t]))
+    assert_close(found["x0"], nhwc(golden[f"x0_t{t}"]))
+    assert_close(found["mask"], nhwc(golden[f"mask_t{t}"]))
+
+
+def test_the_walks_of_mad_ad(converted):
+    model, numbers = converted("mad-ad")
+    golden = numbers("inference")
+    x0 = nhwc(golden["x0"])
+    quiet = model.trajectory(x0, num_steps=5)
+    assert_close(quiet, nhwc(golden["steps5_eta0__states"]))
+    noise = nhwc(golden["steps10_eta0.5__noise"])
+    states = model.trajectory(x0, num_steps=10, noise=noise)
+    assert_close(states, nhwc(golden["steps10_eta0.5__states"]))
+    moved = np.any(states[1:] != states[:-1], axis=-1)
+    np.testing.assert_array_equal(moved, golden["steps10_eta0.5__replaced"][:, :, 0] > 0.5)
+
+
+@pytest.mark.parametrize("t", [1, 7, 18, 19])
+def test_heads_of_transfusion(converted, t):
+    model, numbers = converted("transfusion")
+    golden = numbers("network")
+    found = model.outputs(nhwc(golden["x"]), t, mask=nhwc(golden["mask"]))
+    assert sorted(found) == ["mask_logits", "mean", "noise"]
+    for name, output in found.items():
+        assert_close(output, nhwc(golden[f"t{t}__{name}"]))
+
+
+def test_the_walk_of_transfusion(converted):
+    model, numbers = converted("transfusion")
+    golden = numbers("inference")
+    states = model.trajectory(nhwc(golden["x"]), num_steps=18)
+    assert states.shape == (19, 4, 32, 32, 3)
+    for i in range(4):
+        assert_close(states[1:, i], nhwc(golden[f"image{i}__states"]))
+    with pytest.raises(UserError, match="goes through all of its levels, 18"):
+        model.trajectory(nhwc(golden["x"]), num_steps=9)
+
+
+@pytest.mark.parametrize("t", [1, 401, 901])
+def test_guided_noise_of_diad(converted, t):
+    model, numbers = converted("diad")
+    golden = numbers("network")
+    z, hint = nhwc(golden["z"]), nhwc(golden["hint"])
+    eps = model.outputs(z, t, image=hint)["eps"]
+    assert_close(eps, nhwc(golden[f"t{t}__eps_published_mode"]))
+    again = model.outputs(z, t, image=hint, text=golden["text"])["eps"]
+    np.testing.assert_array_equal(again, eps)
+
+
+@pytest.mark.parametrize("guidance", [1, 9])  # of equal conditions: 9 is nothing but rounding
+def test_the_walk_of_diad(converted, guidance):
+    model, numbers = converted("diad")
+    golden = numbers("inference")
+    hint = nhwc(numbers("network")["hint"])
+    states = model.trajectory(nhwc(golden["z"]), noise=nhwc(golden["noise"]), image=hint)
+    assert_close(states[0], nhwc(golden["x_T"]))
+    assert_close(states[1:], nhwc(golden[f"guidance{guidance}__states"]))
+
+
+@pytest.mark.parametrize("system", ["deco-diff", "mad-ad", "diad"])
+def test_each_can_be_inverted_instead(converted, system):
+    x0 = np.random.default_rng(0).standard_normal((2, 16, 16, 4)).astype(np.float32)
+    options = ["inversion.paradigm=inversion", "inversion.num_steps=3"]
+    inverted = invad_jax.load(workdir_of(converted, system), options).score_latents(x0)
+    assert np.isfinite(inverted.x_T).all()
+    assert not np.allclose(inverted.x_T[0], inverted.x_T[1])
+
+
+def test_what_says_no_noise_is_not_inverted(converted):
+    with pytest.raises(UserError, match=r"asks for eps, and denoiser.name=unet_transfusion says"):
+        invad_jax.load(workdir_of(converted, "transfusion"), ["inversion.paradigm=inversion"])
