@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from invad_jax.denoisers.layers import layer_norm
+from invad_jax.denoisers.layers import attention, layer_norm
 from invad_jax.denoisers.unet import UNIFORM, ZEROS
 
 NORM_EPS, TOKEN_NORM_EPS = 1e-6, 1e-5
@@ -44,7 +44,7 @@ class CrossAttention(nn.Module):
         q, k, v = project(x, "q"), project(context, "k"), project(context, "v")
         if context.shape[1] > 1:
             k, v = (jnp.broadcast_to(a, (B, *a.shape[1:])) for a in (k, v))
-            v = jax.nn.dot_product_attention(q, k, v)  # (B, N, heads, head_channels)
+            v = attention(q, k, v)  # (B, N, heads, head_channels)
         return nn.Dense(D, **settings, name="out")(v.reshape(*v.shape[:2], inner))
 
 
@@ -60,7 +60,7 @@ class Transformer(nn.Module):
         """x (B, h, w, C), context (B or 1, M, E) -> (B, h, w, C)."""
         B, h, w, C = x.shape
         settings: dict[str, Any] = {"dtype": self.dtype, "kernel_init": UNIFORM}
-        attention = (self.heads, self.head_channels, self.dtype)
+        of_heads = (self.heads, self.head_channels, self.dtype)
         inner = self.heads * self.head_channels
         norm = nn.GroupNorm(
             NORM_GROUPS, epsilon=NORM_EPS, dtype=jnp.float32, use_fast_variance=False, name="norm"
@@ -68,8 +68,8 @@ class Transformer(nn.Module):
         tokens = nn.Dense(inner, **settings, name="proj_in")(norm(x).reshape(B, h * w, C))
         norm_1, norm_2, norm_3 = (layer_norm(True, f"norm{i}", TOKEN_NORM_EPS) for i in (1, 2, 3))
         y = norm_1(tokens)  # (B, N, D)
-        tokens += CrossAttention(*attention, name="self_attention")(y, y)
-        tokens += CrossAttention(*attention, name="attention")(norm_2(tokens), context)
+        tokens += CrossAttention(*of_heads, name="self_attention")(y, y)
+        tokens += CrossAttention(*of_heads, name="attention")(norm_2(tokens), context)
         y = nn.Dense(2 * EXPANSION * inner, **settings, name="hidden")(norm_3(tokens))
         value, gate = jnp.split(y, 2, axis=-1)  # (B, N, 4 D) each
         y = value * nn.gelu(gate, approximate=False)

@@ -268,10 +268,10 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, x_t: jax.Array, t: jax.Array) -> jax.Array:
         cfg = self.cfg
-        attention = nn.remat(AttentionBlock) if cfg.remat else AttentionBlock
+        block = nn.remat(AttentionBlock) if cfg.remat else AttentionBlock
 
         def attend(h: jax.Array, name: str) -> jax.Array:
-            return attention(cfg, cfg.head_channels or h.shape[-1], name=name)(h)
+            return block(cfg, cfg.head_channels or h.shape[-1], name=name)(h)
 
         way = Way(cfg, embedded(cfg, t), attend)
         if "centred_input" in cfg.variants:

@@ -115,10 +115,10 @@ class MaskUNet(nn.Module):
     @nn.compact
     def __call__(self, x_t: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
         cfg = self.cfg
-        attention = nn.remat(unet.AttentionBlock) if cfg.remat else unet.AttentionBlock
+        block = nn.remat(unet.AttentionBlock) if cfg.remat else unet.AttentionBlock
 
         def attend(h: jax.Array, name: str) -> jax.Array:
-            return attention(cfg, h.shape[-1] // cfg.num_heads, name=name)(h)
+            return block(cfg, h.shape[-1] // cfg.num_heads, name=name)(h)
 
         h, x0 = _trunk(cfg, x_t, Way(cfg, embedded(cfg, t), attend))
         return {"x0": x0, "mask": nn.sigmoid(head(cfg, h, 1, False, "mask"))}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from invad_jax.config import DenoiserConfig
 from invad_jax.denoisers import unet
-from invad_jax.denoisers.layers import TimestepEmbedding
+from invad_jax.denoisers.layers import TimestepEmbedding, attention
 from invad_jax.denoisers.unet import UNIFORM, ZEROS, ResBlock, Stage, conv3
 from invad_jax.errors import UserError
 
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         tokens = x.reshape(B, h * w, C)
         qkv = nn.Dense(3 * C, dtype=self.dtype, kernel_init=UNIFORM, name="qkv")(tokens)
         q, k, v = (part[:, :, None] for part in jnp.split(qkv, 3, axis=-1))  # (B, N, 1, C) each
-        out = jax.nn.dot_product_attention(q, k, v).reshape(B, h, w, C)
+        out = attention(q, k, v).reshape(B, h, w, C)
         return x + nn.Dense(C, dtype=self.dtype, kernel_init=UNIFORM, name="proj")(out)
 
 

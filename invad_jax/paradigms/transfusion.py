@@ -43,7 +43,7 @@ def paradigm(config: Config) -> Paradigm:
         return states_of(step, start, steps, lambda carried: carried[0])
 
     asks = frozenset({"noise", "mean", "mask_logits"})
-    return restoring(config, path, timesteps, asks, compare_by(_squared))
+    return restoring(config, path, timesteps.tolist(), asks, compare_by(_squared))
 
 
 def beta_of(levels: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from invad_jax.config import DenoiserConfig
-from invad_jax.denoisers import DENOISERS, build_denoiser, fixed_steps
+from invad_jax.denoisers import build_denoiser, fixed_steps
 
 SHAPE, ASKED = (4, 4, 8), (999, 0, 500)  # in any order
 
@@ -39,7 +39,7 @@ def count(params):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", sorted(DENOISERS))
+@pytest.mark.parametrize("name", sorted({*fixed_steps.EMBEDDINGS, "unet"}))
 def test_at_the_timesteps_it_is_the_network(name, dtype):
     cfg = sizes(name, dtype=dtype)
     apply, params, x_t = network(cfg)
