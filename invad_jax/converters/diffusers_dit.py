@@ -103,7 +103,7 @@ def renamed(
             for embedding in embeddings:
                 names.put(f"{embedding}.{place}.weight", weight)
                 names.put(f"{embedding}.{place}.bias", bias)
-    return _eps_half(names.finish(), options, cfg, source)
+    return _eps_half(names.renamed(), options, cfg, source)
 
 
 def _join_attention(

@@ -13,6 +13,7 @@ import numpy as np
 
 from invad_jax.errors import UserError
 from invad_jax.io.files import read_json
+from invad_jax.io.tensor_reader import TensorReader
 
 
 class Options:
@@ -65,50 +66,20 @@ class Options:
         return UserError(f"{self.path}: {option}={value}: {expected}")
 
 
-class Renaming:
-    """Tensors taken by one name and put by another; what is missing or left over is named."""
+class Renaming(TensorReader):
+    """Tensors taken by one name and put by another."""
 
     def __init__(self, tensors: Mapping[str, np.ndarray], source: Path):
+        super().__init__(tensors)
         self.source = source
-        self.renamed: dict[str, np.ndarray] = {}
-        self._left = dict(tensors)
-        self._missing: list[str] = []
-
-    def take(self, *names: str, shape: tuple[int, ...] | None = None) -> np.ndarray | None:
-        """The tensor under the first of the names that exists; None, and an error later, if none.
-
-        Raises:
-          UserError: it is of another shape.
-        """
-        name = next((name for name in names if name in self._left), None)
-        if name is None:
-            self._missing.append(names[0])
-            return None
-        tensor = self._left.pop(name)
-        if shape is not None and tensor.shape != shape:
-            raise self._misfit(f"{name} is {tensor.shape}, expected {shape}")
-        return tensor
-
-    def has(self, name: str) -> bool:
-        """Whether a tensor of that name is still to be taken."""
-        return name in self._left
+        self._renamed: dict[str, np.ndarray] = {}
 
     def put(self, name: str, tensor: np.ndarray | None) -> None:
         """Under its new name, if it was there."""
         if tensor is not None:
-            self.renamed[name] = tensor
+            self._renamed[name] = tensor
 
-    def finish(self) -> dict[str, np.ndarray]:
-        """Everything that was put.
-
-        Raises:
-          UserError: names what was missing, and what was never taken.
-        """
-        problems = {"missing": self._missing, "unexpected": sorted(self._left)}
-        found = [f"{what}: {', '.join(names[:8])}" for what, names in problems.items() if names]
-        if found:
-            raise self._misfit("; ".join(found))
-        return self.renamed
-
-    def _misfit(self, what: str) -> UserError:
-        return UserError(f"{self.source}: does not fit its config.json: {what}")
+    def renamed(self) -> dict[str, np.ndarray]:
+        """Everything that was put; see `finish`."""
+        self.finish(f"{self.source}: does not fit its config.json: ")
+        return self._renamed

@@ -159,7 +159,7 @@ def renamed(
             if tensor is not None and theirs == "conv_out" and tensor.shape[:1] == (outputs,):
                 tensor = tensor[:channels]  # without a learned variance
             names.put(f"net.{guided}.{kind}", tensor)
-    return names.finish()
+    return names.renamed()
 
 
 def _time_embedding(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,7 @@ from invad_jax.converters.published_sizes import READERS, Tensors
 from invad_jax.converters.published_table import UNUSED, links
 from invad_jax.denoisers import build_denoiser
 from invad_jax.errors import UserError
-from invad_jax.io.tensors import check_numbers
+from invad_jax.io.tensor_reader import TensorReader
 
 HINTS = ("num_heads", "head_channels")
 """Options that no tensor shape tells."""
@@ -115,20 +116,17 @@ def params_from_published(
     """
     check_sizes(source, cfg)
     check_latents(source, cfg, latent_shape)
-    tensors = _without_module_prefix(state_dict)
-    if empty := sorted(key for key, tensor in tensors.items() if not tensor.size):
-        raise UserError(f"{source}: does not fit the denoiser: empty: {_listed(empty)}")
+    reader = TensorReader(_without_module_prefix(state_dict))
     ours = _param_shapes(cfg, latent_shape)
     rows = list(links(cfg, ours))
-    _check(tensors, _published_shapes(rows, ours, cfg), UNUSED[cfg.name], source)
-    try:
-        check_numbers({link.key: tensors[link.key] for link in rows})
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+    shapes = _published_shapes(rows, ours, cfg)
+    found = [reader.take(link.key, shape=shapes[link.key]) for link in rows]
+    unused = "|".join(re.escape(begin) + ".*" for begin in UNUSED[cfg.name])
+    reader.finish(f"{source}: does not fit the denoiser: ", ignore=unused)
     layers: dict[str, list[np.ndarray]] = {}
     flat: dict[str, np.ndarray] = {}
-    for link in rows:
-        array = to_ours(np.asarray(tensors[link.key], np.float32), link.layout)
+    for link, tensor in zip(rows, found, strict=True):
+        array = to_ours(np.asarray(tensor, np.float32), link.layout)
         if link.layer is None:
             flat[link.path] = np.ascontiguousarray(array)
         else:  # rows come in the order of the layers
@@ -186,23 +184,6 @@ def _published_shapes(
     return shapes
 
 
-def _check(
-    tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], unused: tuple[str, ...], source: str
-) -> None:
-    """Raises one UserError that names everything that does not fit."""
-    missing = sorted(shapes.keys() - tensors.keys())
-    unexpected = sorted(k for k in tensors.keys() - shapes.keys() if not k.startswith(unused))
-    misshapen = [
-        f"{key} is {tensors[key].shape}, expected {shape}"
-        for key, shape in shapes.items()
-        if key in tensors and tensors[key].shape != shape
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    found = [f"{what}: {_listed(names)}" for what, names in problems.items() if names]
-    if found:
-        raise UserError(f"{source}: does not fit the denoiser: {'; '.join(found)}")
-
-
 @contextmanager
 def whole(source: str) -> Iterator[None]:
     """Makes one line of what goes wrong where sizes are read from misshapen tensors."""
@@ -214,11 +195,6 @@ def whole(source: str) -> Iterator[None]:
         ) from None
     except (ValueError, TypeError, ArithmeticError) as error:  # a shape of another rank, or empty
         raise UserError(f"{source}: not a whole published denoiser: {error}") from None
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _without_module_prefix(state_dict: Tensors) -> dict[str, np.ndarray]:

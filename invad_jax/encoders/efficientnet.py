@@ -31,7 +31,8 @@ from invad_jax.encoders.backbone import (
     Variables,
     resolve_stages,
 )
-from invad_jax.encoders.weights import TensorReader, conv, folded_conv, pointwise
+from invad_jax.encoders.weights import conv, folded_conv, pointwise
+from invad_jax.io.tensor_reader import TensorReader
 
 BATCH_NORM_EPSILON = 1e-3
 

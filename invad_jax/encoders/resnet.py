@@ -27,7 +27,8 @@ from invad_jax.encoders.backbone import (
     Variables,
     resolve_stages,
 )
-from invad_jax.encoders.weights import TensorReader, folded_conv
+from invad_jax.encoders.weights import folded_conv
+from invad_jax.io.tensor_reader import TensorReader
 
 BATCH_NORM_EPSILON = 1e-5
 

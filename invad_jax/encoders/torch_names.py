@@ -8,7 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from invad_jax.encoders.backbone import Variables
-from invad_jax.encoders.weights import TensorReader
+from invad_jax.io.tensor_reader import TensorReader
 
 _TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
 """Order of the axes of a flax kernel, by their number, that gives a torch weight."""
@@ -32,7 +32,7 @@ def mirrored_params(
     for path, leaf in flatten_dict(abstract, sep="/").items():
         is_kernel = path.endswith("/kernel")
         axes = _TORCH_AXES[leaf.ndim] if is_kernel else tuple(range(leaf.ndim))
-        tensor = reader.take(torch_name(path), tuple(leaf.shape[axis] for axis in axes))
+        tensor = reader.filled(torch_name(path), tuple(leaf.shape[axis] for axis in axes))
         flat[path] = np.ascontiguousarray(tensor.transpose(np.argsort(axes)), np.float32)
     return unflatten_dict(flat, sep="/")
 

@@ -22,8 +22,9 @@ from invad_jax.config import EncoderConfig, VAEConfig
 from invad_jax.encoders.backbone import Backbone, Variables, resolve_stages
 from invad_jax.encoders.torch_names import mirrored_params
 from invad_jax.encoders.vae_names import ldm_name, ldm_tensors, vae_config_from_state
-from invad_jax.encoders.weights import TensorReader, weights_file
+from invad_jax.encoders.weights import weights_file
 from invad_jax.errors import UserError
+from invad_jax.io.tensor_reader import TensorReader
 from invad_jax.io.tensors import read_tensors
 
 LOGVAR_RANGE = (-30.0, 20.0)

@@ -30,8 +30,8 @@ from invad_jax.encoders.backbone import (
     resolve_stages,
 )
 from invad_jax.encoders.torch_names import dotted, mirrored_params
-from invad_jax.encoders.weights import TensorReader
 from invad_jax.errors import UserError
+from invad_jax.io.tensor_reader import TensorReader
 
 
 @dataclass(frozen=True)

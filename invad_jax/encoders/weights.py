@@ -7,9 +7,7 @@ from.
 from __future__ import annotations
 
 import math
-import re
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ import numpy as np
 from invad_jax.encoders.backbone import Backbone, Variables
 from invad_jax.encoders.sources import fetch
 from invad_jax.errors import UserError
-from invad_jax.io.tensors import check_numbers, read_tensors
+from invad_jax.io.tensor_reader import TensorReader
+from invad_jax.io.tensors import read_tensors
 
 
 def load_variables(backbone: Backbone, name: str, weights: str) -> Variables:
@@ -89,47 +88,6 @@ def random_variables(abstract: Variables) -> Variables:
     return jax.tree_util.tree_map_with_path(draw, abstract)
 
 
-class TensorReader:
-    """Takes named tensors out of a file and reports everything that is wrong at once."""
-
-    def __init__(self, tensors: Mapping[str, np.ndarray]):
-        self._rest = dict(tensors)
-        self._problems: list[str] = []
-
-    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The tensor, as float64 so that folding is exact; zeros where none has that shape."""
-        tensor = self._rest.pop(name, None)
-        if tensor is None or tensor.shape != shape:
-            found = "missing" if tensor is None else f"{tensor.shape} where {shape} is expected"
-            self._problems.append(f"{name} is {found}")
-            return np.zeros(shape)
-        try:
-            check_numbers({name: tensor})
-        except UserError as error:
-            self._problems.append(str(error))
-            return np.zeros(shape)
-        return tensor.astype(np.float64)
-
-    def reject(self, problem: str) -> None:
-        """Notes something else that is wrong."""
-        self._problems.append(problem)
-
-    def finish(self, ignore: str = "") -> None:
-        """Checks that everything was there, and nothing more but what `ignore` matches.
-
-        Args:
-          ignore: regular expression over whole names.
-
-        Raises:
-          UserError: lists what is missing, misshapen or unexpected.
-        """
-        unexpected = [name for name in self._rest if not re.fullmatch(ignore, name)]
-        problems = self._problems + [f"{name} is unexpected" for name in unexpected]
-        if problems:
-            more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-            raise UserError("; ".join(problems[:8]) + more)
-
-
 def conv(reader: TensorReader, name: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """A torch convolution with a bias as flax variables.
 
@@ -141,7 +99,9 @@ def conv(reader: TensorReader, name: str, shape: tuple[int, ...]) -> dict[str, n
     Returns:
       kernel (k, k, in, out) and bias (out,), float32.
     """
-    return _as_flax(reader.take(f"{name}.weight", shape), reader.take(f"{name}.bias", shape[:1]))
+    return _as_flax(
+        reader.filled(f"{name}.weight", shape), reader.filled(f"{name}.bias", shape[:1])
+    )
 
 
 def folded_conv(
@@ -161,13 +121,13 @@ def folded_conv(
     Returns:
       kernel (k, k, in, out) and bias (out,), float32.
     """
-    weight = reader.take(f"{name}.weight", shape)
+    weight = reader.filled(f"{name}.weight", shape)
     scale, bias, mean, variance = (
-        reader.take(f"{norm}.{part}", shape[:1])
+        reader.filled(f"{norm}.{part}", shape[:1])
         for part in ("weight", "bias", "running_mean", "running_var")
     )
     if (variance < 0).any():
-        reader.reject(f"{norm}.running_var is negative")
+        reader.reject("wrong", f"{norm}.running_var is negative")
         variance = np.zeros(shape[:1])
     scale = scale / np.sqrt(variance + epsilon)
     return _as_flax(weight * scale[:, None, None, None], bias - scale * mean)

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import Config
-from invad_jax.coordinates import Neighbourhood
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.errors import UserError
 from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.paradigms.retrieval import neighbourhood
 
 OUTPUT_OF = {"eps": "eps", "v": "v", "sample": "x0", "deviation": "deviation"}
 """`diffusion.prediction` -> the name of such an output."""
@@ -45,7 +45,7 @@ def build_detector(
         compare=paradigm.compare,
         inverts=paradigm.inverts,
         whitened=paradigm.whitened,
-        where=Neighbourhood(config.whitening.radius, config.whitening.images),
+        where=neighbourhood(config),
         image_size=config.data.image_size,
     )
 

@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from invad_jax.config import Config, MeshConfig
-from invad_jax.data import layouts, pipeline
+from invad_jax.data import layouts
 from invad_jax.encoders import Encoder
 from invad_jax.inference import latent_cache
+from invad_jax.inference.images import run_on_images
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.inference.latent_cache import Latents
 from invad_jax.io import downloads
@@ -60,13 +61,10 @@ def _encode(
         out_shardings=replicated(mesh),
     )
     variables = jax.device_put(encoder.variables, replicated(mesh))
-    batches = pipeline.image_batches([paths[row] for row in rows], config.data, batch_size)
-    with tqdm(
-        total=len(rows), desc="encode", unit="image", disable=not processes.is_primary()
-    ) as bar:
-        for batch in batches:
-            image = jax.device_put(batch["image"], batch_sharding(mesh))
-            latents = jax.device_get(encode(variables, image))  # (B, h, w, C)
-            known = latents[batch["sample_id"] >= 0]
-            bar.update(len(known))
-            yield from known
+    asked = [paths[row] for row in rows]
+    batches = run_on_images(encode, variables, asked, config.data, batch_size, mesh)
+    quiet = not processes.is_primary()
+    with tqdm(total=len(rows), desc="encode", unit="image", disable=quiet) as bar:
+        for ids, latents in batches:
+            bar.update(len(ids))
+            yield from latents

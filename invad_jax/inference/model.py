@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from invad_jax.config import Config, MeshConfig
 from invad_jax.config.io import override
-from invad_jax.data.pipeline import image_batches
 from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder, build_encoder
@@ -24,6 +23,7 @@ from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
 from invad_jax.inference.assembly import abstract_params, build_detector, denoise
 from invad_jax.inference.batches import fitting, in_batches, rounded_up
+from invad_jax.inference.images import run_on_images
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.inference.network import outputs_of, trajectory_of
 from invad_jax.inference.self_test import warn_if_wrong
@@ -33,7 +33,7 @@ from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime import memory
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
-from invad_jax.runtime.sharding import batch_sharding, global_batch, make_mesh, replicated
+from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Scores
 
@@ -259,20 +259,20 @@ class Model:
           paths: the same on all processes.
           skip_unreadable: leaves out the index of an image that cannot be read, instead of failing.
 
-        Yields:
+        Returns:
           Indices into `paths` (b,), and their scores, the same on every process; no padding, and
           no `anomaly_map`.
         """
-        batches = image_batches(
-            paths, self.config.data, self.batch_size_for(len(paths)),
-            jax.process_index(), jax.process_count(), skip_unreadable,
-        )  # fmt: skip
-        sharded_ids = jax.jit(lambda ids: ids, out_shardings=replicated(self.mesh))
-        for batch in batches:
-            arrays = global_batch(batch, self.mesh)
-            scores = self._predict(self.variables, arrays["image"])
-            ids, scores = jax.device_get((sharded_ids(arrays["sample_id"]), scores))
-            yield ids[ids >= 0], _without_padding(scores, ids >= 0)
+        batch_size = self.batch_size_for(len(paths))
+        return run_on_images(
+            self._predict,
+            self.variables,
+            paths,
+            self.config.data,
+            batch_size,
+            self.mesh,
+            skip_unreadable,
+        )
 
     def _check_latent(self, shape: tuple[int, ...]) -> None:
         """Raises UserError unless the parameters are those of a network for such latents."""
@@ -294,10 +294,6 @@ class Model:
 def without_maps(scores: Scores) -> Scores:
     """Without the large maps, which are as large as the images."""
     return scores._replace(anomaly_map=None, x_T=None)
-
-
-def _without_padding(rows: Any, known: np.ndarray) -> Any:
-    return jax.tree.map(lambda array: array[known], rows)
 
 
 class Restored(NamedTuple):

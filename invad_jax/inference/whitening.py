@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax import coordinates as coordinates_lib
-from invad_jax.config import Config, WhiteningConfig
+from invad_jax.config import Config
 from invad_jax.coordinates import Neighbourhood
 from invad_jax.detector import LatentStats, standardise
 from invad_jax.errors import UserError
@@ -32,16 +32,12 @@ from invad_jax.normality import clusters, whitening
 from invad_jax.normality.image_bank import FittedBank, bank_of
 from invad_jax.normality.mixture import FittedPrior
 from invad_jax.normality.whitening import FittedCoordinates
+from invad_jax.paradigms.retrieval import neighbourhood
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 from invad_jax.runtime.sharding import batch_sharding, replicated
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Prior
-
-
-def neighbourhood(cfg: WhiteningConfig) -> Neighbourhood:
-    """Where vectors of normal images are looked for."""
-    return Neighbourhood(cfg.radius, cfg.images)
 
 
 class Learner:
@@ -50,7 +46,7 @@ class Learner:
     def __init__(self, config: Config, stats: LatentStats, mesh: Mesh):
         self._cfg = config.whitening
         self._components = config.scoring.components
-        self._where = neighbourhood(config.whitening)
+        self._where = neighbourhood(config)
         self._stats = stats
         self._mesh = mesh
         self._batch_size = rounded_up(config.eval.batch_size, mesh)

@@ -13,9 +13,14 @@ from invad_jax.paradigms.paradigm import Paradigm
 from invad_jax.scoring import Reference, Scores, summarise
 
 
+def neighbourhood(config: Config) -> Neighbourhood:
+    """Where vectors of normal images are looked for."""
+    return Neighbourhood(config.whitening.radius, config.whitening.images)
+
+
 def paradigm(config: Config) -> Paradigm:
     """The distance of x0 to the nearest vector around its position, in similar normal images."""
-    where = Neighbourhood(config.whitening.radius, config.whitening.images)
+    where = neighbourhood(config)
 
     def compare(reference: Reference, states: jax.Array, image_size: int) -> Scores:
         square = local_distance(reference.bank, where, states[:, 0])  # (B, h, w)

@@ -12,6 +12,22 @@ from invad_jax.encoders import Encoder
 from invad_jax.inference.assembly import init_params
 from invad_jax.planning.programs import Row
 from invad_jax.planning.tpus import GIB, Chip
+from invad_jax.report.tables import markdown_table
+
+PROGRAM_COLUMNS = (
+    "topology",
+    "data x fsdp x tensor",
+    "program",
+    "batch",
+    "GiB a device",
+    "fits",
+    "TFLOP a device",
+    "GB of HBM traffic",
+    "GB sent",
+    "compute, HBM, links: ms",
+    "at least ms",
+)
+COLLECTIVE_COLUMNS = ("topology", "program", "collective", "count", "GB sent a device", "types")
 
 _ASSUMPTIONS = """
 Bytes are XLA's: arguments + temporaries + outputs - what outputs share with arguments. FLOPs are
@@ -44,34 +60,40 @@ def markdown(config: Config, encoder: Encoder, rows: list[Row]) -> str:
     """The table, what it says of collectives, and what it assumes."""
     params = jax.eval_shape(partial(init_params, config, encoder.latent_shape), jax.random.key(0))
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    lines = [
+    about = (
         f"{config.denoiser.name}, {count / 1e6:,.1f} M parameters, latents {encoder.latent_shape}, "
         f"denoiser.dtype={config.denoiser.dtype}, remat={config.denoiser.remat}, "
-        f"train.grad_accumulation={config.train.grad_accumulation}",
-        "",
-        "| topology | data x fsdp x tensor | program | batch | GiB a device | fits "
-        "| TFLOP a device | GB of HBM traffic | GB sent | compute, HBM, links: ms | at least ms |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        times = [1e3 * seconds for seconds in row.get("seconds", {}).values()]
-        memory = f" of {row['chip']['memory'] / GIB:.0f}" if row["chip"] else ""
-        lines.append("| " + " | ".join((
-            row["topology"], " x ".join(map(str, row["mesh"].values())), row["program"],
-            str(row["batch"]), f"{row['bytes'] / GIB:.2f}{memory}",
-            {True: "yes", False: "no"}.get(row.get("fits", ""), "-"), f"{row['flops'] / 1e12:.3g}",
-            f"{row['memory_traffic'] / 1e9:.3g}" if "memory_traffic" in row else "-",
-            f"{row['sent'] / 1e9:.3g}" if "collectives" in row else "-",
-            ", ".join(f"{t:.3g}" for t in times) or "-", f"{max(times):.3g}" if times else "-",
-        )) + " |")  # fmt: skip
-    lines += ["", "| topology | program | collective | count | GB sent a device | types |",
-              "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    for row in rows:
-        for kind, traffic in row.get("collectives", {}).items():
-            lines.append(
-                f"| {row['topology']} | {row['program']} | {kind} | {traffic['times']} | "
-                f"{traffic['bytes'] / 1e9:.3g} | {', '.join(traffic['dtypes'])} |"
-            )
-        if not row.get("collectives"):
-            lines.append(f"| {row['topology']} | {row['program']} | none | 0 | 0 | - |")
-    return "\n".join([*lines, "", _ASSUMPTIONS.strip()])
+        f"train.grad_accumulation={config.train.grad_accumulation}"
+    )
+    programs = markdown_table(PROGRAM_COLUMNS, map(_program, rows))
+    sent = [line for row in rows for line in _collectives(row)]
+    collectives = markdown_table(COLLECTIVE_COLUMNS, sent)
+    return "\n".join([about, "", *programs, "", *collectives, "", _ASSUMPTIONS.strip()])
+
+
+def _program(row: Row) -> tuple[str, ...]:
+    """The cells of a program."""
+    times = [1e3 * seconds for seconds in row.get("seconds", {}).values()]
+    memory = f" of {row['chip']['memory'] / GIB:.0f}" if row["chip"] else ""
+    return (
+        row["topology"],
+        " x ".join(map(str, row["mesh"].values())),
+        row["program"],
+        str(row["batch"]),
+        f"{row['bytes'] / GIB:.2f}{memory}",
+        {True: "yes", False: "no"}.get(row.get("fits", ""), "-"),
+        f"{row['flops'] / 1e12:.3g}",
+        f"{row['memory_traffic'] / 1e9:.3g}" if "memory_traffic" in row else "-",
+        f"{row['sent'] / 1e9:.3g}" if "collectives" in row else "-",
+        ", ".join(f"{t:.3g}" for t in times) or "-",
+        f"{max(times):.3g}" if times else "-",
+    )
+
+
+def _collectives(row: Row) -> list[tuple[str, ...]]:
+    """The cells of each kind of message of a program."""
+    of = row["topology"], row["program"]
+    return [
+        (*of, kind, str(t["times"]), f"{t['bytes'] / 1e9:.3g}", ", ".join(t["dtypes"]))
+        for kind, t in row.get("collectives", {}).items()
+    ] or [(*of, "none", "0", "0", "-")]

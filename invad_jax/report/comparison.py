@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from invad_jax.report.tables import METRICS
+from invad_jax.report.tables import METRICS, markdown_table
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -14,9 +13,8 @@ def markdown(result: dict[str, Any]) -> str:
     for name in ("a", "b"):
         device = result[name]["device"] or "device not stated"
         lines.append(f"- {name.upper()}: {_code(result[name]['source'])}, {device}")
-    lines += [f"- {result['images']} images, matched by the last "
-              f"{result['matched_path_components']} parts of their paths", ""]  # fmt: skip
-    lines += ["## Verdict", ""]
+    matched = f"matched by the last {result['matched_path_components']} parts of their paths"
+    lines += [f"- {result['images']} images, {matched}", "", "## Verdict", ""]
     lines += [f"- {line}" for line in result["past_tolerances"]] or ["Within the tolerances."]
     lines += ["", "## Scores of the same images", ""]
     lines += _score_table(result["scores"])
@@ -28,15 +26,19 @@ def markdown(result: dict[str, Any]) -> str:
         lines += ["", f"## Decisions: {len(flips)} of {compared} flip"] + [""] * bool(flips)
         lines += [f"- {_code(row['path'])}: {row['a']} in A, {row['b']} in B" for row in flips]
     if result["speed"]:
-        rows = [[name, f"{row['a']:.4g}", f"{row['b']:.4g}", f"{row['ratio']:.3g}"]
-                for name, row in result["speed"].items()]  # fmt: skip
-        lines += ["", "## Speed", "", *_table(["", "A", "B", "B / A"], rows)]
+        rows = [
+            [name, f"{row['a']:.4g}", f"{row['b']:.4g}", f"{row['ratio']:.3g}"]
+            for name, row in result["speed"].items()
+        ]
+        lines += ["", "## Speed", "", *markdown_table(["", "A", "B", "B / A"], rows)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _score_table(scores: dict[str, dict[str, Any]]) -> list[str]:
-    header = ["score", "largest difference", "of the spread", "mean difference", "of the spread",
-              "rank correlation", "furthest apart"]  # fmt: skip
+    header = (
+        *("score", "largest difference", "of the spread", "mean difference", "of the spread"),
+        *("rank correlation", "furthest apart"),
+    )
     names = ("max", "max_of_spread", "mean", "mean_of_spread")
     rows = [
         [
@@ -47,7 +49,7 @@ def _score_table(scores: dict[str, dict[str, Any]]) -> list[str]:
         ]
         for term, row in scores.items()
     ]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _metric_table(rows: list[dict[str, Any]]) -> list[str]:
@@ -65,15 +67,10 @@ def _metric_table(rows: list[dict[str, Any]]) -> list[str]:
         line("mean, B", "mean", "b", ".2f"),
         *(line(f"B - A, {name}", name, "difference", "+.2f") for name in categories),
     ]
-    return _table(["", *names], body)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---"] * len(header)
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+    return markdown_table(["", *names], body)
 
 
 def _code(text: str) -> str:
     """A path as code that no character of it breaks out of."""
     printable = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "`" + printable.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"
+    return "`" + printable.replace("`", "'").replace("\n", " ") + "`"

@@ -180,6 +180,25 @@ def format_table(table: Mapping[str, Any]) -> str:
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0
+) -> list[str]:
+    """The lines of a Markdown table.
+
+    Args:
+      header: of the columns.
+      rows: of cells.
+      numbers: so many columns, the last ones, are aligned to the right.
+
+    >>> markdown_table(["a|b", "n"], [["c", "1"]], numbers=1)
+    ['| a\\\\|b | n |', '| --- | ---: |', '| c | 1 |']
+    """
+    words = len(header) - numbers
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    rule = ["---"] * words + ["---:"] * numbers
+    return [f"| {' | '.join(cells)} |" for cells in (escaped[0], rule, *escaped[1:])]
+
+
 def format_cell(name: str, value: float | None) -> str:
     """A metric in percent with one decimal, as published tables have it; a count as it is."""
     if value is None:

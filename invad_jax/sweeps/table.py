@@ -133,8 +133,7 @@ def _table(
         ]
         for point, of_point in points.items()
     ]
-    cells = [header, ["---"] * len(names) + ["---:"] * (len(header) - len(names)), *body]
-    return [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |" for row in cells]
+    return tables.markdown_table(header, body, numbers=len(header) - len(names))
 
 
 def _points(names: Sequence[str], rows: Sequence[Row]) -> dict[Point, list[Row]]:
@@ -217,22 +216,19 @@ def _draw_panel(
         spreads = [_values(cell, fusion, metric, "mean") for cell in at]
         x = np.arange(len(ticks)) + 0.04 * (i - (len(lines) - 1) / 2)  # bars beside each other
         label = ", ".join([*filter(None, others), *([fusion] if len(fusions) > 1 else [])])
-        _draw_line(ax, x, spreads, label, _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
+        look = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
+        _draw_line(ax, x, spreads, label, look)
     ax.set_xticks(range(len(ticks)), ticks)
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_line(
-    ax: Axes, x: np.ndarray, spreads: Sequence[Sequence[float]], label: str, colour: str,
-    marker: str,
-) -> None:  # fmt: skip
+    ax: Axes, x: np.ndarray, spreads: Sequence[Sequence[float]], label: str, look: dict[str, Any]
+) -> None:
     """Mean and range of each tick that has values."""
     there = [i for i, values in enumerate(spreads) if values]
     mean = np.array([np.mean(spreads[i]) for i in there])
     below = mean - [min(spreads[i]) for i in there]
     above = [max(spreads[i]) for i in there] - mean
     error = np.maximum([below, above], 0)  # a mean of equal values can be a rounding off them
-    ax.errorbar(
-        x[there], mean, error, label=label, color=colour, marker=marker, markersize=5, capsize=3,
-        linewidth=1.5,
-    )  # fmt: skip
+    ax.errorbar(x[there], mean, error, label=label, markersize=5, capsize=3, linewidth=1.5, **look)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from invad_jax.data.preprocess import read_image
 from invad_jax.encoders import Encoder
 from invad_jax.encoders.vae import SCALE, AutoencoderKL, vae_state_from_params
 from invad_jax.errors import UserError
+from invad_jax.inference.batches import rounded_up
+from invad_jax.inference.images import run_on_images
 from invad_jax.io import files
 from invad_jax.io.tensors import write_tensors
 from invad_jax.runtime import processes
-from invad_jax.runtime.sharding import batch_sharding, global_batch, replicated
+from invad_jax.runtime.sharding import batch_sharding, replicated
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
 from invad_jax.training.image_quality import psnr, ssim
@@ -135,19 +138,15 @@ def per_image(
 ) -> dict[str, np.ndarray]:
     """Measures every image once, on all processes: name -> (N,) float64."""
     compiled = jax.jit(
-        lambda params, batch: (batch["sample_id"], measure(config.vae, params, batch["image"])),
+        partial(measure, config.vae),
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )
-    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
-    batches = pipeline.image_batches(
-        [sample.path for sample in samples], config.data, batch_size, jax.process_index(),
-        jax.process_count(),
-    )  # fmt: skip
-    parts = []
-    for batch in tqdm(batches, desc="measure", unit="batch", disable=not processes.is_primary()):
-        ids, values = jax.device_get(compiled(params, global_batch(batch, mesh)))
-        parts.append({name: value[ids >= 0] for name, value in values.items()})
+    paths = [sample.path for sample in samples]
+    batch_size = rounded_up(config.eval.batch_size, mesh)
+    batches = run_on_images(compiled, params, paths, config.data, batch_size, mesh)
+    shown = tqdm(batches, desc="measure", unit="batch", disable=not processes.is_primary())
+    parts = [values for _, values in shown]
     return {name: np.concatenate([p[name] for p in parts], dtype=np.float64) for name in parts[0]}
 
 

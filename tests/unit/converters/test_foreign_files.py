@@ -137,7 +137,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, value):
     tensors = {name: np.array(tensor) for name, tensor in read_tensors(path).items()}
     tensors["net.input_proj.bias"][3] = value
     write_tensors(path, tensors)
-    with pytest.raises(UserError, match=r"latest\.pth: net\.input_proj\.bias holds NaN"):
+    with pytest.raises(UserError, match=r"latest\.pth: .* net\.input_proj\.bias holds NaN"):
         read_folder(tmp_path, None, {}, None)
     tensors["net.input_proj.bias"] = np.zeros(16, np.complex64)
     write_tensors(path, tensors)

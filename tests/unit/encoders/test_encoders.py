@@ -17,6 +17,7 @@ from invad_jax.encoders import build_encoder, efficientnet, sources, weights
 from invad_jax.encoders.backbone import resolve_stages
 from invad_jax.encoders.feature_stack import area_matrix, bilinear_matrix, stack_features
 from invad_jax.errors import UserError
+from invad_jax.io.tensor_reader import TensorReader
 from invad_jax.io.tensors import write_tensors
 
 LITE0 = EncoderConfig("efficientnet_lite0", weights="random")
@@ -125,14 +126,19 @@ def test_stages_resolve():
 
 
 def test_reader_lists_all_problems_at_once():
-    reader = weights.TensorReader({"a": np.zeros(2), "b": np.zeros((2, 3)), "c": np.zeros(1)})
-    np.testing.assert_array_equal(reader.take("a", (3,)), np.zeros(3))
-    reader.take("b", (2, 3))
-    reader.take("d", (1,))
+    tensors = {"a": np.zeros(2), "b": np.ones((2, 3)), "c": np.zeros(1), "e": np.full(1, np.inf)}
+    reader = TensorReader(tensors)
+    np.testing.assert_array_equal(reader.filled("a", (3,)), np.zeros(3))
+    assert reader.take("old", "b") is tensors["b"]
+    assert reader.take("d", "old") is None
+    assert reader.take("e") is None
     with pytest.raises(UserError) as caught:
-        reader.finish()
-    assert str(caught.value) == ("a is (2,) where (3,) is expected; d is missing; c is unexpected")
-    weights.TensorReader({"c.x": np.zeros(1)}).finish(ignore=r"c\..*")
+        reader.finish("x: ")
+    assert str(caught.value) == (
+        "x: of another shape: a is (2,), expected (3,); missing: d; wrong: e holds NaN or "
+        "infinity; unexpected: c"
+    )
+    TensorReader({"c.x": np.zeros(1)}).finish(ignore=r"c\..*")
 
 
 @settings(max_examples=30, deadline=None)
@@ -143,7 +149,7 @@ def test_folded_convolution_equals_convolution_then_normalisation(seed):
     scale, bias, mean = rng.normal(size=(3, 5))
     variance = rng.uniform(0, 3, 5)
     names = {"n.weight": scale, "n.bias": bias, "n.running_mean": mean, "n.running_var": variance}
-    reader = weights.TensorReader({"c.weight": weight} | names)
+    reader = TensorReader({"c.weight": weight} | names)
     folded = weights.pointwise(weights.folded_conv(reader, "c", "n", (5, 4, 1, 1), 1e-3))
     reader.finish()
     expected = (x @ weight[:, :, 0, 0].T - mean) / np.sqrt(variance + 1e-3) * scale + bias
@@ -172,7 +178,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     with pytest.raises(UserError) as caught:
         build_encoder(dataclasses.replace(LITE0, weights=str(path)), 64)
     assert str(caught.value).startswith(
-        f"{path}: not weights of efficientnet_lite0: _conv_stem.weight is missing; "
+        f"{path}: not weights of efficientnet_lite0: missing: _conv_stem.weight, "
     )
     assert "more" in str(caught.value)
 

@@ -14,9 +14,9 @@ from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, 
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import build_encoder
 from invad_jax.encoders.backbone import Backbone, resolve_stages
-from invad_jax.encoders.weights import TensorReader
 from invad_jax.errors import UserError
 from invad_jax.inference.assembly import abstract_params, build_detector
+from invad_jax.io.tensor_reader import TensorReader
 from invad_jax.io.tensors import write_tensors
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "encoders.md"
@@ -35,7 +35,7 @@ def _features(variables, image):
 
 def _convert(tensors):
     reader = TensorReader(tensors)
-    weight = reader.take("patch.weight", (CHANNELS, 3, PATCH, PATCH))
+    weight = reader.filled("patch.weight", (CHANNELS, 3, PATCH, PATCH))
     reader.finish()
     return {"kernel": weight.transpose(2, 3, 1, 0).astype(np.float32)}
 
@@ -118,7 +118,7 @@ def test_what_every_encoder_gets_for_nothing(weights, tmp_path):
     assert one.fingerprint != other.fingerprint
     write_tensors(tmp_path / "bad.safetensors", {"patch.bias": np.zeros(3, np.float32)})
     for assignment, expected in (
-        ({"weights": str(tmp_path / "bad.safetensors")}, "patch.bias is unexpected"),
+        ({"weights": str(tmp_path / "bad.safetensors")}, "unexpected: patch.bias"),
         ({"weights": "auto"}, "toy has no published weights"),
         ({"stages": (1,)}, "encoder.stages=1: expected rising block indices"),
         ({"name": "toi"}, "did you mean toy"),

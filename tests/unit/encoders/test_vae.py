@@ -135,9 +135,9 @@ def test_all_that_does_not_fit_is_said_at_once(params) -> None:
     with pytest.raises(UserError) as error:
         vae_params_from_state(state, SMALL)
     message = str(error.value)
-    assert "decoder.mid.attn_1.q.bias is missing" in message
-    assert "encoder.mid.extra.weight is unexpected" in message
-    assert "encoder.conv_out.weight is (4, 24) where (4, 24, 3, 3)" in message
+    assert "missing: decoder.mid.attn_1.q.bias" in message
+    assert "unexpected: encoder.mid.extra.weight" in message
+    assert "encoder.conv_out.weight is (4, 24), expected (4, 24, 3, 3)" in message
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,8 @@ def test_odd_names_reach_the_page_and_the_file(tmp_path, capsys):
     assert [flip["path"] for flip in result["decisions"]["flips"]] == names
     page = capsys.readouterr().out
     assert "`good/caf\ufffd.png`" in page
-    assert "`good/a\\|b'c.png`" in page
+    assert "\n- `good/a|b'c.png`: normal in A" in page
+    assert "| `good/caf\ufffd.png` |" in page
 
 
 def test_images_that_one_lacks_are_named(run_a, tmp_path, capsys):

@@ -1,0 +1,50 @@
+"""Image files through a compiled function, on all the processes that hold its mesh.
+
+Read next: `batches.py`, the same of arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from invad_jax.config import DataConfig
+from invad_jax.data.pipeline import image_batches
+from invad_jax.runtime.sharding import global_batch, replicated
+
+
+def run_on_images(
+    compiled: Any,
+    variables: Any,
+    paths: Sequence[str],
+    data: DataConfig,
+    batch_size: int,
+    mesh: Mesh,
+    skip_unreadable: bool = False,
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Reads image files and yields what a function makes of them.
+
+    Args:
+      compiled: (variables, image (B, S, S, 3) uint8) -> a tree of arrays of B rows, replicated.
+      variables: on the devices.
+      paths: the same on all processes of the mesh.
+      data: how files are read.
+      batch_size: of all processes of the mesh together; a multiple of its devices.
+      mesh: devices, of all processes or of this one.
+      skip_unreadable: leaves out the index of an image that cannot be read, instead of failing.
+
+    Yields:
+      Indices into `paths`, (b,), and their rows as NumPy arrays; no padding.
+    """
+    this, count = (jax.process_index(), jax.process_count()) if mesh.is_multi_process else (0, 1)
+    everywhere = jax.jit(lambda ids: ids, out_shardings=replicated(mesh))
+    for batch in image_batches(paths, data, batch_size, this, count, skip_unreadable):
+        arrays = global_batch(batch, mesh)
+        rows = compiled(variables, arrays["image"])
+        ids, rows = jax.device_get((everywhere(arrays["sample_id"]), rows))
+        known = ids >= 0
+        yield ids[known], jax.tree.map(lambda array, known=known: array[known], rows)
