@@ -25,6 +25,7 @@ def main(args: argparse.Namespace) -> int:
     workdir = Workdir(command_line.workdir_of(args))
     config = workdir.resolve(args.config, args.set)
     from invad_jax.data import layouts
+    from invad_jax.encoders import kept
     from invad_jax.evaluation import results
     from invad_jax.evaluation.evaluate import evaluate
     from invad_jax.evaluation.speed import measure_speed
@@ -53,6 +54,8 @@ def main(args: argparse.Namespace) -> int:
     paths = [sample.path for sample in evaluation.samples]
     speed = None if args.no_speed else measure_speed(model, paths)
     if processes.is_primary():
+        if not (workdir.encoder / kept.SOURCE).is_file():  # of a converted model
+            kept.keep(config.encoder, workdir.encoder)
         results.write(out, workdir.path, model, calibrations, evaluation, speed, args.save_maps)
     return 1 if evaluation.unreadable else 0
 

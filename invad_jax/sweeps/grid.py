@@ -18,8 +18,9 @@ from invad_jax.config.effect import is_read
 from invad_jax.config.options import metadata
 from invad_jax.errors import UserError
 
-_OTHER_FILES = ("data.root", "encoder.weights")
-"""Free, as a workdir may move with its files; but other values in one sweep are other files."""
+_OTHER_FILES = ("data.root", "data.categories", "encoder.weights")
+"""Free, as a workdir may move with its files, or be evaluated on some of its categories; but other
+values in one sweep are other files."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ from invad_jax.training.held_out import HeldOut
 from invad_jax.training.scalars import ScalarWriter
 from invad_jax.training.step import LossFn, TrainState, create_state, make_optimizer, train_step
 
+_TIMED = 10
+"""Steps after which it is said how long the rest takes."""
+
 
 class Fitted(NamedTuple):
     """How far training came."""
@@ -163,6 +166,15 @@ def _loop(
             with jax.transfer_guard("allow"):  # JAX takes a share of an array for implicit
                 batch = global_batch(next(iterator), mesh, train_batch_sharding(mesh))
             state, scalars = step_fn(state, batch)
+            if step in (first_step, first_step + _TIMED):
+                jax.block_until_ready(scalars)
+                now = time.perf_counter()
+                if step == first_step:  # it is compiled now: from here on the clocks tell the time
+                    window_start, window_step = now, step + 1
+                    bar.unpause()
+                else:
+                    left = (cfg.num_steps - step - 1) * (now - window_start) / _TIMED
+                    log.info("steps to go: %d, about %s", cfg.num_steps - step - 1, duration(left))
             bar.update()
             if (step + 1) % cfg.log_every == 0:
                 values = finite_scalars(scalars, step + 1)
@@ -200,6 +212,17 @@ def _save(
             writer.write(step, {"held_out_loss": held_out.loss(state.ema_params)})
     if draw is not None:
         writer.write_pictures(step, draw(state.ema_params))
+
+
+def duration(seconds: float) -> str:
+    """In words.
+
+    >>> duration(44), duration(425), duration(40_000)
+    ('44 s', '7 min', '11.1 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def finite_scalars(scalars: dict[str, jax.Array], step: int) -> dict[str, float]:

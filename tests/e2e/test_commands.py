@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -21,6 +22,13 @@ def evaluated(commands, trained):
 def read_csv(path):
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_train_says_how_long_it_will_take_and_what_the_threshold_is(commands):
+    done = commands.here(*training(commands.folder / "timed"))
+    assert re.search(r"steps to go: 1, about \d+ s", done.stderr)  # of 12, after the first and ten
+    for kind in ("disc", "weave"):
+        assert re.search(rf"calibrated on \d+ normal images of {kind}: threshold", done.stderr)
 
 
 def test_eval_writes_the_contract(evaluated, trained):

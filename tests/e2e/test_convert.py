@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import invad_jax
 from invad_jax.config import Config, DenoiserConfig
 from invad_jax.convert import cli
 from invad_jax.converters.published import params_to_published
+from invad_jax.encoders import kept
 from invad_jax.errors import UserError
 from invad_jax.inference.assembly import init_params
 from invad_jax.io.tensors import read_tensors, write_tensors
@@ -192,13 +194,16 @@ def test_which_file_is_evaluated(published, tmp_path):
     assert not np.allclose(results["latest"], results["best"])
 
 
-def test_eval_and_predict_use_a_converted_workdir(published, commands):
+def test_eval_and_predict_use_a_converted_workdir(published, commands, monkeypatch):
     commands.here(
         "convert", "--from", "invad-pytorch", "--input", str(published), "--workdir", "theirs",
         "--set", "encoder.name=efficientnet_lite0", "encoder.weights=random",
         "data.name=procedural", "data.image_size=64", "eval.batch_size=8", "eval.num_examples=0",
     )  # fmt: skip
+    copies = []
+    monkeypatch.setattr(kept, "keep", lambda config, folder: copies.append(folder))
     commands.here("eval", "--workdir", "theirs", "--no-speed")
+    assert copies == [Path("theirs/encoder")]  # predict needs nothing else then
     payload = json.loads((commands.folder / "theirs" / "eval" / "metrics.json").read_text())
     assert (payload["step"], payload["nfe"]) == (0, 3)
     assert set(payload["fusion"]) == {"calibrated", "test_minmax"}
