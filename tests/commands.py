@@ -31,6 +31,13 @@ TINY_MLP = (
     "denoiser.width=64", "denoiser.depth=1", "train.batch_size=8", "train.warmup_steps=2",
     "train.log_every=20", "eval.batch_size=32", "eval.num_examples=1",
 )  # fmt: skip
+WHITE = (
+    "train.latent_stats=whiten",
+    "diffusion.prediction=v",
+    "scoring.prior=standard_normal",
+    "whitening.images=9",
+)
+"""Coordinates where normal latents are N(0, I), as in our own configs."""
 RAW = ("scoring.prior=standard_normal", "inversion.use_ema=false")
 """What needs nothing of a workdir but its parameters."""
 

@@ -31,7 +31,7 @@ from invad_jax.config import io as config_io
 from invad_jax.data.pipeline import image_batches
 from invad_jax.errors import UserError
 from invad_jax.inference.batches import fitting
-from invad_jax.inference.exporting import MEANING, Exported
+from invad_jax.inference.exporting import MEANING, Constants, Exported
 from invad_jax.inference.loader import Detector
 from invad_jax.io import files
 from invad_jax.paradigms import paradigm_of
@@ -149,6 +149,13 @@ class BundleModel:
             padding = [(0, size - len(rows)), (0, 0), (0, 0), (0, 0)]
             parts.append(self.run(np.pad(rows, padding)))
         return {k: np.concatenate([part[k] for part in parts])[: len(image)] for k in parts[0]}
+
+    def exported(self, constants: Constants) -> Exported:
+        """The function, with another calibration in its arrays."""
+        with _readable(self.path), zipfile.ZipFile(self.path) as bundle:
+            module = bundle.read("detector.stablehlo")
+        arrays = [np.asarray(array) for array in self._detector.arrays]
+        return Exported(module, [*arrays[: -len(constants)], *constants], {})
 
     def predict_paths(
         self, paths: Sequence[str], skip_unreadable: bool = False

@@ -29,7 +29,7 @@ from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model, without_maps
 from invad_jax.inference.whitening import Learner
 from invad_jax.io import files
-from invad_jax.normality import calibrations, clusters, reference, whitening
+from invad_jax.normality import calibrations, clusters, drift, reference, whitening
 from invad_jax.normality.calibration import heat_scale
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.normality.mixture import Component
@@ -44,6 +44,7 @@ Normals = tuple[Sequence[Sample], Sequence[Sample]]
 ENOUGH_HELD_OUT = 300
 """Promise a false-alarm rate of 1 % at 95 %; with so many of each category, training images are not
 asked."""
+SCORES, PROFILE = "scores.json", "profile.npz"
 AT_A_TIME = 256
 """Images whose moments are summed at once: a copy of them in float64 is made."""
 
@@ -124,7 +125,7 @@ def fit(model: Named, scores: Mapping[str, Any], false_positive_rate: float) -> 
 
 def read_scores(workdir: Workdir, model: Model) -> dict[str, Any] | None:
     """The terms of normal images as they are kept, or None."""
-    path = normals_folder(workdir, model) / "scores.json"
+    path = normals_folder(workdir, model) / SCORES
     return files.read_json(path) if path.is_file() else None
 
 
@@ -157,7 +158,7 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
     labels = clusters.kinds(lessons.components, categories, latents)
     white = model.coordinates is not None and model.paradigm.whitened
     honest = _can_leave_out(model, labels) if lessons else white
-    samples, scores = list(held_out), []
+    samples, scores, seen = list(held_out), [], []
     asked = not held_out or (honest and _fewest_of_a_kind(held_out) < ENOUGH_HELD_OUT)
     if lessons or asked:
         states, known_as = _states_of_training(model, latents, categories)
@@ -170,8 +171,10 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
     if held_out:
         new = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
         scores.append(without_maps(model.score_latents(new)))
+        seen.append(new)
     if asked:
         samples += trained_on
+        seen.append(latents)
         if lessons and honest:
             scores.append(_scores_of_training(model, states, labels))
         else:
@@ -195,10 +198,25 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
         },
         **values,
     }
-    if processes.is_primary():
-        files.write_json(folder / "scores.json", content)
-    processes.barrier("normals")
+    profile = drift.profile_of(np.concatenate(seen), np.asarray(together.latent_norm))
+    write_scores(folder, content, profile)
     return content
+
+
+def write_scores(folder: Path, content: Mapping[str, Any], profile: drift.Profile | None) -> None:
+    """Keeps the scores of normal images, and beside them what new ones can be compared with."""
+    if processes.is_primary():
+        if profile is None:
+            (folder / PROFILE).unlink(missing_ok=True)
+        else:
+            drift.write(folder / PROFILE, profile)
+        files.write_json(folder / SCORES, content)
+    processes.barrier("normals")
+
+
+def read_profile(workdir: Workdir, model: Model) -> drift.Profile | None:
+    """What is kept beside `read_scores`; None of a version before it was."""
+    return drift.read(normals_folder(workdir, model) / PROFILE)
 
 
 def _states_of_training(

@@ -55,6 +55,7 @@ class Exported(NamedTuple):
     module: bytes
     """StableHLO of `jax.export`: (arrays, images (b, S, S, 3) uint8) -> outputs, for any b."""
     arrays: list[np.ndarray]
+    """The last of them are the `Constants`."""
     about: dict[str, Any]
     """What a loader has to know of the function."""
 

@@ -48,15 +48,24 @@ def pack(workdir: Workdir, config: Config, out: Path) -> None:
 
 
 def _about(workdir: Workdir, model: Model, calibrations: Calibrations) -> dict[str, Any]:
-    config = to_dict(model.config)
-    config["data"] |= {"root": ""}  # of the machine of the training
     return {
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "made_by": processes.versions(),
         "workdir": workdir.path.name,
         "step": model.step,
         "made_of": dict(model.made_of),
-        "config": config,
+        "metrics": _metrics(workdir, model),
+        "licences": _licences(workdir, model.config),
+        **about_calibration(calibrations, model.config),
+    }
+
+
+def about_calibration(calibrations: Calibrations, config: Config) -> dict[str, Any]:
+    """What `model.json` says of calibrations, and the config with their false-alarm rate."""
+    options = to_dict(config)
+    options["data"] |= {"root": ""}  # of the machine of the training
+    return {
+        "calibrated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "calibration": {
             name: {
                 "threshold": one.threshold,
@@ -67,8 +76,7 @@ def _about(workdir: Workdir, model: Model, calibrations: Calibrations) -> dict[s
             }
             for name, one in calibrations
         },
-        "metrics": _metrics(workdir, model),
-        "licences": _licences(workdir, model.config),
+        "config": options,
     }
 
 

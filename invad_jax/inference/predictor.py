@@ -53,7 +53,7 @@ class Predictor:
         """
         self.model = model
         self._calibrations = calibrations
-        self._normals = normals
+        self.normals = normals
 
     def predict(self, images: Any) -> Predictions:
         """Scores images and decides on each.
@@ -112,18 +112,24 @@ class Predictor:
         kind = names[0] if component is None and len(names) == 1 else component
         if kind not in names:
             raise UserError(f"component={component}: has to be one of {', '.join(names)}")
-        fitted = fit(self.model, self._normals, false_positive_rate)
+        fitted = fit(self.model, self.normals, false_positive_rate)
         return fitted.each[names.index(kind)].threshold
 
     def score_latents(self, latent: np.ndarray) -> Scores:
         """Scores latents as they come from the encoder: see `Model.score_latents`."""
-        return self._trained().score_latents(latent)
+        return self.trained.score_latents(latent)
 
     def denoise(self, x_t: np.ndarray, t: int | np.ndarray) -> np.ndarray:
         """One evaluation of the network: see `Model.denoise`."""
-        return self._trained().denoise(x_t, t)
+        return self.trained.denoise(x_t, t)
 
-    def _trained(self) -> Model:
+    @property
+    def trained(self) -> Model:
+        """The model of a workdir.
+
+        Raises:
+          UserError: it is a bundle.
+        """
         if isinstance(self.model, BundleModel):
             raise UserError(f"{self.model.path}: takes images alone; load the workdir instead")
         return self.model
@@ -138,7 +144,7 @@ class Predictor:
         """The same detector with one threshold of the image score for every kind of product."""
         known = self.calibrations
         each = tuple(dataclasses.replace(one, threshold=float(threshold)) for one in known.each)
-        return Predictor(self.model, dataclasses.replace(known, each=each), self._normals)
+        return Predictor(self.model, dataclasses.replace(known, each=each), self.normals)
 
     @property
     def calibrations(self) -> Calibrations:
@@ -155,8 +161,8 @@ class Predictor:
     def _normal_scores(self) -> list[np.ndarray]:
         """The image scores of the same images, of each kind (n,) float64, rising."""
         names = self.calibrations.names
-        component = np.array([names.index(name) for name in self._normals["component"]])
-        values = {term: np.array(self._normals[term]) for term in TERMS}
+        component = np.array([names.index(name) for name in self.normals["component"]])
+        values = {term: np.array(self.normals[term]) for term in TERMS}
         score = self.calibrations.image_score(values, component)
         kinds = (score[component == k] for k in range(len(names)))
         return [np.sort(kind if len(kind) else score) for kind in kinds]

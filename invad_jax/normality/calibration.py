@@ -190,6 +190,22 @@ def images_needed(rate: float) -> int:
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
 
 
+def promise(calibration: Calibration) -> str:
+    """What false-alarm rate so many images promise, whatever was asked.
+
+    >>> shared = {"terms": (), "threshold": 1.0, "guaranteed_false_positive_rate": 0.1}
+    >>> shared |= {"left_out": 0, "heat": (0.0, 1.0), "held_out": True}
+    >>> promise(Calibration(false_positive_rate=0.1, num_normals=59, **shared))
+    'at 95 % at most 14 % of good parts are called anomalous: 5 of 59 lie above; 10 % was asked'
+    """
+    n, rate = calibration.num_normals, calibration.false_positive_rate
+    above = round(calibration.guaranteed_false_positive_rate * (n + 1)) - 1
+    return (
+        f"at 95 % at most {100 * promised_rate(n, above + 1):.2g} % of good parts are called "
+        f"anomalous: {above} of {n} lie above; {100 * rate:.3g} % was asked"
+    )
+
+
 def doubt(calibration: Calibration) -> str:
     """One line where the asked rate cannot be promised by so few images; else empty."""
     n, rate = calibration.num_normals, calibration.false_positive_rate

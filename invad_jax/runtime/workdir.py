@@ -97,6 +97,12 @@ class Workdir:
             self._held.enter_context(files.alone(self.path, "another training is at work there"))
             files.write_json(self.config, {VERSION: __version__, **config_io.to_dict(config)})
 
+    def keep_rate(self, rate: float) -> None:
+        """Asks for this false-alarm rate from now on, where no other is given."""
+        calibration = dataclasses.replace(self.read_config().calibration, false_positive_rate=rate)
+        values = files.read_json(self.config)
+        files.write_json(self.config, values | {"calibration": dataclasses.asdict(calibration)})
+
     def check(self, config: Config, training: bool = False) -> None:
         """Raises UserError unless `config` agrees in everything that decided the parameters, and,
         to go on `training`, in all that decides the further steps."""

@@ -16,8 +16,6 @@ from invad_jax.inference import bundle, exporting, loader, packing
 from invad_jax.inference.calibrate import calibrate
 from invad_jax.inference.predictor import load, of_workdir
 from invad_jax.runtime.workdir import Workdir
-from tests.commands import training
-from tests.e2e.test_white import WHITE
 
 STANDALONE = """
 import sys
@@ -29,30 +27,6 @@ np.savez(sys.argv[3], **found)
 heavy = {"flax", "orbax", "grain", "PIL", "invad_jax", "optax"} & sys.modules.keys()
 assert not heavy, heavy
 """
-
-
-@pytest.fixture(scope="session")
-def white(commands):
-    """Two kinds of product in white coordinates: the way of our own configs."""
-    run = commands.folder / "white"
-    commands.here(*training(run, *WHITE, "train.num_steps=0"))
-    commands.here("eval", "--workdir", str(run), "--no-speed")
-    return run
-
-
-@pytest.fixture(scope="session")
-def part(commands, white):
-    path = commands.folder / "part.invad"
-    said = commands.here("export", "--workdir", str(white), "--out", str(path)).stdout
-    assert "decisions identical" in said
-    return path
-
-
-@pytest.fixture(scope="session")
-def photographs(commands, part):
-    """Of the test set, in their own size."""
-    root = next((commands.folder / "cache" / "samples").glob("procedural-*"))
-    return sorted(root.glob("*/test/*/*.png"))
 
 
 def rewritten(part, path, **changes):

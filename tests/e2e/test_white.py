@@ -10,14 +10,8 @@ import pytest
 
 from invad_jax.inference.predictor import load
 from invad_jax.normality import whitening
-from tests.commands import TINY_DIT, final_arrays, newest_step, training, wait_for_progress
+from tests.commands import TINY_DIT, WHITE, final_arrays, newest_step, training, wait_for_progress
 
-WHITE = (
-    "train.latent_stats=whiten",
-    "diffusion.prediction=v",
-    "scoring.prior=standard_normal",
-    "whitening.images=9",
-)
 ANGLE = "inversion.solver=angle"
 
 

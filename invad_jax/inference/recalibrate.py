@@ -1,0 +1,223 @@
+"""The line's own good images in the place of the training's: thresholds without a training.
+
+What compares stays as it is; the scale of the scores, the thresholds and the heat are made of the
+new images. A kind of product of which there is none keeps its own. Read next: `calibrate.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invad_jax.config import TERMS
+from invad_jax.data import preprocess
+from invad_jax.data.dataset import Sample
+from invad_jax.errors import UserError
+from invad_jax.inference import bundle, calibrate, exporting, packing
+from invad_jax.inference.bundle import BundleModel
+from invad_jax.inference.encode import encode_samples
+from invad_jax.inference.model import Model
+from invad_jax.normality import calibrations, drift
+from invad_jax.normality.calibration import heat_scale
+from invad_jax.normality.calibrations import Calibrations
+from invad_jax.normality.drift import Profile
+from invad_jax.runtime.log import log
+from invad_jax.runtime.workdir import Workdir
+from invad_jax.scoring import Scores
+
+OF_TRAINING = "of_training"
+"""The folder, in that of a way of scoring, where the calibration of the training waits."""
+FILES = (calibrate.SCORES, calibrate.PROFILE)
+
+
+class Scored(NamedTuple):
+    """Good images through the detector."""
+
+    paths: list[str]
+    component: list[str]
+    """The kinds that they were judged as."""
+    terms: dict[str, np.ndarray]
+    """(n,) float64 each."""
+    latent_norm: np.ndarray
+    """(n, h, w) float32."""
+    profile: Profile | None
+    """None of a bundle, which shows no latents."""
+
+
+def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
+    """Scores good images; names those that cannot be read, and goes past them.
+
+    Raises:
+      UserError: none can be read.
+    """
+    readable = [path for path in paths if _readable(path, model)]
+    if not readable:
+        raise UserError(f"{paths[0]}: cannot be read, nor can any other of {len(paths)} images")
+    profile = None
+    if isinstance(model, Model):
+        samples = [Sample(path, "", "good", 0) for path in readable]
+        latents = np.asarray(encode_samples(samples, model.encoder, model.config, model.mesh))
+        scores: Scores = model.score_latents(latents)
+        profile = drift.profile_of(latents, np.asarray(scores.latent_norm))
+    else:
+        scores = _by_bundle(model, readable)
+    return Scored(
+        readable,
+        [model.component_names[k] for k in np.asarray(scores.component)],
+        {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS},
+        np.asarray(scores.latent_norm),
+        profile,
+    )
+
+
+def merged(
+    model: Model | BundleModel, stored: Mapping[str, Any], new: Scored
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The content of `scores.json` with new images for the kinds that there are some of.
+
+    Args:
+      model: names the terms of the score.
+      stored: the content so far.
+      new: the good images.
+
+    Returns:
+      The content, and which of the stored rows stay, (n,) bool.
+    """
+    kinds = sorted(set(new.component))
+    kept = np.array([name not in kinds for name in stored["component"]], bool)
+    typical = ~calibrations.far_out(new.terms, new.component, model.paradigm.terms)
+    heat = dict(stored["heat"])
+    for name in kinds:
+        own = np.array(new.component) == name
+        heat[name] = heat_scale(new.latent_norm[typical & own])
+    content = dict(stored) | {"heat": heat, "held_out": True}
+    columns = {"path": new.paths, "component": new.component, "category": new.component}
+    for name, values in {**columns, **{t: new.terms[t].tolist() for t in TERMS}}.items():
+        if name in stored:
+            content[name] = [v for v, k in zip(stored[name], kept, strict=True) if k] + list(values)
+    return content, kept
+
+
+def in_workdir(model: Model, workdir: Workdir, new: Scored) -> Calibrations:
+    """Calibrates a workdir on new images; what it had waits beside it.
+
+    Raises:
+      UserError: it is not calibrated for these options yet.
+    """
+    folder = calibrate.normals_folder(workdir, model)
+    stored = calibrate.read_scores(workdir, model)
+    if stored is None or new.profile is None:
+        raise UserError(f"{workdir.path}: not calibrated for these inversion and scoring options")
+    content, kept = merged(model, stored, new)
+    profile = calibrate.read_profile(workdir, model)
+    _keep_aside(folder)
+    if not kept.any():
+        together: Profile | None = new.profile
+    else:
+        together = drift.joined(profile.rows(kept), new.profile) if profile else None
+    calibrate.write_scores(folder, content, together)
+    return calibrate.fit(model, content, model.config.calibration.false_positive_rate)
+
+
+def undo(model: Model, workdir: Workdir) -> None:
+    """Goes back to the calibration of the training.
+
+    Raises:
+      UserError: it is in use.
+    """
+    folder = calibrate.normals_folder(workdir, model)
+    if not (folder / OF_TRAINING / FILES[0]).is_file():
+        raise UserError(f"{workdir.path}: has the calibration of its training")
+    for name in reversed(FILES):
+        (folder / name).unlink(missing_ok=True)
+        if (folder / OF_TRAINING / name).is_file():
+            (folder / OF_TRAINING / name).replace(folder / name)
+
+
+def compare(
+    calibrated: Calibrations,
+    stored: Mapping[str, Any],
+    profile: Profile | None,
+    new: Scored,
+) -> dict[str, list[drift.Finding]]:
+    """What has moved, for each kind of which there are new images.
+
+    Args:
+      calibrated: of the stored images.
+      stored: the content of `scores.json`.
+      profile: of the same images, where it was kept.
+      new: good images of today.
+    """
+    before, found = np.array(stored["component"]), {}
+    values = {term: np.array(stored[term]) for term in TERMS}
+    for k, (name, one) in enumerate(calibrated):
+        own, old = np.array(new.component) == name, before == name
+        if own.any():
+            groups = [
+                drift.Group(
+                    calibrated.image_score(terms, np.full(len(rows), k))[rows],
+                    some.rows(rows) if some is not None else None,
+                )
+                for terms, rows, some in ((values, old, profile), (new.terms, own, new.profile))
+            ]
+            rate = one.false_positive_rate
+            found[name] = drift.compare(groups[0], groups[1], one.threshold, rate)
+    return found
+
+
+def in_bundle(model: BundleModel, new: Scored, out: Path) -> Calibrations:
+    """Writes a bundle that is calibrated on new images.
+
+    Args:
+      model: the bundle so far.
+      new: the good images.
+      out: the file to write.
+    """
+    content, _ = merged(model, model.normals, new)
+    rate = model.config.calibration.false_positive_rate
+    fitted = calibrate.fit(model, content, rate)
+    found = model.outputs(model.pictures.image)
+    score = fitted.image_score({name: found[name] for name in TERMS}, found["component"])
+    decision = score > fitted.threshold(found["component"])
+    pictures = model.pictures._replace(image_score=score, decision=decision)
+    bundle.write(
+        out,
+        model.exported(exporting.constants_of(fitted)),
+        model.about | packing.about_calibration(fitted, model.config),
+        content,
+        pictures,
+    )
+    return fitted
+
+
+def _keep_aside(folder: Path) -> None:
+    """Copies the calibration of the training, once; the table last, which says that it is whole."""
+    aside = folder / OF_TRAINING
+    if (aside / FILES[0]).is_file():
+        return
+    aside.mkdir(exist_ok=True)
+    for name in reversed(FILES):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, aside / name)
+
+
+def _readable(path: str, model: Model | BundleModel) -> bool:
+    try:
+        preprocess.read_image(path, model.config.data)
+    except UserError as error:
+        log.warning("left out: %s", error)
+        return False
+    return True
+
+
+def _by_bundle(model: BundleModel, paths: Sequence[str]) -> Scores:
+    batches = [scores for _, scores in model.predict_paths(paths)]
+    fields = ("component", "latent_norm", *TERMS)
+    columns: dict[str, Any] = {
+        name: np.concatenate([np.asarray(getattr(one, name)) for one in batches]) for name in fields
+    }
+    return batches[0]._replace(**columns)

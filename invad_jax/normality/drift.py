@@ -1,0 +1,217 @@
+"""Whether good images of today are those of the calibration, and in words what has moved.
+
+Every comparison is a permutation test (Fisher): how often images that are dealt out again at random
+differ as much. No distribution is assumed, and with few images little is claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from invad_jax.errors import UserError
+from invad_jax.io import files
+
+FEWEST = 5
+"""Images of a kind of which something is said."""
+CHANCE = 0.01
+"""A difference that is rarer by chance has moved."""
+_DEALS = 999
+_PLACES = (("top", "middle", "bottom"), ("left", "centre", "right"))
+
+
+class Profile(NamedTuple):
+    """What is kept of n normal images beside their scores."""
+
+    feature: np.ndarray
+    """(n, C) float32: the mean of each channel of the latent over its positions."""
+    contrast: np.ndarray
+    """(n,) float32: how much the channels differ from position to position, root mean square."""
+    latent_norm: np.ndarray
+    """(n, h, w) float32: the map, on the grid of the latents."""
+
+    def rows(self, which: np.ndarray) -> Profile:
+        """Some of the images."""
+        return Profile(*(array[which] for array in self))
+
+
+class Group(NamedTuple):
+    """Images of one kind of product."""
+
+    score: np.ndarray
+    """(n,) float64: image scores."""
+    profile: Profile | None
+    """None where none was kept."""
+
+
+class Finding(NamedTuple):
+    """One line, and whether it says that something has moved."""
+
+    text: str
+    moved: bool
+
+
+def profile_of(latent: np.ndarray, latent_norm: np.ndarray) -> Profile:
+    """Of latents (n, h, w, C) as they come from the encoder, and their maps (n, h, w)."""
+    contrast = np.sqrt(latent.var(axis=(1, 2)).mean(axis=-1))
+    return Profile(latent.mean(axis=(1, 2)), contrast, np.asarray(latent_norm))
+
+
+def joined(*profiles: Profile) -> Profile:
+    """Images behind images."""
+    return Profile(*(np.concatenate(parts) for parts in zip(*profiles, strict=True)))
+
+
+def write(path: Path, profile: Profile) -> None:
+    """Writes a profile atomically."""
+    with files.replaced(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **profile._asdict())
+
+
+def read(path: Path) -> Profile | None:
+    """Reads what `write` wrote; None where there is none.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return Profile(*(arrays[name] for name in Profile._fields))
+    except Exception as error:  # zipfile and NumPy raise nearly anything on damaged files
+        raise UserError(f"{path}: damaged; delete it") from error
+
+
+def compare(stored: Group, new: Group, threshold: float, rate: float) -> list[Finding]:
+    """What has moved from the stored good images of a kind to new ones.
+
+    Args:
+      stored: that the calibration was made of.
+      new: of today.
+      threshold: of the image score.
+      rate: of false alarms that was asked for, 0..1.
+    """
+    count = len(new.score)
+    if count < FEWEST or len(stored.score) < FEWEST:
+        return [Finding(f"{count} images say nothing yet: it takes {FEWEST} of each", False)]
+    found = [_scores(stored.score, new.score), _alarms(new.score, threshold, rate)]
+    if stored.profile is None or new.profile is None:
+        return [*found, Finding("features: not kept when this was calibrated", False)]
+    return [
+        *found,
+        _features(stored.profile.feature, new.profile.feature),
+        _contrast(stored.profile.contrast, new.profile.contrast),
+        _where(stored.profile.latent_norm, new.profile.latent_norm),
+    ]
+
+
+def alarm_interval(alarms: int, count: int) -> tuple[float, float]:
+    """The rates that `alarms` of `count` images agree with, at 95 % (Clopper and Pearson 1934).
+
+    >>> [round(bound, 3) for bound in alarm_interval(0, 36)]
+    [0.0, 0.097]
+    """
+    low = special.betaincinv(alarms, count - alarms + 1, 0.025) if alarms else 0.0
+    high = special.betaincinv(alarms + 1, count - alarms, 0.975) if alarms < count else 1.0
+    return float(low), float(high)
+
+
+def _scores(stored: np.ndarray, new: np.ndarray) -> Finding:
+    both = np.sort(np.concatenate([stored, new]))
+
+    def largest_gap(a: np.ndarray, b: np.ndarray) -> float:  # of Kolmogorov and Smirnov
+        shares = (np.searchsorted(np.sort(x), both, side="right") / len(x) for x in (a, b))
+        return float(np.max(np.abs(np.subtract(*shares))))
+
+    before, now = np.median(stored), np.median(new)
+    moved, chance = _test(stored, new, largest_gap)
+    direction = "higher" if now > before else "lower"
+    return Finding(
+        f"scores: {f'have moved, {direction}' if moved else 'as before'}: median {before:.2f} "
+        f"-> {now:.2f} spreads of normal images ({chance})",
+        moved,
+    )
+
+
+def _alarms(new: np.ndarray, threshold: float, rate: float) -> Finding:
+    alarms, count = int(np.sum(new > threshold)), len(new)
+    low, high = alarm_interval(alarms, count)
+    moved = low > rate
+    return Finding(
+        f"false alarms: {alarms} of {count}{', more than asked' if moved else ''}: a rate of "
+        f"{100 * low:.3g} to {100 * high:.3g} % at 95 %, and {100 * rate:.3g} % was asked",
+        moved,
+    )
+
+
+def _features(stored: np.ndarray, new: np.ndarray) -> Finding:
+    scale = _spread(stored)
+
+    def mean_shift(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.mean(np.abs(a.mean(axis=0) - b.mean(axis=0)) / scale))
+
+    moved, chance = _test(stored, new, mean_shift)
+    return Finding(
+        f"features: {'have moved' if moved else 'as before'}: their means by "
+        f"{mean_shift(stored, new):.2f} spreads between images ({chance})",
+        moved,
+    )
+
+
+def _contrast(stored: np.ndarray, new: np.ndarray) -> Finding:
+    def ratio(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.abs(np.log(np.mean(b) / np.mean(a))))
+
+    moved, chance = _test(stored, new, ratio)
+    change = 100 * (np.mean(new) / np.mean(stored) - 1)
+    words = ("more" if change > 0 else "less") + " contrast, as by light or focus"
+    return Finding(
+        f"contrast of features: {words if moved else 'as before'}: {change:+.1f} % ({chance})",
+        moved,
+    )
+
+
+def _where(stored: np.ndarray, new: np.ndarray) -> Finding:
+    scale = _spread(stored)
+
+    def rise(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (b.mean(axis=0) - a.mean(axis=0)) / scale
+
+    moved, chance = _test(stored, new, lambda a, b: float(np.max(rise(a, b))))
+    most = rise(stored, new)
+    row, column = map(int, np.unravel_index(np.argmax(most), most.shape))
+    place = " ".join(
+        words[min(3 * at // side, 2)]
+        for words, at, side in zip(_PLACES, (row, column), most.shape, strict=True)
+    ).replace("middle centre", "centre")
+    return Finding(
+        f"where: {f'the map is higher at the {place}' if moved else 'nowhere more than before'}: "
+        f"most at row {row + 1}, column {column + 1} of {most.shape[0]} x {most.shape[1]}, by "
+        f"{most[row, column]:.1f} spreads between images ({chance})",
+        moved,
+    )
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """Standard deviation over images; of what never changes a thousandth of the usual one."""
+    std = rows.std(axis=0)
+    return np.maximum(std, max(1e-3 * float(np.median(std)), 1e-12))
+
+
+def _test(
+    stored: np.ndarray, new: np.ndarray, statistic: Callable[[np.ndarray, np.ndarray], float]
+) -> tuple[bool, str]:
+    """Whether a statistic is larger than chance lets it be, and how often it is by chance."""
+    together, rng = np.concatenate([stored, new]), np.random.default_rng(0)
+    seen, count = statistic(stored, new), len(stored)
+    as_large = 0
+    for _ in range(_DEALS):
+        dealt = rng.permutation(len(together))
+        as_large += statistic(together[dealt[:count]], together[dealt[count:]]) >= seen
+    chance = (1 + as_large) / (1 + _DEALS)
+    return chance < CHANCE, f"by chance in {100 * chance:.3g} % of cases"

@@ -1,0 +1,80 @@
+"""What has moved between good images, and what has not: made-up images of which that is known."""
+
+import numpy as np
+import pytest
+
+from invad_jax.errors import UserError
+from invad_jax.normality import drift
+from invad_jax.normality.drift import Group, Profile
+
+
+def images(seed, count=30, shift=0.0, contrast=1.0, hot=None):
+    """Scores and a profile of `count` images with 6 channels on a 6 x 9 grid."""
+    rng = np.random.default_rng(seed)
+    latent_norm = 5 + rng.normal(size=(count, 6, 9))
+    if hot:
+        latent_norm[:, *hot] += 4
+    profile = Profile(
+        rng.normal(size=(count, 6)) + shift, contrast * (1 + 0.05 * rng.normal(size=count)),
+        latent_norm,
+    )  # fmt: skip
+    return Group(rng.normal(size=count) + shift, profile)
+
+
+def moved(stored, new):
+    findings = drift.compare(stored, new, threshold=2.0, rate=0.1)
+    return [finding.text.partition(":")[0] for finding in findings if finding.moved]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_images_of_the_same_kind_have_not_moved(seed):
+    # Four tests at one in a hundred: of six pairs one in four would be by chance at worst.
+    assert moved(images(seed), images(100 + seed)) == []
+
+
+def test_each_change_is_named_and_no_other():
+    stored = images(0)
+    assert moved(stored, images(1, contrast=1.3)) == ["contrast of features"]
+    assert moved(stored, images(1, hot=(5, 0))) == ["where"]
+    assert set(moved(stored, images(1, shift=2.0))) == {"scores", "false alarms", "features"}
+
+
+def test_the_words_say_where_and_how():
+    lines = {
+        finding.text.partition(":")[0]: finding.text
+        for finding in drift.compare(images(0), images(1, shift=2.0, hot=(5, 0)), 2.0, 0.1)
+    }
+    assert "have moved, higher" in lines["scores"]
+    assert "higher at the bottom left: most at row 6, column 1 of 6 x 9" in lines["where"]
+    assert "more than asked" in lines["false alarms"]
+    assert "10 % was asked" in lines["false alarms"]
+
+
+def test_few_images_say_nothing():
+    (finding,) = drift.compare(images(0), images(1, count=4, shift=9.0), 2.0, 0.1)
+    assert "it takes 5" in finding.text
+    assert not finding.moved
+
+
+def test_without_a_profile_the_scores_are_compared():
+    stored = images(0)._replace(profile=None)
+    assert moved(stored, images(1, shift=2.0)) == ["scores", "false alarms"]
+
+
+def test_the_interval_of_a_rate_is_the_exact_one():
+    # 0 of n: 1 - 0.025^(1/n); n of n: 0.025^(1/n).
+    assert drift.alarm_interval(0, 20) == pytest.approx((0.0, 1 - 0.025 ** (1 / 20)))
+    assert drift.alarm_interval(20, 20) == pytest.approx((0.025 ** (1 / 20), 1.0))
+
+
+def test_a_profile_is_read_back(tmp_path):
+    latent = np.random.default_rng(0).normal(size=(3, 2, 2, 4)).astype(np.float32)
+    profile = drift.profile_of(latent, np.ones((3, 2, 2), np.float32))
+    np.testing.assert_allclose(profile.feature, latent.mean(axis=(1, 2)))
+    drift.write(tmp_path / "p.npz", profile)
+    for ours, theirs in zip(drift.read(tmp_path / "p.npz"), profile, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert drift.read(tmp_path / "q.npz") is None
+    (tmp_path / "p.npz").write_bytes(b"no")
+    with pytest.raises(UserError, match="damaged"):
+        drift.read(tmp_path / "p.npz")
