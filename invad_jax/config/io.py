@@ -31,7 +31,7 @@ def load(path: str | Path) -> Config:
       UserError: the file is missing, fails, returns something else than a `Config`, or sets what it
         does not read.
     """
-    path = Path(path)
+    path = _packaged(Path(path))
     if not path.is_file():
         raise UserError(f"--config {path}: no such file{did_you_mean(path.name, _siblings(path))}")
     spec = importlib.util.spec_from_file_location(f"_invad_config_{path.stem}", path)
@@ -53,6 +53,16 @@ def load(path: str | Path) -> Config:
     except UserError as error:
         raise UserError(f"--config {path}: {error}") from None
     return config
+
+
+def _packaged(path: Path) -> Path:
+    """A path, or of a bare name such as `folder` the experiment that came with the package."""
+    if path.is_file() or path.suffix or len(path.parts) != 1:
+        return path
+    package = Path(__file__).resolve().parents[1]
+    beside = (package / "configs", package.parent / "configs")  # a wheel, a clone
+    found = (folder / f"{path}.py" for folder in beside)
+    return next((file for file in found if file.is_file()), path)
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
 COMMANDS = {"train", "eval", "predict", "train_vae", "convert", "build_dataset", "compare", "sweep",
-            "plan", "export", "calibrate"}  # fmt: skip
+            "plan", "export", "calibrate", "doctor", "__main__"}  # fmt: skip
 FLOORS = [
     {"errors", "version", "diffusion", "scoring", "metrics"},
     {"config", "io", "coordinates", "detector"},
