@@ -12,11 +12,6 @@ from invad_jax.errors import UserError
 from invad_jax.runtime.sharding import batch_sharding
 
 
-def rounded_up(batch_size: int, mesh: Mesh) -> int:
-    """The batch size as a multiple of the devices."""
-    return -(-batch_size // mesh.size) * mesh.size
-
-
 def fitting(count: int, batch_size: int, num_devices: int = 1) -> int:
     """The batch size that `count` rows are compiled for: few sizes, and few rows of padding.
 

@@ -22,7 +22,7 @@ from invad_jax.encoders import kept as kept_weights
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
 from invad_jax.inference.assembly import abstract_params, build_detector, denoise
-from invad_jax.inference.batches import fitting, in_batches, rounded_up
+from invad_jax.inference.batches import fitting, in_batches
 from invad_jax.inference.images import run_on_images
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.inference.network import outputs_of, trajectory_of
@@ -33,7 +33,7 @@ from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime import memory
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
-from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated
+from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated, rounded_up
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Scores
 

@@ -27,7 +27,7 @@ from invad_jax.inference.arrays import (
     coordinates_to_device,
     gaussians_to_device,
 )
-from invad_jax.inference.batches import in_batches, rounded_up
+from invad_jax.inference.batches import in_batches
 from invad_jax.normality import clusters, whitening
 from invad_jax.normality.image_bank import FittedBank, bank_of
 from invad_jax.normality.mixture import FittedPrior
@@ -35,7 +35,7 @@ from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms.retrieval import neighbourhood
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
-from invad_jax.runtime.sharding import batch_sharding, replicated
+from invad_jax.runtime.sharding import batch_sharding, replicated, rounded_up
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Prior
 

@@ -73,6 +73,11 @@ def train_batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def rounded_up(batch_size: int, mesh: Mesh) -> int:
+    """The batch size as a multiple of the devices."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
 def state_sharding(abstract_state: Any, mesh: Mesh) -> Any:
     """A sharding per leaf: `tensor` by `TENSOR_DIMENSIONS`, `fsdp` by `partition.stored_axes`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.runtime.log import log
-from invad_jax.runtime.sharding import replicated
+from invad_jax.runtime.sharding import replicated, rounded_up, train_batch_sharding
 from invad_jax.training.step import Batch, LossFn, TrainState
 
 SAMPLES, MOST_IMAGES = 128, 256
@@ -26,24 +25,22 @@ class HeldOut:
 
     def __init__(self, loss_fn: LossFn, frozen: Any, rows: np.ndarray, batch_size: int, mesh: Mesh):
         """`rows` are (n, h, w, C) float32, as training sees its own."""
-        images = rows[:MOST_IMAGES]
-        many = np.resize(images, (max(SAMPLES, len(images)), *images.shape[1:]))
-        where = replicated(mesh)
-        self._frozen = jax.device_put(frozen, where)
-        self._batches: Sequence[Batch] = [
-            jax.device_put(
-                loss_fn.draw(
-                    {"latent": jnp.asarray(many[start : start + batch_size])},
-                    jax.random.fold_in(jax.random.key(0), start),
-                ),
-                where,
-            )
-            for start in range(0, len(many) - batch_size + 1, batch_size)
-        ] or [jax.device_put(loss_fn.draw({"latent": jnp.asarray(many)}, jax.random.key(0)), where)]
-        self._loss = jax.jit(
-            lambda params, frozen, batch: loss_fn.given(params, frozen, batch)[0],
-            out_shardings=where,
-        )
+        images, size = rows[:MOST_IMAGES], rounded_up(batch_size, mesh)
+        count = -(-max(SAMPLES, len(images)) // size) * size
+        many = np.resize(images, (count, *images.shape[1:])).astype(np.float32)
+        self._frozen = jax.device_put(frozen, replicated(mesh))
+
+        def draw(start: int) -> Batch:
+            rng = jax.random.fold_in(jax.random.key(0), start)
+            batch = loss_fn.draw({"latent": jnp.asarray(many[start : start + size])}, rng)
+            return jax.device_put(jax.device_get(batch), train_batch_sharding(mesh))
+
+        def loss(params: Any, frozen: Any, batch: Batch) -> jax.Array:
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `split_over` in networks
+                return loss_fn.given(params, frozen, batch)[0]
+
+        self._batches = [draw(start) for start in range(0, count, size)]
+        self._loss = jax.jit(loss, out_shardings=replicated(mesh))
 
     def loss(self, params: Any) -> float:
         """The mean loss of a network."""

@@ -25,12 +25,11 @@ from invad_jax.data.preprocess import read_image
 from invad_jax.encoders import Encoder
 from invad_jax.encoders.vae import SCALE, AutoencoderKL, vae_state_from_params
 from invad_jax.errors import UserError
-from invad_jax.inference.batches import rounded_up
 from invad_jax.inference.images import run_on_images
 from invad_jax.io import files
 from invad_jax.io.tensors import write_tensors
 from invad_jax.runtime import processes
-from invad_jax.runtime.sharding import batch_sharding, replicated
+from invad_jax.runtime.sharding import batch_sharding, replicated, rounded_up
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
 from invad_jax.training.image_quality import psnr, ssim

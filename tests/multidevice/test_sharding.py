@@ -31,6 +31,7 @@ from invad_jax.runtime.sharding import (
     state_sharding,
     train_batch_sharding,
 )
+from invad_jax.training.held_out import HeldOut
 from invad_jax.training.loop import compile_step
 from invad_jax.training.step import create_state, make_denoiser_loss, make_optimizer
 
@@ -111,6 +112,24 @@ def test_training_on_a_mesh_equals_one_device(name, mesh_shape, parts):
     assert sharded_loss == pytest.approx(loss, rel=1e-6)
     worst = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), jax.device_get(sharded.params), params)
     assert max(jax.tree.leaves(worst)) < 1e-6
+
+
+@pytest.mark.parametrize("mesh_shape", [(8, 1, 1), (2, 2, 2)])
+def test_the_held_out_loss_on_a_mesh_equals_one_device_and_is_spread(mesh_shape):
+    rows = np.random.default_rng(0).standard_normal((20, *LATENT_SHAPE), np.float32)
+    denoiser, frozen = build_denoiser(SIZES["dit"], LATENT_SHAPE), LatentStats(*np.ones((2, 8)))
+    loss_fn = make_denoiser_loss(
+        lambda p, x, t: denoiser.apply({"params": p}, x, t), jnp.asarray(ALPHA_BAR, jnp.float32)
+    )
+    params, _ = on_one_device("dit")
+    one = HeldOut(loss_fn, frozen, rows, 8, mesh_of(1, 1, 1))
+    mesh = mesh_of(*mesh_shape)
+    several = HeldOut(loss_fn, frozen, rows, 8, mesh)
+    sharded, _ = train("dit", mesh_shape)
+    expected = pytest.approx(one.loss(params), rel=1e-6)  # the same sums in another order
+    assert several.loss(sharded.params) == expected
+    for leaf in jax.tree.leaves(several._batches[0]):
+        assert leaf.addressable_shards[0].data.shape[0] == 8 // (mesh_shape[0] * mesh_shape[1])
 
 
 def test_fsdp_splits_kernels_averages_and_moments():
