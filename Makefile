@@ -46,6 +46,10 @@ endif
 	$(PIP) --requirement requirements-tpu.txt
 	touch $@
 
+%/.installed-browser: %/.installed-tpu requirements-browser.txt
+	$(PIP) --requirement requirements-browser.txt
+	touch $@
+
 %/.installed-oracles: %/.installed-test requirements-oracles.txt requirements-oracles-nodeps.txt
 	$(PIP) --requirement requirements-oracles.txt
 	$(PIP) --no-deps --requirement requirements-oracles-nodeps.txt
@@ -59,7 +63,7 @@ quickstart: $(VENV)/.installed  ## train and evaluate on real photographs
 
 test: test-first $(if $(filter-out $(VENV),$(VENV311)),test-oracles)  ## all that this machine can run
 
-test-first: $(VENV)/.installed-tpu $(if $(filter $(VENV),$(VENV311)),$(VENV)/.installed-oracles)
+test-first: $(VENV)/.installed-browser $(if $(filter $(VENV),$(VENV311)),$(VENV)/.installed-oracles)
 	$(BIN)/$(PYTEST)
 
 test-oracles: $(if $(PYTHON311),$(VENV311)/.installed-oracles)  ## the part for Python 3.11

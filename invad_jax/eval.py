@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
     from invad_jax.evaluation import results
     from invad_jax.evaluation.evaluate import evaluate
     from invad_jax.evaluation.speed import measure_speed
-    from invad_jax.inference.calibrate import Normals, calibrate
+    from invad_jax.inference.calibrate import Normals, calibrate, normal_scores, read_scores
     from invad_jax.inference.model import load_model
     from invad_jax.io import outputs
     from invad_jax.runtime import processes
@@ -56,7 +56,10 @@ def main(args: argparse.Namespace) -> int:
     if processes.is_primary():
         if not (workdir.encoder / kept.SOURCE).is_file():  # of a converted model
             kept.keep(config.encoder, workdir.encoder)
-        results.write(out, workdir.path, model, calibrations, evaluation, speed, args.save_maps)
+        known = normal_scores(calibrations, read_scores(workdir, model) or {})
+        results.write(
+            out, workdir.path, model, calibrations, evaluation, known, speed, args.save_maps
+        )
     return 1 if evaluation.unreadable else 0
 
 

@@ -106,13 +106,33 @@ def image_metrics(image_score: np.ndarray, gt_label: np.ndarray) -> dict[str, fl
     }
 
 
+class PerRegionOverlap(NamedTuple):
+    """Points of the curve whose area is AUPRO, (n,) each, both rising."""
+
+    fpr: np.ndarray
+    """Share of the normal pixels at or above a threshold, 0..`fpr_limit`."""
+    overlap: np.ndarray
+    """Mean over the anomalous regions of the share of each that lies there, 0..1."""
+
+
 def pixel_metrics(
     anomaly_map: np.ndarray,
     gt_mask: np.ndarray,
     known: np.ndarray | None = None,
     fpr_limit: float = 0.3,
 ) -> dict[str, float | None]:
-    """AUROC, average precision and F1-max over all pixels of all images, and AUPRO.
+    """The metrics of `pixel_metrics_and_curve` alone."""
+    return pixel_metrics_and_curve(anomaly_map, gt_mask, known, fpr_limit)[0]
+
+
+def pixel_metrics_and_curve(
+    anomaly_map: np.ndarray,
+    gt_mask: np.ndarray,
+    known: np.ndarray | None = None,
+    fpr_limit: float = 0.3,
+    points: int = 100,
+) -> tuple[dict[str, float | None], PerRegionOverlap | None]:
+    """AUROC, average precision and F1-max over all pixels of all images, and AUPRO; its curve.
 
     AUPRO (Bergmann et al. 2019, MVTec AD, section 5.1) is the area under the mean overlap of the
     anomalous regions against the false-positive rate of the pixels, up to `fpr_limit` and divided
@@ -123,9 +143,10 @@ def pixel_metrics(
       gt_mask: (N, H, W) bool.
       known: (N,) bool, the images whose ground truth is known; the others are left out. None: all.
       fpr_limit: in (0, 1].
+      points: of the curve, which is for the eye; the metrics are exact.
 
     Returns:
-      `PIXEL_METRICS` by name; all None where no pixel is anomalous or none is normal.
+      `PIXEL_METRICS` by name, and the curve; all None where pixels of one class are missing.
 
     Raises:
       ValueError: a score is not finite, shapes disagree, or `fpr_limit` is out of its range.
@@ -137,14 +158,15 @@ def pixel_metrics(
     positive = np.asarray(gt_mask, bool)
     _check(anomaly_map, positive)
     if positive.all() or not positive.any():
-        return dict.fromkeys(PIXEL_METRICS)
+        return dict.fromkeys(PIXEL_METRICS), None
     curve = _curve(anomaly_map, positive, _region_weights(positive))
-    return {
+    found: dict[str, float | None] = {
         "p_auroc": _auroc(curve),
         "p_ap": _average_precision(curve),
         "p_f1_max": _f1_max(curve),
         "aupro": _aupro(curve, fpr_limit),
     }
+    return found, _per_region_overlap(curve, fpr_limit, points)
 
 
 def combine(
@@ -240,6 +262,12 @@ def _aupro(curve: _Curve, fpr_limit: float) -> float:
     x = np.append(fpr[:inside], fpr_limit)
     y = np.append(curve.overlap[:inside], np.interp(fpr_limit, fpr, curve.overlap))
     return float(np.trapezoid(y, x) / fpr_limit)
+
+
+def _per_region_overlap(curve: _Curve, fpr_limit: float, points: int) -> PerRegionOverlap:
+    """Where it bends most, at small rates, the points lie closest."""
+    fpr = fpr_limit * np.linspace(0, 1, points) ** 2
+    return PerRegionOverlap(fpr, np.interp(fpr, curve.fp / curve.fp[-1], curve.overlap))
 
 
 def _region_weights(gt_mask: np.ndarray) -> np.ndarray:

@@ -161,7 +161,7 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
         **terms,
     }
     truth = _truth(data.test, model.config.data)
-    return ground_truth.metric_tables(truth, np.asarray(scores.latent_norm), image_score)
+    return ground_truth.metric_tables(truth, np.asarray(scores.latent_norm), image_score)[0]
 
 
 @cache

@@ -101,7 +101,7 @@ def mask_note(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 def metric_tables(
     truth: GroundTruth, latent_norm: np.ndarray, image_score: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, metrics.PerRegionOverlap]]:
     """A table for each image score; the pixel metrics, which all of them share, are made once.
 
     Maps are enlarged for one category at a time, and for none that has no mask.
@@ -113,29 +113,34 @@ def metric_tables(
 
     Returns:
       Name of the score -> {"categories": {category: metrics}, "mean": metrics}, values 0..1 or
-      None, as `fusion` of `metrics.json`.
+      None, as `fusion` of `metrics.json`; and category -> curve, of those that have masks.
     """
     category = np.array([sample.category for sample in truth.samples])
     label = np.array([sample.gt_label for sample in truth.samples])
     tables: dict[str, dict[str, metrics.Metrics]] = {kind: {} for kind in image_score}
+    curves: dict[str, metrics.PerRegionOverlap] = {}
     for name in sorted(set(category)):
         rows = np.flatnonzero(category == name)
-        pixel = _pixel_metrics(latent_norm[rows], truth.gt_mask[rows], truth.has_mask[rows])
+        pixel, curve = _pixel_metrics(latent_norm[rows], truth.gt_mask[rows], truth.has_mask[rows])
+        if curve:
+            curves[name] = curve
         for kind, score in image_score.items():
             image = metrics.image_metrics(score[rows], label[rows])
             tables[kind][name] = metrics.combine(image, pixel, label[rows])
-    return {
+    fusion = {
         kind: {
             "categories": {name: dataclasses.asdict(row) for name, row in table.items()},
             "mean": dataclasses.asdict(metrics.mean_over_categories(table)),
         }
         for kind, table in tables.items()
     }
+    return fusion, curves
 
 
 def _pixel_metrics(
     latent_norm: np.ndarray, gt_mask: np.ndarray, has_mask: np.ndarray
-) -> dict[str, float | None]:
+) -> tuple[dict[str, float | None], metrics.PerRegionOverlap | None]:
     if not gt_mask.any():
-        return dict.fromkeys(metrics.PIXEL_METRICS)
-    return metrics.pixel_metrics(enlarge(latent_norm, gt_mask.shape[-1]), gt_mask, has_mask)
+        return dict.fromkeys(metrics.PIXEL_METRICS), None
+    enlarged = enlarge(latent_norm, gt_mask.shape[-1])
+    return metrics.pixel_metrics_and_curve(enlarged, gt_mask, has_mask)

@@ -6,7 +6,7 @@ Read next: `records.py`, what becomes of each; `inference/predictor.py`, which d
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,10 @@ from invad_jax.inference.predictor import Prediction, Predictor
 from invad_jax.io import names, outputs
 from invad_jax.report import page, tables
 from invad_jax.report.figures import Case
+from invad_jax.report.pictures import SIDE
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 
-CASES_ON_THE_PAGE = 60
-"""Each adds about 50 kB."""
 PAGE = "report.html"
 TABLES = {"csv": "predictions.csv", "jsonl": "predictions.jsonl"}
 
@@ -120,6 +119,7 @@ def write_page(
             out / PAGE, f"{len(rows)} new images, by {source}", command, to_dict(config),
             calibrations, rows,
             make_cases(results, config.data, calibrations.terms),
+            normals=predictor.normal_scores,
         )  # fmt: skip
     processes.barrier("predicted")
 
@@ -176,27 +176,23 @@ def why_unreadable(path: str, data: DataConfig) -> str:
     return "could not be read when it was its turn, or has no finite score"
 
 
-def make_cases(results: Results, data: DataConfig, terms: Sequence[str]) -> list[Case]:
-    """The images with the highest scores, for the page; `terms` are those of the score."""
+def make_cases(results: Results, data: DataConfig, terms: Sequence[str]) -> Iterator[Case]:
+    """The images for the page, the highest scores first; `terms` are those of the score."""
     ranked = sorted(results.maps, key=lambda i: -(results.rows[i] or {})["image_score"])
-    cases = []
-    for i in ranked[:CASES_ON_THE_PAGE]:
+    for i in ranked:
         row = results.rows[i] or {}
         with suppress(UserError):  # a file that has gone since
-            cases.append(
-                Case(
-                    path=row["path"],
-                    category="",
-                    defect="",
-                    gt_label=None,
-                    image=preprocess.read_image(row["path"], data),
-                    gt_mask=None,
-                    anomaly_map=results.maps[i],
-                    image_score=row["image_score"],
-                    terms={name: row[name] for name in terms},
-                    threshold=row["threshold"],
-                    heat=results.heat[i],
-                    decision=row["decision"] == tables.decision_word(True),
-                )
+            yield Case(
+                path=row["path"],
+                category="",
+                defect="",
+                gt_label=None,
+                image=preprocess.read_original(row["path"], data, SIDE),
+                gt_mask=None,
+                anomaly_map=results.maps[i],
+                image_score=row["image_score"],
+                terms={name: row[name] for name in terms},
+                threshold=row["threshold"],
+                heat=results.heat[i],
+                decision=row["decision"] == tables.decision_word(True),
             )
-    return cases

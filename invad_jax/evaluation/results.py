@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from invad_jax.io import files, names
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.report import figures, page, tables
 from invad_jax.report.figures import Case
+from invad_jax.report.pictures import SIDE
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 
@@ -34,12 +35,24 @@ def write(
     model: Model,
     calibrations: Calibrations,
     evaluation: Evaluation,
+    normals: Mapping[str, np.ndarray],
     speed: dict[str, Any] | None,
     save_maps: bool,
 ) -> None:
-    """Writes every file of an evaluation, and prints the table; `speed` None: not measured."""
+    """Writes every file of an evaluation, and prints the table.
+
+    Args:
+      out: the folder.
+      workdir: for the commands that are shown.
+      model: compiled.
+      calibrations: of its scores.
+      evaluation: of the test set.
+      normals: kind -> scores of the normal images that set its threshold.
+      speed: None: not measured.
+      save_maps: whether to write every map.
+    """
     config = model.config
-    fusion = ground_truth.metric_tables(
+    fusion, pro = ground_truth.metric_tables(
         evaluation.truth, evaluation.latent_norm, evaluation.image_score
     )
     published = _is_published(model)
@@ -72,13 +85,17 @@ def write(
     if evaluation.unreadable:
         lost = evaluation.unreadable
         log.warning("test images that cannot be read, left out: %d (%s)", len(lost), some(lost))
-    cases = make_cases(evaluation, calibrations, config)
+    order, examples = pictured(evaluation, config.eval.num_examples)
+
+    def cases(chosen: Sequence[int]) -> Iterator[Case]:
+        return (make_case(evaluation, calibrations, config, i) for i in chosen)
+
     page.write_html(
         out / "report.html", f"{workdir.name}: evaluation at step {model.step}",
-        f"python -m invad_jax.eval --workdir {workdir}", to_dict(config), calibrations, rows, cases,
-        payload,
+        f"python -m invad_jax.eval --workdir {workdir}", to_dict(config), calibrations, rows,
+        cases(order), payload, normals, pro,
     )  # fmt: skip
-    figures.write_examples(out / "examples", cases)
+    figures.write_examples(out / "examples", cases(examples))
     if save_maps:
         write_maps(out, evaluation.samples, evaluation.latent_norm, config.data.image_size)
     log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html, examples", out)
@@ -115,37 +132,49 @@ def score_rows(evaluation: Evaluation, component_names: Sequence[str]) -> list[d
     ]
 
 
-def make_cases(evaluation: Evaluation, calibrations: Calibrations, config: Config) -> list[Case]:
-    """The cases that the report draws: per category the worst and the best, by margin.
+def pictured(evaluation: Evaluation, num_examples: int) -> tuple[list[int], list[int]]:
+    """Which images a page shows, those that matter most first; and which are drawn as files.
 
-    The margin of a sample is how far its score lies on the right side of the threshold.
+    Args:
+      evaluation: of N images.
+      num_examples: of each category: half of it the worst, half of it the best.
+
+    Returns:
+      All N: every mistake, the worst first, then the examples, then the others, those that are
+      nearest to their threshold first. And the examples alone.
     """
-    score = evaluation.image_score["calibrated"]
-    margin = (score - evaluation.threshold) * np.where(evaluation.gt_label == 1, 1, -1)
+    score, anomalous = evaluation.image_score["calibrated"], evaluation.gt_label == 1
+    margin = (score - evaluation.threshold) * np.where(anomalous, 1, -1)
     category = np.array([sample.category for sample in evaluation.samples])
-    chosen: list[int] = []
+    examples: list[int] = []
     for name in sorted(set(category)):
         ranked = sorted(np.flatnonzero(category == name).tolist(), key=lambda i: margin[i])
-        worst = config.eval.num_examples - config.eval.num_examples // 2
-        best = max(worst, len(ranked) - config.eval.num_examples // 2)
-        chosen += ranked[:worst] + ranked[best:]
-    return [
-        Case(
-            path=evaluation.samples[i].path,
-            category=evaluation.samples[i].category,
-            defect=evaluation.samples[i].defect,
-            gt_label=evaluation.samples[i].gt_label,
-            image=preprocess.read_image(evaluation.samples[i].path, config.data),
-            gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
-            anomaly_map=enlarge(evaluation.latent_norm[i : i + 1], config.data.image_size)[0],
-            image_score=float(score[i]),
-            terms={name: float(evaluation.terms[name][i]) for name in calibrations.terms},
-            threshold=float(evaluation.threshold[i]),
-            heat=calibrations.heat(evaluation.component[i]),
-            decision=bool(evaluation.decision[i]),
-        )
-        for i in chosen
-    ]
+        worst = num_examples - num_examples // 2
+        best = max(worst, len(ranked) - num_examples // 2)
+        examples += ranked[:worst] + ranked[best:]
+    wrong = evaluation.decision != anomalous
+    rising = np.argsort(margin, kind="stable")
+    order = [*rising[wrong[rising]].tolist(), *examples, *rising.tolist()]
+    return list(dict.fromkeys(order)), examples
+
+
+def make_case(evaluation: Evaluation, calibrations: Calibrations, config: Config, i: int) -> Case:
+    """All that a page or a picture shows of the i-th image; reads it, in its own proportions."""
+    sample = evaluation.samples[i]
+    return Case(
+        path=sample.path,
+        category=sample.category,
+        defect=sample.defect,
+        gt_label=sample.gt_label,
+        image=preprocess.read_original(sample.path, config.data, SIDE),
+        gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
+        anomaly_map=enlarge(evaluation.latent_norm[i : i + 1], config.data.image_size)[0],
+        image_score=float(evaluation.image_score["calibrated"][i]),
+        terms={name: float(evaluation.terms[name][i]) for name in calibrations.terms},
+        threshold=float(evaluation.threshold[i]),
+        heat=calibrations.heat(evaluation.component[i]),
+        decision=bool(evaluation.decision[i]),
+    )
 
 
 def write_maps(

@@ -123,6 +123,20 @@ def fit(model: Named, scores: Mapping[str, Any], false_positive_rate: float) -> 
     )
 
 
+def normal_scores(fitted: Calibrations, scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Kind -> the image scores of the normal images that set its threshold, (n,) float64, rising.
+
+    Args:
+      fitted: by the same images.
+      scores: the content of `scores.json`.
+    """
+    component = np.array([fitted.names.index(name) for name in scores["component"]])
+    values = {term: np.array(scores[term]) for term in TERMS}
+    score = fitted.image_score(values, component)
+    own = {name: score[component == k] for k, name in enumerate(fitted.names)}
+    return {name: np.sort(one if len(one) else score) for name, one in own.items()}
+
+
 def read_scores(workdir: Workdir, model: Model) -> dict[str, Any] | None:
     """The terms of normal images as they are kept, or None."""
     path = normals_folder(workdir, model) / SCORES

@@ -24,7 +24,7 @@ from invad_jax.config import TERMS, Config
 from invad_jax.data import in_memory
 from invad_jax.errors import UserError
 from invad_jax.inference.bundle import BundleModel
-from invad_jax.inference.calibrate import calibrate, fit, read_scores
+from invad_jax.inference.calibrate import calibrate, fit, normal_scores, read_scores
 from invad_jax.inference.model import Model, load_model
 from invad_jax.inference.predictions import Prediction, Predictions, joined
 from invad_jax.normality.calibrations import Calibrations
@@ -158,14 +158,9 @@ class Predictor:
         return self._calibrations
 
     @cached_property
-    def _normal_scores(self) -> list[np.ndarray]:
-        """The image scores of the same images, of each kind (n,) float64, rising."""
-        names = self.calibrations.names
-        component = np.array([names.index(name) for name in self.normals["component"]])
-        values = {term: np.array(self.normals[term]) for term in TERMS}
-        score = self.calibrations.image_score(values, component)
-        kinds = (score[component == k] for k in range(len(names)))
-        return [np.sort(kind if len(kind) else score) for kind in kinds]
+    def normal_scores(self) -> dict[str, np.ndarray]:
+        """The image scores of the same images: kind -> (n,) float64, rising."""
+        return normal_scores(self.calibrations, self.normals)
 
     def _batches(self, images: Any) -> Iterator[Predictions]:
         """One compiled batch after the other."""
@@ -186,7 +181,7 @@ class Predictor:
         image_score = known.image_score(terms, component)
         threshold = known.threshold(component)
         percentile = [
-            100 * np.mean(self._normal_scores[k] <= one)
+            100 * np.mean(self.normal_scores[known.names[k]] <= one)
             for k, one in zip(component, image_score, strict=True)
         ]
         return Predictions(

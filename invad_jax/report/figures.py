@@ -1,28 +1,21 @@
-"""Pictures: the heat map over the image, one case side by side, histograms of the scores.
+"""Pictures: the heat map over the image, one case side by side.
 
-Pictures of cases are composed pixel by pixel with PIL, and histograms drawn by matplotlib's object
-interface (no global state, no display). The same input gives the same bytes. Read next: `page.py`.
+They are composed pixel by pixel. The same input gives the same bytes. Read next: `pictures.py`, the
+same for pages.
 """
 
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
@@ -32,25 +25,14 @@ from invad_jax.report.tables import TERM_TITLES, decision_word
 # It tells on first use that it builds a cache; nobody who asked for a report can act on that.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
-# Perceptually uniform and safe for colour-blind eyes; dark parts would hide its dark end.
-_HEAT = (255 * matplotlib.colormaps["plasma"](np.linspace(0.3, 1, 256))[:, :3]).astype(np.float32)
-_MAX_OPACITY = 0.85  # the part stays visible under the strongest heat
-_CONTOUR = np.array([0, 255, 255], np.uint8)  # cyan: no heat colour, and rare on parts
+# Perceptually uniform and safe for colour-blind eyes, from a pink that is seen on dark parts too.
+HEAT = (255 * matplotlib.colormaps["plasma"](np.linspace(0.45, 1, 256))[:, :3]).astype(np.float32)
+"""(256, 3) 0..255: colours of heat, from where it begins to where it is full."""
+OPACITY = 0.35 + 0.35 * np.sqrt(np.linspace(0, 1, 256))
+"""(256,) of each: faint heat is seen, and the part below the strongest."""
+CONTOUR = (0, 255, 255)  # cyan: no heat colour, and rare on parts
 _NORMAL, _ANOMALOUS = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito
 
-_INK = "#010203"  # stands in for a colour that matplotlib does not know
-_PAGE_COLOURS = {
-    _INK: "currentColor",
-    _NORMAL: f"var(--normal, {_NORMAL})",
-    _ANOMALOUS: f"var(--anomalous, {_ANOMALOUS})",
-}
-_STYLE: Any = {
-    "font.size": 9,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "invad",  # ids that are the same in every run
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), _INK),
-    **dict.fromkeys(("xtick.color", "ytick.color"), _INK),
-}
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
@@ -94,16 +76,6 @@ class Case:
         return " · ".join(f"{TERM_TITLES[name]} {value:.6g}" for name, value in self.terms.items())
 
 
-def worst_first(cases: Iterable[Case]) -> list[Case]:
-    """Sorted by how far a score lies on the wrong side; the unlabelled by score, highest first."""
-
-    def margin(case: Case) -> float:
-        excess = case.image_score - case.threshold
-        return excess if case.gt_label == 1 else -excess
-
-    return sorted(cases, key=lambda case: (margin(case), case.path))
-
-
 def overlay(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
     """Blends heat onto an image where its anomaly map exceeds `low`; the rest stays as it is.
 
@@ -116,13 +88,26 @@ def overlay(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float)
     Returns:
       (H, W, 3) uint8.
     """
-    size = (image.shape[1], image.shape[0])
+    level, hot = heat_level(anomaly_map, (image.shape[1], image.shape[0]), low, high)
+    opacity = np.where(hot, OPACITY[level], 0)[..., None]  # (H, W, 1)
+    return np.rint((1 - opacity) * image + opacity * HEAT[level]).astype(np.uint8)
+
+
+def heat_level(
+    anomaly_map: np.ndarray, size: tuple[int, int], low: float, high: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Heat as rows of `HEAT` and `OPACITY`, and where there is any: (H, W) uint8, (H, W) bool.
+
+    Args:
+      anomaly_map: (h, w) float32, resized bilinearly.
+      size: (W, H), pixels.
+      low: no heat at or below it.
+      high: full heat from here on; above `low`.
+    """
     scaled = Image.fromarray(np.asarray(anomaly_map, np.float32))
     resized = np.asarray(scaled.resize(size, Image.Resampling.BILINEAR))  # (h, w) -> (H, W)
     heat = np.clip((resized - low) / (high - low), 0, 1)
-    opacity = (_MAX_OPACITY * np.sqrt(heat))[..., None]  # root: faint heat is seen too; (H, W, 1)
-    colour = _HEAT[np.rint(255 * heat).astype(np.uint8)]  # (H, W) -> (H, W, 3)
-    return np.rint((1 - opacity) * image + opacity * colour).astype(np.uint8)
+    return np.rint(255 * heat).astype(np.uint8), resized > low
 
 
 def contour(image: np.ndarray, gt_mask: np.ndarray) -> np.ndarray:
@@ -132,11 +117,15 @@ def contour(image: np.ndarray, gt_mask: np.ndarray) -> np.ndarray:
       image: (H, W, 3) uint8.
       gt_mask: (h, w) bool, resized (nearest) to the image.
     """
-    size = (image.shape[1], image.shape[0])
+    marked = outline(gt_mask, (image.shape[1], image.shape[0]))
+    return np.where(marked[..., None], np.array(CONTOUR, np.uint8), image)
+
+
+def outline(gt_mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The pixels just outside of a mask (h, w) bool that is resized (nearest) to (W, H)."""
     resized = np.asarray(Image.fromarray(gt_mask).resize(size, Image.Resampling.NEAREST))
     width = max(1, max(size) // 100)
-    outline = ndimage.binary_dilation(resized, iterations=width) & ~resized
-    return np.where(outline[..., None], _CONTOUR, image)
+    return ndimage.binary_dilation(resized, iterations=width) & ~resized
 
 
 def tiles(case: Case) -> dict[str, np.ndarray]:
@@ -208,52 +197,6 @@ def write_examples(folder: str | Path, cases: Iterable[Case]) -> list[Path]:
     for stale in set(folder.glob("*/*_score_*.png")) - set(written.values()):
         stale.unlink()
     return list(written.values())
-
-
-def score_histogram(
-    normal: Mapping[str, np.ndarray],
-    anomalous: Mapping[str, np.ndarray],
-    thresholds: Iterable[float],
-) -> str:
-    """Histograms of normal against anomalous images, an axis for each score, as inline SVG.
-
-    Args:
-      normal: score name -> (n,) values; thresholds belong to the last one.
-      anomalous: the same scores, (m,) values; n or m may be 0.
-      thresholds: each drawn as a line.
-
-    Returns:
-      An `<svg>` element for a page: text takes the colour of the page, and the bars its variables
-      `--normal` and `--anomalous` where it has them.
-    """
-    layout = ConstrainedLayoutEngine(w_pad=0.15)  # inches
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.9 * len(normal), 1.9), layout=layout)
-        FigureCanvasSVG(figure)
-        axes = figure.subplots(1, len(normal), squeeze=False)[0]
-        for ax, name in zip(axes, normal, strict=True):
-            _draw_histogram(ax, name, normal[name], anomalous[name])
-        for threshold in thresholds:
-            axes[-1].axvline(threshold, color=_INK, linestyle="--", linewidth=1)
-        axes[0].set_ylabel("images")
-        stream = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :]  # without the XML declaration, which is for files
-    return re.sub("|".join(_PAGE_COLOURS), lambda found: _PAGE_COLOURS[found[0]], svg)
-
-
-def _draw_histogram(ax: Axes, name: str, normal: np.ndarray, anomalous: np.ndarray) -> None:
-    both = np.concatenate([normal, anomalous])
-    edges = np.histogram_bin_edges(both, bins=int(np.clip(2 * np.sqrt(len(both)), 8, 40)))
-    for values, colour in ((normal, _NORMAL), (anomalous, _ANOMALOUS)):
-        counts, _ = np.histogram(values, edges)
-        ax.stairs(counts, edges, fill=True, facecolor=(colour, 0.5), edgecolor=colour, linewidth=1)
-    ax.set_xlabel(name)
-    ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

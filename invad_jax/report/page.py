@@ -1,12 +1,14 @@
-"""One HTML page with everything: numbers, histograms, pictures, settings.
+"""One HTML page with everything: decisions, curves, numbers, pictures, settings.
 
-The page is a single file that loads nothing from elsewhere: pictures are data URIs, the script is a
-dozen lines that sort and filter. It can be mailed, archived and printed.
+The page is a single file that loads nothing from elsewhere: pictures are data URIs, and its script
+draws and counts what is in the page. It can be mailed, archived and printed.
+
+Read next: `decisions.py`, `gallery.py`; `charts.js` and `page.js`, which run in the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from invad_jax.io import files
-from invad_jax.normality.calibration import Calibration, doubt
+from invad_jax.metrics import PerRegionOverlap
 from invad_jax.normality.calibrations import Calibrations
-from invad_jax.report.figures import Case, score_histogram, worst_first
+from invad_jax.report import content, decisions, pictures
+from invad_jax.report.figures import Case
 from invad_jax.report.gallery import gallery
 from invad_jax.report.tables import (
     COUNTS,
@@ -28,9 +31,11 @@ from invad_jax.report.tables import (
     format_cell,
     fusion_title,
 )
+from invad_jax.report.words import FIGURES, MEANINGS, count
 
-_STYLE, _SCRIPT = (
-    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+_STYLE, _CHARTS, _SCRIPT = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for name in ("page.css", "charts.js", "page.js")
 )
 _MOST_ERRORS = 50  # shown; the table has all
 
@@ -41,7 +46,6 @@ _FUSION_NOTES = {
     "anomalous ones included. Quote it only against published numbers made the same way: it does "
     "not exist for a single new image.",
 }
-_HEADLINE = {"i_auroc": "image AUROC", "p_auroc": "pixel AUROC", "aupro": "AUPRO", "mad": "mAD"}
 
 
 def write_html(
@@ -53,6 +57,8 @@ def write_html(
     rows: Sequence[Mapping[str, Any]],
     cases: Iterable[Case],
     metrics: Mapping[str, Any] | None = None,
+    normals: Mapping[str, np.ndarray] | None = None,
+    pro: Mapping[str, PerRegionOverlap] | None = None,
 ) -> None:
     """Writes the page of an evaluation, or of a prediction, which has no labels.
 
@@ -64,52 +70,64 @@ def write_html(
       calibrations: give the thresholds their meaning.
       rows: all images, as in `scores.csv`; as in `predictions.csv` where `metrics` is None, of
         which at least one has a score.
-      cases: the images to show, in any order.
+      cases: the images to show, those that matter most first; as many are taken as have room.
       metrics: the content of `metrics.json`, or None for a prediction.
+      normals: kind -> scores of the normal images that set its threshold.
+      pro: category -> the curve of which AUPRO is the area.
     """
+    labelled = metrics is not None
+    scored = [row for row in rows if labelled or row["image_score"] is not None]
+    sections = [decisions.section(scored, calibrations, labelled)]
     if metrics is None:
-        scored = [row for row in rows if row["image_score"] is not None]
-        failed = [row for row in rows if row.get("error")]
         figures = _prediction_figures(rows)
-        sections = [_errors_section(failed), _prediction_histogram(scored)]
+        alarms = ""
+        sections.append(_errors_section([row for row in rows if row.get("error")]))
     else:
         figures = _evaluation_figures(rows, metrics)
+        asked = max(one.false_positive_rate for _, one in calibrations)
+        alarms = decisions.alarm_box(decisions.alarms(rows, asked))
         titles = {name: TERM_TITLES[name] for name in calibrations.terms}
-        sections = [
-            _metrics_section(metrics["fusion"], metrics["published"], titles),
-            _histogram_section(rows, titles),
+        lost = {"error": "left out of every number"}
+        sections += [
+            _errors_section([{"path": name, **lost} for name in metrics["unreadable"]]),
+            _curves_section(pro or {}),
+            _metrics_section(metrics, titles),
         ]
     sections += [
-        gallery(worst_first(cases)),
+        gallery(cases, scored, labelled),
+        _meanings_section(calibrations),
         _settings(command, config, calibrations, metrics),
     ]
-    content = f'<dl class="figures">{"".join(figures)}</dl>\n{_threshold_notes(calibrations)}'
-    page = _document(title, _summary(rows, metrics), "\n".join([content, *sections]))
+    body = f'{alarms}<dl class="figures">{"".join(figures)}</dl>\n' + "\n".join(sections)
+    known = content.as_json(scored, calibrations, normals or {}, pro or {}, labelled)
+    page = _document(title, _summary(rows, metrics), body, known)
     with files.replaced(path) as temporary:
         temporary.write_bytes(page.encode(errors="replace"))  # a file name may be no Unicode
 
 
-def _document(title: str, summary: str, content: str) -> str:
+def _document(title: str, summary: str, body: str, known: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
-        f"<header><h1>{escape(title)}</h1><p>{summary}</p></header>\n<main>\n{content}\n</main>\n"
-        f"<script>\n{_SCRIPT}</script>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>\n:root {{ --heat: {pictures.colour_bar()}; }}\n"
+        f"{_STYLE}</style>\n</head>\n<body>\n"
+        f"<header><h1>{escape(title)}</h1><p>{summary}</p></header>\n<main>\n{body}\n</main>\n"
+        f'<script type="application/json" id="data">{known}</script>\n'
+        f"<script>\n{_CHARTS}{_SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
 def _summary(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | None) -> str:
     if metrics is None:
-        return f"{_count(len(rows), 'image')}, scored without labels"
+        return f"{count(len(rows), 'image')}, scored without labels"
     categories = {row["category"] for row in rows}
     device = metrics["device"]
     where = f"{device['count']} x {device['kind']} ({device['platform']})"
     parts = (
-        _count(len(rows), "test image"),
-        f"{len(categories)} {'category' if len(categories) == 1 else 'categories'}",
+        count(len(rows), "test image"),
+        count(len(categories), "category"),
         f"checkpoint of step {metrics['step']}",
-        f"{_count(metrics['nfe'], 'function evaluation')} an image",
+        f"{count(metrics['nfe'], 'function evaluation')} an image",
         f"seed {metrics['seed']}",
         where,
     )
@@ -120,15 +138,16 @@ def _evaluation_figures(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str,
     mean = metrics["fusion"]["calibrated"]["mean"]
     figures = [
         _figure(label, f"{format_cell(name, mean[name])} %", "mean over categories")
-        for name, label in _HEADLINE.items()
+        for name, label in FIGURES.items()
         if mean[name] is not None
     ]
-    for label, gt_label, wrong in (("missed", 1, False), ("false alarms", 0, True)):
-        decisions = [row["decision"] for row in rows if row["gt_label"] == gt_label]
-        if decisions:
-            kind = decision_word(bool(gt_label))
-            number = decisions.count(decision_word(wrong))
-            figures.append(_figure(label, str(number), f"of {_count(len(decisions), kind)}"))
+    for verdict, gt_label in (("missed", 1), ("false alarm", 0)):
+        known = [row for row in rows if row["gt_label"] == gt_label]
+        if known:
+            number = sum(decisions.verdict(row) == verdict for row in known)
+            of = f"of {count(len(known), decision_word(bool(gt_label)))}"
+            label = "missed" if gt_label else "false alarms"
+            figures.append(_figure(label, str(number), of, verdict))
     speed = metrics["speed"]
     if speed is None:
         return figures
@@ -139,11 +158,16 @@ def _evaluation_figures(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str,
 
 
 def _prediction_figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    decisions = [row["decision"] for row in rows]
+    words = [row["decision"] for row in rows]
     return [
-        _figure(word, str(decisions.count(word)), f"of {_count(len(rows), 'image')}")
+        _figure(
+            word,
+            str(words.count(word)),
+            f"of {count(len(rows), 'image')}",
+            word if word != UNREADABLE else None,
+        )
         for word in (decision_word(True), decision_word(False), UNREADABLE)
-        if word != UNREADABLE or UNREADABLE in decisions
+        if word != UNREADABLE or UNREADABLE in words
     ]
 
 
@@ -158,47 +182,51 @@ def _errors_section(failed: Sequence[Mapping[str, Any]]) -> str:
     return f"<section><h2>What could not be read</h2><ul>{items}{more}</ul></section>"
 
 
-def _figure(label: str, value: str, detail: str) -> str:
-    content = f"{escape(value)}<small>{escape(detail)}</small>"
-    return f"<div><dt>{escape(label)}</dt><dd>{content}</dd></div>"
+def _figure(label: str, value: str, detail: str, total: str | None = None) -> str:
+    """A number at the head of the page; `total` is the verdict that it counts."""
+    wrong = ' class="wrong"' if total in ("missed", "false alarm") and value != "0" else ""
+    counted = f'<b data-total="{total}">{value}</b>' if total else f"<b>{escape(value)}</b>"
+    value_of = f"<dd>{counted}<small>{escape(detail)}</small></dd>"
+    return f"<div{wrong}><dt>{escape(label)}</dt>{value_of}</div>"
 
 
-def _threshold_notes(calibrations: Calibrations) -> str:
-    return "".join(_threshold_note(name, one) for name, one in calibrations)
-
-
-def _threshold_note(kind: str, calibration: Calibration) -> str:
-    of = f" of {escape(kind)}" if kind else ""
-    note = (
-        f"Images{of} that score above <b>{calibration.threshold:.4g}</b> are called anomalous. The "
-        f"threshold comes from {_count(calibration.num_normals, 'normal image')} for a "
-        f"false-alarm rate of {100 * calibration.false_positive_rate:.3g} %; "
+def _curves_section(pro: Mapping[str, PerRegionOverlap]) -> str:
+    names = {"roc": "ROC of images", "pr": "precision and recall of images"}
+    if pro:
+        names["pro"] = "overlap with defect regions (PRO)"
+    plots = "".join(
+        f'<figure><figcaption>{title}</figcaption><div class="{name}"></div></figure>'
+        for name, title in names.items()
     )
-    if calibration.held_out:
-        rate = 100 * calibration.guaranteed_false_positive_rate
-        note += f"that many can guarantee {rate:.3g} %, whatever the distribution."
-    else:
-        note += "the model was trained on them, so expect more false alarms than that."
-    if calibration.left_out:
-        few = _count(calibration.left_out, "image")
-        note += f" {few} that scored far above the others did not count: look for mistakes there."
-    unsure = doubt(calibration)
-    if unsure:
-        note += f" <b>{unsure[0].upper()}{unsure[1:]}.</b>"
-    return f'<p class="note">{note}</p>'
+    return (
+        '<section id="curves"><h2>Curves</h2><p>A line for each category, a dot where its '
+        "threshold is now. A category chosen among the cases below stands out here.</p>"
+        f'<div class="plots">{plots}</div><ul class="legend"></ul></section>'
+    )
 
 
-def _metrics_section(fusion: Mapping[str, Any], published: bool, titles: Mapping[str, str]) -> str:
+def _metrics_section(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     def note(kind: str) -> str:
         return escape(_FUSION_NOTES[kind].format(terms=" plus ".join(titles.values())))
 
     tables = [
-        f"<h3>{escape(fusion_title(kind, published))}</h3><p>{note(kind)}</p>{_table(table)}"
-        for kind, table in fusion.items()
+        f"<h3>{escape(fusion_title(kind, metrics['published']))}</h3><p>{note(kind)}</p>"
+        f"{_table(table)}"
+        for kind, table in metrics["fusion"].items()
     ]
     return (
-        f"<section><h2>Metrics</h2><p>In percent; images in numbers.</p>{''.join(tables)}</section>"
+        "<section><h2>Metrics</h2><p>In percent; images in numbers. "
+        f"{escape(_reservations(metrics))}</p>{''.join(tables)}</section>"
     )
+
+
+def _reservations(metrics: Mapping[str, Any]) -> str:
+    """What pixel metrics do not cover."""
+    masks = metrics["masks"].items()
+    lacking = [f"{one['without']} of {name}" for name, one in masks if one["without"]]
+    if not lacking:
+        return ""
+    return f"Pixel metrics leave out anomalous images without a mask: {', '.join(lacking)}."
 
 
 def _table(table: Mapping[str, Any]) -> str:
@@ -216,47 +244,17 @@ def _table(table: Mapping[str, Any]) -> str:
     )
 
 
-_LEGEND = (
-    '<p><i class="normal"></i> {} <i class="anomalous"></i> {} <i class="line"></i> threshold</p>'
-)
+def _meanings_section(calibrations: Calibrations) -> str:
+    terms = " plus ".join(TERM_TITLES[name] for name in calibrations.terms)
+    decided = f"Decisions on this page are made by: {terms}."
+    return (
+        f"<section><h2>What the numbers mean</h2><p>{escape(decided)}</p>"
+        f'<dl class="meanings">{"".join(_meaning(*one) for one in MEANINGS.items())}</dl></section>'
+    )
 
 
-def _histogram_section(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
-    names = {title: name for name, title in titles.items()}
-    names["image score"] = "image_score_calibrated"
-    plots = []
-    for category in sorted({row["category"] for row in rows}):
-        ours = [row for row in rows if row["category"] == category]
-        plot = _histogram(ours, names, lambda row: row["gt_label"] == 1)
-        plots.append(f"<figure><figcaption>{escape(category)}</figcaption>{plot}</figure>")
-    legend = _LEGEND.format("normal", "anomalous")
-    return f"<section><h2>Scores</h2>{legend}{''.join(plots)}</section>"
-
-
-def _prediction_histogram(rows: Sequence[Mapping[str, Any]]) -> str:
-    def is_anomalous(row: Mapping[str, Any]) -> bool:
-        return row["decision"] == decision_word(True)
-
-    plots = []
-    for kind in sorted({row["component"] for row in rows}):
-        ours = [row for row in rows if row["component"] == kind]
-        plot = _histogram(ours, {"image score": "image_score"}, is_anomalous)
-        plots.append(f"<figure><figcaption>{escape(kind)}</figcaption>{plot}</figure>")
-    legend = _LEGEND.format("called normal", "called anomalous")
-    return f"<section><h2>Scores</h2>{legend}{''.join(plots)}</section>"
-
-
-def _histogram(
-    rows: Sequence[Mapping[str, Any]],
-    names: Mapping[str, str],
-    is_anomalous: Callable[[Mapping[str, Any]], bool],
-) -> str:
-    def values(anomalous: bool) -> dict[str, np.ndarray]:
-        chosen = [row for row in rows if is_anomalous(row) == anomalous]
-        return {label: np.array([row[column] for row in chosen]) for label, column in names.items()}
-
-    thresholds = sorted({row["threshold"] for row in rows})
-    return score_histogram(values(False), values(True), thresholds)
+def _meaning(name: str, meaning: str) -> str:
+    return f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>"
 
 
 def _settings(
@@ -283,9 +281,3 @@ def _pairs(values: Mapping[str, Any]) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
         for name, value in values.items()
     )
-
-
-def _count(number: int, noun: str) -> str:
-    """A number with its noun; adjectives such as `normal` stay as they are."""
-    plural = "s" if number != 1 and noun not in ("normal", "anomalous") else ""
-    return f"{number} {noun}{plural}"

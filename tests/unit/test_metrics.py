@@ -121,6 +121,16 @@ def test_pixel_metrics_are_shared_by_two_image_scores():
         ) == metrics.category_metrics(score, gt_label, anomaly_map, gt_mask)
 
 
+def test_aupro_is_the_area_under_the_curve_that_is_drawn():
+    _, _, anomaly_map, gt_mask = category()
+    found, curve = metrics.pixel_metrics_and_curve(anomaly_map, gt_mask, points=20_001)
+    # The trapezoid rule over 20,000 steps: each of the polygon's corners is off by a step at most.
+    area = np.trapezoid(curve.overlap, curve.fpr) / 0.3
+    assert area == pytest.approx(found["aupro"], abs=1e-3)
+    assert (curve.fpr[0], curve.fpr[-1]) == (0, 0.3)
+    assert (np.diff(curve.overlap) >= 0).all()
+
+
 def test_mean_skips_what_a_category_lacks():
     full = metrics.category_metrics(*category(0))
     image_score, gt_label, *_ = category(1)

@@ -59,7 +59,7 @@ def test_every_score_has_its_image_metrics_and_all_share_the_pixels(samples):
     truth = ground_truth.read(samples, DataConfig(image_size=SIZE))
     anomaly_map = rng.random((12, SIZE, SIZE), np.float32) + 0.5 * truth.gt_mask
     scores = {"one": rng.random(12), "two": rng.random(12)}
-    tables = ground_truth.metric_tables(truth, anomaly_map.astype(np.float32), scores)
+    tables, curves = ground_truth.metric_tables(truth, anomaly_map.astype(np.float32), scores)
     label = np.array([sample.gt_label for sample in samples])
     for kind, score in scores.items():
         for category, rows in {"nut": np.arange(6), "pin": np.arange(6, 12)}.items():
@@ -72,3 +72,4 @@ def test_every_score_has_its_image_metrics_and_all_share_the_pixels(samples):
         assert tables[kind]["categories"]["pin"]["p_auroc"] == pytest.approx(expected)
     pixel = [[t["mean"][name] for name in PIXEL_METRICS] for t in tables.values()]
     assert pixel[0] == pixel[1]
+    assert list(curves) == ["nut", "pin"]

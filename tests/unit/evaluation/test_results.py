@@ -6,6 +6,8 @@ import numpy as np
 
 from invad_jax.data.dataset import Sample
 from invad_jax.evaluation import results
+from invad_jax.evaluation.evaluate import Evaluation
+from invad_jax.evaluation.ground_truth import GroundTruth
 
 CASES = [
     ("cam0/000.png", "nut", "bad"), ("cam1/000.png", "nut", "bad"), ("cam1/000.jpg", "nut", "bad"),
@@ -28,3 +30,19 @@ def test_each_map_has_a_file_of_its_own_inside_the_folder(tmp_path):
     written = {path.resolve() for path in tmp_path.rglob("*") if path.is_file()}
     assert len(written) == len(CASES) + 1
     assert all(path.is_relative_to(out.resolve()) for path in written)
+
+
+def test_a_page_shows_every_mistake_first_and_then_what_is_nearest_to_its_threshold():
+    label = [1, 1, 1, 1, 0, 0, 0, 0]
+    score = np.array([9.0, 1.0, 2.0, 3.5, 8.0, -7.0, 2.9, 0.0])
+    samples = tuple(Sample(f"{i}.png", "nut", "", value) for i, value in enumerate(label))
+    nothing = np.zeros((8, 2, 2))
+    evaluation = Evaluation(
+        GroundTruth(samples, nothing > 0, np.ones(8, bool)), nothing, {}, np.zeros(8, int),
+        {"calibrated": score}, np.full(8, 3.0),
+    )  # fmt: skip
+    order, examples = results.pictured(evaluation, num_examples=2)
+    assert order[:3] == [4, 1, 2]  # a false alarm by 5, missed by 2 and by 1
+    assert examples == [4, 5]
+    assert order[3:] == [5, 6, 3, 7, 0]  # the best example, then by distance
+    assert results.pictured(evaluation, num_examples=0)[1] == []

@@ -34,8 +34,9 @@ def test_overlay_leaves_normal_pixels_untouched_and_marks_the_others():
     hot = anomaly_map > 1
     assert marked.dtype == np.uint8
     np.testing.assert_array_equal(marked[~hot], image[~hot])
-    # Full heat is 85 % of one bright yellow: red and green well above blue, whatever lies below.
-    assert (marked[hot].astype(int)[:, :2] - marked[hot].astype(int)[:, 2:] > 100).all()
+    # Full heat is 70 % of one bright yellow, whose red and green exceed its blue by 200: by
+    # at least 140 - 77 in all, whatever lies below.
+    assert (marked[hot].astype(int)[:, :2] - marked[hot].astype(int)[:, 2:] > 60).all()
 
 
 def test_overlay_exactly_at_low_is_untouched():
@@ -106,15 +107,6 @@ def test_ground_truth_is_shown_where_it_marks_something(changes, titles):
 )  # fmt: skip
 def test_verdicts(gt_label, decision, verdict):
     assert make_case(gt_label=gt_label, decision=decision).verdict == verdict
-
-
-def test_worst_first():
-    worst = make_case(gt_label=0, image_score=90.0)
-    missed = make_case(gt_label=1, image_score=-4.0, decision=False)
-    clear = make_case(gt_label=1, image_score=50.0)
-    assert figures.worst_first([clear, missed, worst]) == [worst, missed, clear]
-    unlabelled = [make_case(gt_label=None, image_score=score) for score in (1.0, 7.0, 3.0)]
-    assert [c.image_score for c in figures.worst_first(unlabelled)] == [7.0, 3.0, 1.0]
 
 
 def test_panel_holds_the_pictures_side_by_side_above_the_caption():
@@ -188,21 +180,3 @@ def test_overlay_file_has_the_size_of_the_image(tmp_path):
         assert written.size == (70, 50)
         expected = figures.overlay(case.image, case.anomaly_map, *case.heat)
         np.testing.assert_array_equal(np.asarray(written), expected)
-
-
-def test_histogram_is_an_inline_svg_that_takes_the_colours_of_the_page():
-    normal = {"NLL (nats)": np.arange(9.0), "image score": np.arange(9.0)}
-    anomalous = {name: values + 20 for name, values in normal.items()}
-    svg = figures.score_histogram(normal, anomalous, thresholds=[12.0])
-    assert svg.startswith("<svg")
-    assert "NLL (nats)" in svg
-    assert "currentColor" in svg
-    assert svg.count("var(--normal,") == svg.count("var(--anomalous,") > 0
-    assert "<metadata" not in svg  # it would hold the date
-    assert svg == figures.score_histogram(normal, anomalous, thresholds=[12.0])
-    assert svg != figures.score_histogram(normal, anomalous, thresholds=[15.0])
-
-
-@pytest.mark.parametrize("normal", [np.zeros(0), np.full(5, 2.0)])
-def test_histogram_of_one_kind_or_one_value(normal):
-    assert "</svg>" in figures.score_histogram({"s": normal}, {"s": np.full(3, 2.0)}, [1.0])

@@ -1,18 +1,22 @@
 """Files, table and page: the contract of their columns, and pages that load nothing."""
 
+import base64
 import csv
+import io
 import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from invad_jax.errors import UserError
 from invad_jax.normality import calibration
 from invad_jax.normality.calibrations import Calibrations
-from invad_jax.report import page, tables
+from invad_jax.report import decisions, page, tables
 from invad_jax.report.figures import Case
+from invad_jax.report.tables import decision_word
 
 HOSTILE = '<script>alert("1")</script>&\'x'
 ROW = {
@@ -24,6 +28,8 @@ METRICS = {
     "schema": 1, "published": True, "step": 7, "nfe": 3, "seed": 5, "config_hash": "abc",
     "versions": {"jax": "0.1"},
     "device": {"platform": "cpu", "kind": "toy", "count": 2},
+    "masks": {"nut": {"with": 2, "without": 3}, HOSTILE: {"with": 1, "without": 0}},
+    "unreadable": ["cut.png", HOSTILE],
     "fusion": {"calibrated": TABLE, "test_minmax": TABLE},
     "speed": {
         "batch_size": 16, "images_per_second": 12.5,
@@ -38,7 +44,7 @@ CALIBRATIONS = Calibrations(("",), (CALIBRATION,))
 def score_row(**changes):
     return {
         "path": "a,b.png", "category": "nut", "defect": "crack", "gt_label": 1, "nll": 1 / 3,
-        "map_range": 2.0, "map_mean": 1.0, "map_max": 3.0, "map_top": 2.5, "component": "nut",
+        "map_range": 2.0, "map_mean": 1.0, "map_max": 3.0, "map_top": 2.5, "component": "",
         "image_score_calibrated": 4.0, "image_score_test_minmax": 1e-300,
         "threshold": CALIBRATION.threshold, "decision": "anomalous", **changes,
     }  # fmt: skip
@@ -216,16 +222,23 @@ class Reader(HTMLParser):
 
 def evaluation_page(path, **changes):
     rows = [
-        score_row(), score_row(decision="normal"),
-        score_row(gt_label=0, decision="normal"), score_row(gt_label=0, category="aa"),
+        score_row(path="nut.png"), score_row(path="miss.png", decision="normal"),
+        score_row(path="pass.png", gt_label=0, decision="normal"),
+        score_row(path="alarm.png", gt_label=0, category="aa"),
     ]  # fmt: skip
     cases = [
-        make_case(),
         make_case(path="miss.png", image_score=-9.0, decision=False),
-        make_case(path="pass.png", gt_label=0, gt_mask=None, image_score=-5.0, decision=False),
         make_case(path="alarm.png", gt_label=0, gt_mask=None, category="aa"),
+        make_case(),
+        make_case(path="pass.png", gt_label=0, gt_mask=None, image_score=-5.0, decision=False),
     ]
     return write_page(path, rows, **{"cases": cases, "metrics": METRICS, **changes})
+
+
+def known(text):
+    """What the script of a page reads."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found[1])
 
 
 def test_page_loads_nothing_from_elsewhere(tmp_path):
@@ -234,22 +247,33 @@ def test_page_loads_nothing_from_elsewhere(tmp_path):
     assert reader.open == []
     assert reader.references
     assert all(reference.startswith(("data:image/", "#")) for reference in reader.references)
-    assert not re.search(r"@import|url\((?!#)|fetch\(|\bimport\b", text)
-    assert len(reader.find("script")) == 1
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|WebSocket|\bimport\b", text)
+    assert [script.get("type") for script in reader.find("script")] == ["application/json", None]
     assert not reader.find("link")
 
 
-def test_page_shows_worst_cases_first_with_their_pictures(tmp_path):
+def test_page_shows_the_cases_in_their_order_with_their_pictures(tmp_path):
     reader = Reader(evaluation_page(tmp_path / "report.html"))
     cards = reader.find("article")
     assert [card["data-verdict"] for card in cards] == ["missed", "false alarm", "found", "passed"]
+    assert [card["data-image"] for card in cards] == ["1", "3", "0", "2"]
     titles = [image["alt"] for image in reader.find("img")]
     assert titles == [
-        "image", "ground truth", "heat map",
+        "image", "heat map", "ground truth",
         "image", "heat map",
-        "image", "ground truth", "heat map",
+        "image", "heat map", "ground truth",
         "image", "heat map",
     ]  # fmt: skip
+
+
+def test_a_photograph_keeps_its_proportions(tmp_path):
+    text = evaluation_page(
+        tmp_path / "r.html", cases=[make_case(image=np.zeros((90, 160, 3), "u1"))]
+    )
+    assert "aspect-ratio:160/90" in text
+    uri = Reader(text).find("img")[0]["src"]
+    photograph = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+    assert photograph.size == (160, 90)
 
 
 def test_page_counts_errors_and_names_the_fusions(tmp_path):
@@ -260,6 +284,28 @@ def test_page_counts_errors_and_names_the_fusions(tmp_path):
     assert "pixel AUROC" not in reader.text  # there are no masks: the number does not exist
     assert "calibrated: scaled by normal images alone (inductive" in reader.text
     assert "test_minmax: the paper's, scaled by this test set (transductive" in reader.text
+    assert "without a mask: 3 of nut." in reader.text
+    assert f"cut.png: left out of every number{HOSTILE}: left out of" in reader.text
+
+
+def test_a_category_that_is_missed_stands_at_the_head_in_large_letters(tmp_path):
+    rows = [score_row(decision="normal", path=f"{i}.png") for i in range(32)]
+    text = evaluation_page(tmp_path / "r.html", cases=[])
+    assert 'role="alert"' in text  # one of two is missed
+    text = write_page(tmp_path / "s.html", rows, [], METRICS)
+    head = text.index("nut: missed 32 of 32 anomalous images")
+    assert text.index('role="alert"') < head < text.index('class="figures"')
+    found = [score_row(path=f"{i}.png") for i in range(32)]
+    assert 'role="alert"' not in write_page(tmp_path / "t.html", found, [], METRICS)
+
+
+@pytest.mark.parametrize(("alarms", "told"), [(0, False), (3, False), (4, True)])
+def test_false_alarms_that_the_asked_rate_does_not_explain_are_told(alarms, told):
+    """Of 14 at 5 %, chance makes 3 or more in 3 of a hundred tests, 4 or more in 0.4."""
+    rows = [score_row(gt_label=0, decision=decision_word(i < alarms)) for i in range(14)]
+    lines = decisions.alarms(rows, 0.05)
+    assert bool(lines) == told
+    assert all(f"{alarms} of 14 normal images are false alarms" in line for line in lines)
 
 
 def test_page_names_and_shows_the_terms_that_decide(tmp_path):
@@ -271,20 +317,31 @@ def test_page_names_and_shows_the_terms_that_decide(tmp_path):
     )  # fmt: skip
     reader = Reader(text)
     assert "The score is top tenth of the map, on a scale" in reader.text
+    assert "Decisions on this page are made by: top tenth of the map." in reader.text
     assert "top tenth of the map 7.25" in reader.text
-    assert reader.text.count("NLL") == 2  # of test_minmax, in its title and its note
-    assert "NLL (nats)" not in reader.text  # no histogram of what decides nothing
+    assert [plot["data-term"] for plot in reader.find("div") if "data-term" in plot] == ["map_top"]
+    assert list(known(text)["images"]["terms"]) == ["map_top"]
     assert "the paper's, scaled" not in reader.text
     assert "as the paper's, but of another way of comparing" in reader.text
 
 
+def test_the_script_knows_every_image_exactly(tmp_path):
+    rows = [score_row(path=f"{i}.png", image_score_calibrated=i / 3) for i in range(3)]
+    text = write_page(tmp_path / "r.html", rows, [], METRICS, normals={"": np.array([0.5, 1.5])})
+    content = known(text)
+    assert content["images"]["score"] == [0, 1 / 3, 2 / 3]
+    (kind,) = content["kinds"]
+    assert kind["threshold"] == CALIBRATION.threshold
+    assert kind["normals"] == [0.5, 1.5]
+    assert kind["range"][0] < 0.5 < CALIBRATION.threshold < kind["range"][1]
+
+
 def test_page_escapes_everything_that_a_user_named(tmp_path):
     case = make_case(path=f"dir/{HOSTILE}", category=HOSTILE, defect=HOSTILE)
-    other = make_case(decision=False)  # a second category and verdict bring the filters
     text = write_page(
         tmp_path / "r.html",
-        [score_row(category=HOSTILE)],
-        [case, other],
+        [score_row(path=f"dir/{HOSTILE}", category=HOSTILE, defect=HOSTILE), score_row()],
+        [case],
         {**METRICS, "versions": {HOSTILE: HOSTILE}},
         title=HOSTILE,
         command=HOSTILE,
@@ -293,40 +350,36 @@ def test_page_escapes_everything_that_a_user_named(tmp_path):
     assert HOSTILE not in text
     reader = Reader(text)
     assert reader.open == []
-    assert len(reader.find("script")) == 1
-    assert HOSTILE in {option.get("value") for option in reader.find("option")}
-    assert HOSTILE in {article["data-category"] for article in reader.find("article")}
-    assert reader.find("code")[0]["title"] == f"dir/{HOSTILE}"
+    assert len(reader.find("script")) == 2
+    assert f"dir/{HOSTILE}" in known(text)["images"]["path"]
+    assert reader.text.count(HOSTILE) > 5
+    assert reader.find("code")[-1]["title"] == f"dir/{HOSTILE}"
+
+
+def prediction_rows():
+    row = {"image_score": 9.0, "threshold": 3.0, "component": "", "decision": "anomalous"}
+    return [{**row, "path": "a.png"}, {**row, "image_score": 1.0, "decision": "normal"}]
 
 
 def test_page_of_a_prediction_needs_no_labels(tmp_path):
-    rows = [
-        {
-            "path": "a.png",
-            "image_score": 9.0,
-            "threshold": 3.0,
-            "component": "nut",
-            "decision": "anomalous",
-        },
-        {
-            "path": "b.png",
-            "image_score": 1.0,
-            "threshold": 3.0,
-            "component": "nut",
-            "decision": "normal",
-        },
-    ]
-    unlabelled = {"gt_label": None, "gt_mask": None, "category": "", "defect": ""}
     undecodable = b"b\xff.png".decode(errors="surrogateescape")
+    rows = prediction_rows()
+    rows[1]["path"] = undecodable
+    unreadable = {"path": "c.png", "image_score": None, "decision": "unreadable", "error": "cut"}
+    unlabelled = {"gt_label": None, "gt_mask": None, "category": "", "defect": ""}
     cases = [
-        make_case(path=undecodable, image_score=1.0, decision=False, **unlabelled),
         make_case(path="a.png", image_score=9.0, **unlabelled),
+        make_case(path=undecodable, image_score=1.0, decision=False, **unlabelled),
     ]
-    reader = Reader(write_page(tmp_path / "p.html", rows, cases, None))
+    text = write_page(tmp_path / "p.html", [*rows, unreadable], cases, None)
+    reader = Reader(text)
     assert [card["data-verdict"] for card in reader.find("article")] == ["anomalous", "normal"]
     assert [image["alt"] for image in reader.find("img")] == ["image", "heat map"] * 2
-    assert "anomalous1of 2 images" in reader.text
-    assert "AUROC" not in reader.text
+    assert "anomalous1of 3 images" in reader.text
+    assert "unreadable1of 3 images" in reader.text
+    assert "c.png: cut" in reader.text
+    assert "AUROC" not in reader.text.split("What the numbers mean")[0]
+    assert known(text)["images"]["score"] == [9.0, 1.0]
 
 
 def test_page_without_cases_has_no_gallery(tmp_path):
@@ -340,3 +393,19 @@ def test_page_is_the_same_every_time(tmp_path):
 def test_page_tells_when_the_normals_cannot_guarantee_the_rate(tmp_path):
     text = evaluation_page(tmp_path / "a.html")
     assert "can guarantee 9.52 %" in text  # 2 of 21
+
+
+def test_a_page_of_five_thousand_images_stays_below_twelve_megabytes(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (480, 640, 3), np.uint8)  # hardly compressed: the largest there is
+    rows = [score_row(path=f"a/folder/of/a/line/{i:05}.png") for i in range(5000)]
+    drawn = []
+
+    def cases():
+        for row in rows:
+            drawn.append(row["path"])
+            yield make_case(path=row["path"], image=noise)
+
+    write_page(tmp_path / "r.html", rows, cases(), METRICS)
+    assert 9e6 < (tmp_path / "r.html").stat().st_size < 12e6
+    assert len(drawn) < 100  # no more is read than has room

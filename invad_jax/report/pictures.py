@@ -1,0 +1,96 @@
+"""The pictures of a case for a page: one photograph, and what lies over it as small pictures.
+
+A page stretches heat and ground truth over the photograph, so that each is there once, can be taken
+off, and is sharp when it is enlarged.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from invad_jax.report.figures import CONTOUR, HEAT, OPACITY, Case, heat_level, outline
+
+SIDE = 640
+"""Pixels of the longer side of a photograph on a page, at most."""
+_HEAT_SIDE = 128  # maps have a few dozen positions a side
+_QUALITY = 80
+
+
+class Pictures(NamedTuple):
+    """Data URIs, or None where there is nothing to show."""
+
+    photograph: str
+    width: int
+    """Of the photograph, pixels."""
+    height: int
+    heat: str | None
+    """The parts without heat are transparent."""
+    ground_truth: str | None
+    """An outline."""
+
+    @property
+    def size(self) -> int:
+        """Characters."""
+        return sum(len(uri or "") for uri in (self.photograph, self.heat, self.ground_truth))
+
+
+def of_case(case: Case) -> Pictures:
+    """Encodes a case."""
+    photograph = Image.fromarray(case.image)
+    photograph.thumbnail((SIDE, SIDE))
+    stream = io.BytesIO()
+    photograph.save(stream, format="JPEG", quality=_QUALITY)
+    ground_truth = None
+    if case.gt_mask is not None and case.gt_mask.any():
+        ground_truth = _ground_truth(case.gt_mask, photograph.size)
+    heat = heat_png(case.anomaly_map, *case.heat)
+    return Pictures(
+        _uri("jpeg", stream.getvalue()),
+        *photograph.size,
+        _uri("png", heat) if heat else None,
+        ground_truth,
+    )
+
+
+def heat_png(anomaly_map: np.ndarray, low: float, high: float) -> bytes | None:
+    """Heat as a PNG to be stretched over a photograph, transparent where there is none; None
+    where there is none at all. Arguments as of `figures.overlay`."""
+    size = (min(_HEAT_SIDE, 4 * anomaly_map.shape[1]), min(_HEAT_SIDE, 4 * anomaly_map.shape[0]))
+    level, hot = heat_level(anomaly_map, size, low, high)
+    if not hot.any():
+        return None
+    picture = Image.fromarray(np.where(hot, np.maximum(level, 1), 0).astype(np.uint8), "P")
+    picture.putpalette(np.rint(HEAT).astype(np.uint8).tobytes())
+    opacity = np.rint(255 * OPACITY).astype(np.uint8)
+    opacity[0] = 0  # of the first colour all the same: no dark seam where heat begins
+    return _png(picture, transparency=opacity.tobytes())
+
+
+def colour_bar() -> str:
+    """The colours of heat as a CSS gradient, over whatever lies below."""
+    stops = [
+        f"rgb({' '.join(str(round(float(c))) for c in HEAT[i])} / {100 * OPACITY[i]:.0f}%)"
+        for i in range(0, 256, 51)
+    ]
+    return f"linear-gradient(to right, {', '.join(stops)})"
+
+
+def _ground_truth(gt_mask: np.ndarray, size: tuple[int, int]) -> str:
+    picture = Image.fromarray(outline(gt_mask, size).astype(np.uint8), "P")
+    picture.putpalette([*CONTOUR, *CONTOUR])
+    return _uri("png", _png(picture, transparency=bytes((0, 255)), bits=1))
+
+
+def _png(image: Image.Image, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format="PNG", optimize=True, **options)
+    return stream.getvalue()
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
