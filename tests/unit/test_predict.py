@@ -33,6 +33,7 @@ class BrightnessPredictor:
         heat=(50.0, 200.0), held_out=True,
     )  # fmt: skip
     calibrations = calibrations.Calibrations(("part",), (fitted,))
+    normal_scores = {"part": np.arange(60.0, 90.0)}  # noqa: RUF012, read only
     stop_at: int | None = None
     threshold = 100.0
 
@@ -114,9 +115,9 @@ def test_a_row_a_page_and_an_overlay(photos, tmp_path):
     for i, row in enumerate(rows):
         assert row["overlay"] == f"overlays/{i}.png"
         assert size(tmp_path / "out" / row["overlay"]) == (40, 30)
-    assert "1of 3 images" in (tmp_path / "out" / "report.html").read_text().replace(
-        "<small>", ""
-    ).replace("anomalous</dt><dd>", "")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<b data-total="anomalous">1</b><small>of 3 images' in page
+    assert '"normals":[60.0,61.0,' in page
 
 
 @pytest.mark.parametrize("place", [".", "decisions", "..", "overlays"])
@@ -171,7 +172,7 @@ def test_an_unreadable_image_loses_no_other(photos, tmp_path, capsys):
     assert "2 of 5 images with an error" in capsys.readouterr().err
     page = (tmp_path / "out" / "report.html").read_text()
     assert "What could not be read" in page
-    assert "unreadable</dt><dd>2" in page
+    assert "unreadable</dt><dd><b>2</b>" in page
 
 
 def test_where_none_can_be_read_one_line_says_so(photos, tmp_path, capsys):
@@ -196,7 +197,7 @@ def test_a_picture_that_cannot_be_written_loses_no_score(photos, tmp_path, monke
 
 
 def test_a_page_that_fails_loses_no_table(photos, tmp_path, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise UserError("report.html: cannot be written")
 
     monkeypatch.setattr(new_images.page, "write_html", full)
