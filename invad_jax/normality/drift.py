@@ -18,8 +18,8 @@ from invad_jax.io import files
 
 FEWEST = 5
 """Images of a kind of which something is said."""
-CHANCE = 0.01
-"""A difference that is rarer by chance has moved."""
+CHANCE = 0.002
+"""A difference that is rarer by chance has moved: of the five tests together, one in a hundred."""
 _DEALS = 999
 _PLACES = (("top", "middle", "bottom"), ("left", "centre", "right"))
 
@@ -141,7 +141,7 @@ def _scores(stored: np.ndarray, new: np.ndarray) -> Finding:
 def _alarms(new: np.ndarray, threshold: float, rate: float) -> Finding:
     alarms, count = int(np.sum(new > threshold)), len(new)
     low, high = alarm_interval(alarms, count)
-    moved = low > rate
+    moved = alarms > 0 and float(special.bdtrc(alarms - 1, count, rate)) < CHANCE
     return Finding(
         f"false alarms: {alarms} of {count}{', more than asked' if moved else ''}: a rate of "
         f"{100 * low:.3g} to {100 * high:.3g} % at 95 %, and {100 * rate:.3g} % was asked",
@@ -150,7 +150,7 @@ def _alarms(new: np.ndarray, threshold: float, rate: float) -> Finding:
 
 
 def _features(stored: np.ndarray, new: np.ndarray) -> Finding:
-    scale = _spread(stored)
+    scale = _spread(stored, new)
 
     def mean_shift(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.mean(np.abs(a.mean(axis=0) - b.mean(axis=0)) / scale))
@@ -177,7 +177,7 @@ def _contrast(stored: np.ndarray, new: np.ndarray) -> Finding:
 
 
 def _where(stored: np.ndarray, new: np.ndarray) -> Finding:
-    scale = _spread(stored)
+    scale = _spread(stored, new)
 
     def rise(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (b.mean(axis=0) - a.mean(axis=0)) / scale
@@ -197,9 +197,10 @@ def _where(stored: np.ndarray, new: np.ndarray) -> Finding:
     )
 
 
-def _spread(rows: np.ndarray) -> np.ndarray:
-    """Standard deviation over images; of what never changes a thousandth of the usual one."""
-    std = rows.std(axis=0)
+def _spread(stored: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Standard deviation over the images of both groups, which knows nothing of who is in which; of
+    what never changes a thousandth of the usual one."""
+    std = np.concatenate([stored, new]).std(axis=0)
     return np.maximum(std, max(1e-3 * float(np.median(std)), 1e-12))
 
 
