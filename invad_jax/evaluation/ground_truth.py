@@ -16,8 +16,8 @@ from invad_jax import metrics
 from invad_jax.config import DataConfig
 from invad_jax.data import masks
 from invad_jax.data.dataset import Sample, some
+from invad_jax.data.maps import enlarge
 from invad_jax.errors import UserError
-from invad_jax.evaluation.maps import enlarge
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from invad_jax.config import Config
 from invad_jax.config.io import config_hash, to_dict
 from invad_jax.data import preprocess
 from invad_jax.data.dataset import Sample, some
+from invad_jax.data.maps import enlarge
 from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.evaluate import Evaluation
-from invad_jax.evaluation.maps import enlarge
 from invad_jax.inference.model import Model
 from invad_jax.io import files, names
 from invad_jax.normality.calibrations import Calibrations

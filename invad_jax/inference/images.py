@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from invad_jax.config import DataConfig
 from invad_jax.data.pipeline import image_batches
-from invad_jax.runtime.sharding import global_batch, replicated
+from invad_jax.runtime import processes
+from invad_jax.runtime.sharding import global_batch
 
 
 def run_on_images(
@@ -41,10 +42,19 @@ def run_on_images(
       Indices into `paths`, (b,), and their rows as NumPy arrays; no padding.
     """
     this, count = (jax.process_index(), jax.process_count()) if mesh.is_multi_process else (0, 1)
-    everywhere = jax.jit(lambda ids: ids, out_shardings=replicated(mesh))
+    ahead = None  # its rows are computed while those before are looked at
     for batch in image_batches(paths, data, batch_size, this, count, skip_unreadable):
-        arrays = global_batch(batch, mesh)
-        rows = compiled(variables, arrays["image"])
-        ids, rows = jax.device_get((everywhere(arrays["sample_id"]), rows))
-        known = ids >= 0
-        yield ids[known], jax.tree.map(lambda array, known=known: array[known], rows)
+        image = global_batch({"image": batch["image"]}, mesh)["image"]
+        rows, ids = compiled(variables, image), batch["sample_id"]
+        ids = processes.side_by_side(ids) if mesh.is_multi_process else ids
+        if ahead:
+            yield _known(*ahead)
+        ahead = ids, rows
+    if ahead:
+        yield _known(*ahead)
+
+
+def _known(ids: np.ndarray, rows: Any) -> tuple[np.ndarray, Any]:
+    """Fetches rows, and leaves out those that are no image."""
+    known = ids >= 0
+    return ids[known], jax.tree.map(lambda array: array[known], jax.device_get(rows))

@@ -84,10 +84,11 @@ class Model:
         )  # fmt: skip
         compile_on_mesh = partial(jax.jit, out_shardings=replicated(mesh))
         arrays, batch = replicated(mesh), batch_sharding(mesh)
-        self._predict = compile_on_mesh(
-            lambda variables, image: without_maps(self.detector.predict(variables, image)),
-            in_shardings=(arrays, batch),
-        )
+
+        def predict(variables: DetectorVariables, image: jax.Array) -> Scores:
+            return without_maps(self.detector.predict(variables, image))
+
+        self._predict = compile_on_mesh(predict, in_shardings=(arrays, batch))
         self._score_latents = compile_on_mesh(
             self.detector.score_latents, in_shardings=(arrays, batch)
         )
@@ -156,7 +157,7 @@ class Model:
         return fitting(count, self.batch_size, self.mesh.size)
 
     def predict(self, image: np.ndarray, batch_size: int | None = None) -> Scores:
-        """Scores images; NumPy arrays come back, and no `anomaly_map`: see `scoring.upsample`.
+        """Scores images; NumPy arrays come back, and no `anomaly_map`: see `data.maps`.
 
         Args:
           image: (B, H, W, 3) uint8 of the model's size, any B.

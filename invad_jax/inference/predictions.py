@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
 
-import jax.numpy as jnp
 import numpy as np
 
-from invad_jax import scoring
 from invad_jax.config import TERMS
+from invad_jax.data.maps import enlarge
 from invad_jax.inference import regions
 from invad_jax.inference.regions import Region
 
@@ -46,7 +45,7 @@ class Prediction:
     @property
     def anomaly_map(self) -> np.ndarray:
         """(S, S) float32: `latent_norm` enlarged to the resized image, higher is more anomalous."""
-        return np.asarray(scoring.upsample(jnp.asarray(self.latent_norm)[None], self.image_size))[0]
+        return enlarge(self.latent_norm[None], self.image_size)[0]
 
     def regions(self, size: tuple[int, int] | None = None) -> list[Region]:
         """Where the map lies above the beginning of heat, the highest peak first.
@@ -87,7 +86,7 @@ class Predictions(Sequence[Prediction]):
     @cached_property
     def anomaly_map(self) -> np.ndarray:
         """(N, S, S) float32."""
-        return np.asarray(scoring.upsample(jnp.asarray(self.latent_norm), self.image_size))
+        return enlarge(self.latent_norm, self.image_size)
 
     def __len__(self) -> int:
         return len(self.path)

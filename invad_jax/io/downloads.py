@@ -37,19 +37,21 @@ def cache_dir() -> Path:
     try:
         return Path(given or "~/.cache/invad_jax").expanduser()
     except RuntimeError:  # neither HOME nor an entry of the user
-        return _own_folder(Path(tempfile.gettempdir()) / f"invad_jax-{os.getuid()}")
+        return own_folder(Path(tempfile.gettempdir()) / f"invad_jax-{os.getuid()}")
 
 
-def _own_folder(path: Path) -> Path:
-    """A folder at a place where others may write, too.
+def own_folder(path: Path) -> Path:
+    """A folder at a place where others may write, too; made, of mode 700, where it is not there.
 
     Raises:
-      UserError: another user has made it.
+      UserError: another user has made it, or may write into it.
     """
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
         raise UserError(f"{path}: belongs to another user; INVAD_CACHE names another folder")
+    if found.st_mode & 0o022:
+        raise UserError(f"{path}: others may write into it; chmod 700, or give another INVAD_CACHE")
     return path
 
 

@@ -18,7 +18,7 @@ from invad_jax.config import Config
 from invad_jax.config import io as config_io
 from invad_jax.errors import UserError, did_you_mean
 from invad_jax.io import files
-from invad_jax.runtime import interrupts, log
+from invad_jax.runtime import compiled_programs, interrupts, log
 
 Main = Callable[[argparse.Namespace], int | None]
 
@@ -92,6 +92,7 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str | Path):
                     files.require_local(f"--{option.replace('_', '-')}", text)
+        compiled_programs.keep()
         if getattr(args, "distributed", False):
             return _run_with_others(main, args, preemptible)
         log.configure()
