@@ -42,9 +42,9 @@ _RESTORES = "inversion.paradigm=deco_diff|mad_ad|diad|transfusion"
 _INVERTS = "inversion.paradigm=inversion and train.num_steps!=0"
 _ASKS = f"inversion.paradigm=reconstruction or {_INVERTS}"
 _WALKS = f"{_ASKS} or {_RESTORES}"
-_FITTED = (
-    f"inversion.paradigm=inversion and scoring.prior=fitted or {_RESTORES} and scoring.prior=fitted"
-)
+_RESIDUAL = "inversion.paradigm=residual"
+_COMPARES = f"{_RESTORES}|inversion|residual"
+_FITTED = f"{_COMPARES} and scoring.prior=fitted"
 
 
 @dataclass(frozen=True)
@@ -281,6 +281,7 @@ class InversionConfig:
     paradigm: Literal[
         "inversion",
         "reconstruction",
+        "residual",
         "padim",
         "nearest_neighbour",
         "retrieval",
@@ -290,15 +291,17 @@ class InversionConfig:
         "transfusion",
     ] = _free("inversion")
     """`inversion` is the method, the others are what it is compared with: `reconstruction`
-    perturbs, denoises back and scores the squared error (`diffusion/reconstruction.py`); `padim`,
-    `nearest_neighbour` and `retrieval` ask no denoiser (`normality/mixture.py`); the last four are
-    other diffusion detectors (`docs/rivals.md`)."""
+    perturbs, denoises back and scores the squared error (`diffusion/reconstruction.py`);
+    `residual` asks once, about one noise (`paradigms/residual.py`); `padim`, `nearest_neighbour`
+    and `retrieval` ask no denoiser (`normality/mixture.py`); the last four are other diffusion
+    detectors (`docs/rivals.md`)."""
     solver: Literal["ddim", "angle"] = _free("ddim", _INVERTS)
     """The Euler step: `ddim`, the published one, or `angle`, in arccos sqrt(alpha_bar), along which
     white normal latents stay where they are (`diffusion/inversion.py`)."""
-    noise_ratio: float = _free(0.5, "inversion.paradigm=reconstruction")
-    """r of a reconstruction: of the S levels, the perturbation reaches the round(r S)-th."""
-    use_ema: bool = _free(True, _WALKS)
+    noise_ratio: float = _free(0.5, "inversion.paradigm=reconstruction|residual")
+    """r: of the S levels of a reconstruction, the perturbation reaches the round(r S)-th; a
+    residual is taken at t = round(r (T - 1))."""
+    use_ema: bool = _free(True, f"{_WALKS} or {_RESIDUAL}")
     """Evaluate the averaged parameters; false takes the raw ones, as the published code does."""
 
 
@@ -311,9 +314,7 @@ TERMS: tuple[str, ...] = typing.get_args(Term)
 class ScoringConfig:
     """What inverted latents are compared with, and what an image's score is made of."""
 
-    prior: Literal["fitted", "standard_normal"] = _free(
-        "fitted", f"inversion.paradigm=inversion or {_RESTORES}"
-    )
+    prior: Literal["fitted", "standard_normal"] = _free("fitted", _COMPARES)
     """`fitted`: Gaussians per position, fitted on training normals (`normality/mixture.py`).
     `standard_normal`: N(0, I), the paper's."""
     components: Literal["category", "cluster", "one"] = _free_when_trained(

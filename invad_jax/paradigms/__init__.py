@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | inversion | `inversion.py` | x_T: N(0, I), or a Gaussian of each position |
 | reconstruction | `reconstruction.py` | the squared error: nothing |
+| residual | `residual.py` | the error about a noise: nothing, or a Gaussian of each position |
 | padim | `padim.py` | x0: a Gaussian of each position |
 | nearest_neighbour | `nearest_neighbour.py` | x0: vectors of normal images, from anywhere |
 | retrieval | `retrieval.py` | x0: vectors of similar normal images, from around the position |
@@ -26,6 +27,7 @@ from invad_jax.paradigms import (
     nearest_neighbour,
     padim,
     reconstruction,
+    residual,
     retrieval,
     transfusion,
 )
@@ -34,6 +36,7 @@ from invad_jax.paradigms.paradigm import Paradigm
 PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
     "inversion": inversion.paradigm,
     "reconstruction": reconstruction.paradigm,
+    "residual": residual.paradigm,
     "padim": padim.paradigm,
     "nearest_neighbour": nearest_neighbour.paradigm,
     "retrieval": retrieval.paradigm,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from invad_jax.config import Config
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
-from invad_jax.paradigms.residual import compare_by, restoring
+from invad_jax.paradigms.restoring import compare_by, restoring
 from invad_jax.paradigms.walk import euler, falling_plan, require, states_of
 
 

@@ -21,7 +21,7 @@ from invad_jax.diffusion.schedule import Plan
 from invad_jax.errors import UserError
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
-from invad_jax.paradigms.residual import compare_by, restoring
+from invad_jax.paradigms.restoring import compare_by, restoring
 from invad_jax.paradigms.walk import require, states_of
 
 

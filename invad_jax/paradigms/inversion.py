@@ -13,16 +13,15 @@ import jax
 
 from invad_jax.config import Config
 from invad_jax.diffusion.inversion import EpsFn, angle_step, euler_step, invert, shrinkage
-from invad_jax.normality import gaussian
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.levels import rising_plan
 from invad_jax.paradigms.paradigm import Paradigm
-from invad_jax.scoring import Reference, Scores, score, score_under
+from invad_jax.paradigms.prior import under_prior, with_standard_normal
 
 
 def paradigm(config: Config) -> Paradigm:
     """Inversion under the prior of a config."""
-    scoring, white = config.scoring, config.train.latent_stats == "whiten"
+    white = config.train.latent_stats == "whiten"
     to_noise, timesteps = _to_noise(config, white)
 
     def states(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
@@ -31,18 +30,12 @@ def paradigm(config: Config) -> Paradigm:
     found = Paradigm(
         timesteps=timesteps,
         states=states,
-        compare=_with_standard_normal,
+        compare=with_standard_normal,
         lessons=Lessons(),
         terms=("map_top",) if white else ("nll", "map_range"),
         inverts=True,
     )
-    if scoring.prior == "standard_normal":
-        return found
-    return found._replace(
-        compare=score_under,
-        lessons=Lessons(gaussians=gaussian.fit, components=scoring.components),
-        terms=("map_top",),
-    )
+    return under_prior(config, found)
 
 
 def _to_noise(
@@ -63,9 +56,3 @@ def _to_noise(
         return x_T / factor if factor != 1.0 else x_T
 
     return to_noise, tuple(plan.timesteps.tolist())
-
-
-def _with_standard_normal(
-    reference: Reference | None, states: jax.Array, image_size: int
-) -> Scores:
-    return score(states[:, -1], image_size)

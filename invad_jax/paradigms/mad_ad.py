@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from invad_jax.config import Config
 from invad_jax.diffusion.parameterization import eps_from_sample
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
-from invad_jax.paradigms.residual import compare_by, restoring
+from invad_jax.paradigms.restoring import compare_by, restoring
 from invad_jax.paradigms.walk import falling_plan, require, states_of
 
 ETA = 0.5

@@ -1,66 +1,45 @@
-"""What detectors that restore share: the difference that restoring made is compared with nothing,
-as published, or (`scoring.prior=fitted`) with the differences that it makes in normal images.
+"""One evaluation of the network: what it says of a fixed noise, less that noise.
 
-Read next: `deco_diff.py`.
+A network that has learnt what normal latents are tells the noise in them apart; where it cannot,
+something is not normal. One evaluation of the loss, in place of steps to x_T: Flow Mismatching
+(arXiv 2605.23070) and OSD-IRF (arXiv 2604.18393) score by such an error too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from invad_jax.config import Config
-from invad_jax.normality import gaussian
+from invad_jax.diffusion.inversion import EpsFn
+from invad_jax.diffusion.loss import perturb
 from invad_jax.normality.reference import Lessons
-from invad_jax.paradigms.paradigm import CompareFn, Paradigm, PathFn
-from invad_jax.scoring import Reference, Scores, score_under, summarise
+from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.paradigms.paradigm import Paradigm
+from invad_jax.paradigms.prior import under_prior, with_standard_normal
 
 
-def restoring(
-    config: Config,
-    path: PathFn,
-    timesteps: Sequence[int],
-    asks: frozenset[str],
-    compare: CompareFn,
-) -> Paradigm:
-    """A paradigm whose states are what the end of its path differs by from x0.
+def paradigm(config: Config) -> Paradigm:
+    """The length of eps(x_t, t) - noise at one t; or its distance from that of normal images.
 
-    Args:
-      config: the experiment.
-      path: of an `OutputsFn`.
-      timesteps: at which the network is asked.
-      asks: the outputs that it reads.
-      compare: as published, in the latents.
+    The noise is one draw a position, the same for every image, so that no score depends on the
+    place in a batch.
     """
+    alpha_bar = alpha_bar_of(config)
+    t = round(config.inversion.noise_ratio * (len(alpha_bar) - 1))
+    level = float(alpha_bar[t])
 
-    def states(outputs_fn: object, x0: jax.Array) -> jax.Array:
-        return (path(outputs_fn, x0)[-1] - x0)[:, None]  # (B, 1, h, w, C)
+    def states(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
+        noise = jax.random.normal(jax.random.key(0), (1, *x0.shape[1:]))
+        x_t = perturb(x0, noise, jnp.full(x0.shape[:1], level))
+        return (eps_fn(x_t, jnp.asarray([t], np.int32)) - noise)[:, None]  # (B, 1, h, w, C)
 
     found = Paradigm(
-        timesteps=tuple(map(int, timesteps)),
+        timesteps=(t,),
         states=states,
-        compare=compare,
+        compare=with_standard_normal,
         lessons=Lessons(),
-        terms=("map_max",),
-        asks=asks,
-        path=path,
-    )
-    if config.scoring.prior == "standard_normal":
-        return found
-    return found._replace(
-        compare=score_under,
-        lessons=Lessons(gaussians=gaussian.fit, components=config.scoring.components),
         terms=("map_top",),
     )
-
-
-def compare_by(of_channels: Callable[[jax.Array], jax.Array]) -> CompareFn:
-    """Scores of a map (B, h, w) of differences (B, h, w, C)."""
-
-    def compare(reference: Reference | None, states: jax.Array, image_size: int) -> Scores:
-        found = of_channels(states[:, -1])
-        return summarise(found, jnp.sum(found, axis=(1, 2)), image_size)
-
-    return compare
+    return under_prior(config, found)

@@ -16,7 +16,7 @@ import numpy as np
 from invad_jax.config import Config
 from invad_jax.errors import UserError
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
-from invad_jax.paradigms.residual import compare_by, restoring
+from invad_jax.paradigms.restoring import compare_by, restoring
 from invad_jax.paradigms.walk import euler, states_of
 
 

@@ -91,6 +91,7 @@ WAYS = {
     "nearest_neighbour": ["inversion.paradigm=nearest_neighbour"],
     "retrieval": ["inversion.paradigm=retrieval"],
     "reconstruction": ["inversion.paradigm=reconstruction"],
+    "residual": ["inversion.paradigm=residual"],
     "padim": ["inversion.paradigm=padim"],
 }
 

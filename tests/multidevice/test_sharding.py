@@ -166,7 +166,7 @@ def learnt(lessons):
 @pytest.mark.parametrize(
     "way",
     ["scoring.prior=standard_normal", "scoring.prior=fitted",
-     "inversion.paradigm=nearest_neighbour"],
+     "inversion.paradigm=nearest_neighbour", "inversion.paradigm=residual"],
 )  # fmt: skip
 def test_the_detector_on_a_mesh_equals_one_device(way):
     paradigm = paradigm_of(override(Config(), [way]))
