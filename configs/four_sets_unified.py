@@ -7,16 +7,10 @@ The data is the optional test data: `../shared/data`, or `$INVAD_SHARED/data`; f
 change `data.root` and `data.categories`. Result: see docs/accuracy.md.
 """
 
-import os
-
-from invad_jax.config import Config, DataConfig
-from invad_jax.config.ours import our_config
+from invad_jax.config import Config
+from invad_jax.config.ours import four_sets, our_config
 
 
 def get_config() -> Config:
-    data = DataConfig(
-        name="mvtec",
-        root=os.path.join(os.environ.get("INVAD_SHARED", "../shared"), "data"),
-        categories=("bottle", "bsdata", "aws_cookie", "dobot_cubes"),
-    )
+    data = four_sets("bottle", "bsdata", "aws_cookie", "dobot_cubes")
     return our_config(data, batch_size=32)

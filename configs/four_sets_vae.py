@@ -9,19 +9,13 @@ The data is the optional test data: `../shared/data`, or `$INVAD_SHARED/data`.
 Result: see docs/results.md.
 """
 
-import os
-
-from invad_jax.config import Config, DataConfig, EvalConfig, TrainConfig, VAEConfig
+from invad_jax.config import Config, EvalConfig, TrainConfig, VAEConfig
+from invad_jax.config.ours import four_sets
 
 
 def get_config() -> Config:
     return Config(
-        data=DataConfig(
-            name="mvtec",
-            root=os.path.join(os.environ.get("INVAD_SHARED", "../shared"), "data"),
-            categories=("bottle",),
-            image_size=128,
-        ),
+        data=four_sets("bottle", image_size=128),
         # 12, 24, 48, 96 channels: three a group of every normalisation, never a group of one.
         vae=VAEConfig(width=12, multipliers=(1, 2, 4, 8), num_res_blocks=1, latent_channels=8),
         train=TrainConfig(

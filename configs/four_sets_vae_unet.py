@@ -9,19 +9,13 @@ The data is the optional test data: `../shared/data`, or `$INVAD_SHARED/data`.
 Result: see docs/results.md.
 """
 
-import os
-
-from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, TrainConfig
+from invad_jax.config import Config, DenoiserConfig, EncoderConfig, TrainConfig
+from invad_jax.config.ours import four_sets
 
 
 def get_config() -> Config:
     return Config(
-        data=DataConfig(
-            name="mvtec",
-            root=os.path.join(os.environ.get("INVAD_SHARED", "../shared"), "data"),
-            categories=("bottle",),
-            image_size=128,
-        ),
+        data=four_sets("bottle", image_size=128),
         encoder=EncoderConfig(name="vae", weights="runs/four_sets_vae"),
         # On 16 x 16 x 8: levels of 64, 128 and 128 channels, two and four a group.
         denoiser=DenoiserConfig(

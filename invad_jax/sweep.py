@@ -34,8 +34,6 @@ from invad_jax.config import io as config_io
 from invad_jax.data import layouts
 from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
-from invad_jax.evaluation import ground_truth
-from invad_jax.evaluation.ground_truth import GroundTruth
 from invad_jax.io import files
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.runtime import cli as command_line
@@ -44,6 +42,7 @@ from invad_jax.sweeps import table as sweep_table
 from invad_jax.sweeps.grid import Cell, make_cells, parse_axes, parse_seeds
 
 if TYPE_CHECKING:
+    from invad_jax.evaluation.ground_truth import GroundTruth
     from invad_jax.inference.calibrate import Normals
     from invad_jax.inference.model import Model
 
@@ -161,6 +160,8 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
         **terms,
     }
     truth = _truth(data.test, model.config.data)
+    from invad_jax.evaluation import ground_truth
+
     return ground_truth.metric_tables(truth, np.asarray(scores.latent_norm), image_score)[0]
 
 
@@ -176,6 +177,8 @@ def _data(cfg: DataConfig) -> Data:
 @lru_cache(maxsize=1)
 def _truth(samples: tuple[Sample, ...], data: DataConfig) -> GroundTruth:
     """Of the data set last asked for: a byte a pixel."""
+    from invad_jax.evaluation import ground_truth
+
     return ground_truth.read(samples, data)
 
 

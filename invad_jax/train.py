@@ -52,10 +52,10 @@ def main(args: argparse.Namespace) -> None:
 
     latents = encode_samples(fit, encoder, config, mesh)
     new = encode_samples(held_out, encoder, config, mesh) if held_out else None
-    fitted = train_denoiser(config, workdir, encoder, latents, fit, new, mesh)
+    fitted, white = train_denoiser(config, workdir, encoder, latents, fit, new, mesh)
     if fitted.stopped:
         return
-    calibrations = calibrate(load_model(workdir, config), workdir, lambda: (fit, held_out))
+    calibrations = calibrate(load_model(workdir, config), workdir, lambda: (fit, held_out), white)
     for name, one in calibrations:
         of = f" of {name}" if name else ""
         log.info(

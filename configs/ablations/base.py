@@ -10,19 +10,13 @@ The data is the optional test data: `../shared/data`, or `$INVAD_SHARED/data`.
 Result: see docs/ablations.md.
 """
 
-import os
-
-from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, TrainConfig
+from invad_jax.config import Config, DenoiserConfig, EncoderConfig, TrainConfig
+from invad_jax.config.ours import four_sets
 
 
 def get_config() -> Config:
     return Config(
-        data=DataConfig(
-            name="mvtec",
-            root=os.path.join(os.environ.get("INVAD_SHARED", "../shared"), "data"),
-            categories=("bottle", "bsdata"),
-            image_size=256,
-        ),
+        data=four_sets("bottle", "bsdata"),
         encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area", pool=2),
         denoiser=DenoiserConfig(name="dit", width=128, depth=4, num_heads=4),
         train=TrainConfig(

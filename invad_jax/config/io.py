@@ -179,6 +179,7 @@ GONE = {
     "train.weight_decay": "it is 0",
     "train.grad_clip_norm": "it is 1",
     "train.keep_checkpoints": "it is 2",
+    "train.log_every": "it is 50, and every checkpoint",
     "vae_loss.reconstruction": "it is the absolute difference",
     "mesh.data": "it takes the devices that mesh.fsdp and mesh.tensor leave",
     **{

@@ -232,8 +232,6 @@ class TrainConfig:
     seed: int = 0
     checkpoint_every: int = _free(1_000)
     """Steps between two checkpoints, of which the newest two stay; the last step writes one."""
-    log_every: int = _free(50)
-    """Steps between two lines in the log and TensorBoard."""
 
 
 @dataclass(frozen=True)

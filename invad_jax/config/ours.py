@@ -5,6 +5,8 @@ Read next: `configs/folder.py`, one of them; `published.py`, the paper's.
 
 from __future__ import annotations
 
+import os
+
 from invad_jax.config import (
     Config,
     DataConfig,
@@ -15,6 +17,13 @@ from invad_jax.config import (
     ScoringConfig,
     TrainConfig,
 )
+
+
+def four_sets(*categories: str, image_size: int = 256) -> DataConfig:
+    """Some of the real sets that lie in `../shared/data`, or in `$INVAD_SHARED/data`: optional test
+    data."""
+    root = os.path.join(os.environ.get("INVAD_SHARED", "../shared"), "data")
+    return DataConfig(name="mvtec", root=root, categories=categories, image_size=image_size)
 
 
 def our_config(data: DataConfig, num_steps: int = 300, batch_size: int = 16) -> Config:

@@ -48,7 +48,7 @@ RANGES = {
     "train.grad_accumulation": Range(1, 2**20),
     "train.learning_rate": Range(0, _LARGE, above=True), "train.warmup_steps": Range(0, 10**9),
     "train.ema_decay": _SHARE, "train.seed": Range(0, 2**32 - 1),
-    "train.checkpoint_every": _COUNT, "train.log_every": _COUNT,
+    "train.checkpoint_every": _COUNT,
     "whitening.identity": Range(0, 1e6), "whitening.radius": Range(0, 4096),
     "whitening.images": Range(1, 10**6), "whitening.temperature": Range(0, 1e6, above=True),
     "mesh.fsdp": Range(-1, 10**6), "mesh.tensor": Range(1, 10**6),

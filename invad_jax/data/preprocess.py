@@ -14,33 +14,10 @@ from PIL import ExifTags, Image
 
 from invad_jax.config import DataConfig
 from invad_jax.data import depth
-from invad_jax.data.dataset import report_left_out
-from invad_jax.data.folders import all_files
 from invad_jax.data.opening import opened, upright
-from invad_jax.io import outputs
 
 _LYING = (5, 6, 7, 8)
 """EXIF orientations that turn an image by a quarter."""
-
-
-def image_paths(folder: str | Path, recursive: bool = False) -> list[str]:
-    """Image files in a folder, sorted by path; what is hidden is left out, links are followed.
-
-    Files that are called like images and cannot be read are counted and named in the log. Pictures
-    that this program drew are no images.
-
-    Args:
-      folder: an existing folder.
-      recursive: also those in its subfolders.
-    """
-    folder = Path(folder)
-    if outputs.is_written(folder):
-        return []
-    files, left_out = all_files(folder)
-    report_left_out(left_out)
-    return outputs.without_written(
-        folder, [file.path for file in files if recursive or not file.folders]
-    )
 
 
 def read_image(path: str | Path, data: DataConfig) -> np.ndarray:

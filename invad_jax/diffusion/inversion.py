@@ -79,19 +79,3 @@ def invert(eps_fn: EpsFn, x0: jax.Array, plan: Plan, step: StepFn = euler_step) 
         return step(x, eps, alpha_bar[i], alpha_bar_next[i])
 
     return jax.lax.fori_loop(0, len(plan.timesteps), body, x0)
-
-
-def invert_trajectory(eps_fn: EpsFn, x0: jax.Array, plan: Plan) -> tuple[jax.Array, jax.Array]:
-    """Like `invert`, keeping every state and every prediction, for figures and studies.
-
-    Returns:
-      states (S + 1, B, h, w, C), from x0 to x_T, and eps (S, B, h, w, C).
-    """
-
-    def body(x: jax.Array, step: Plan) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        eps = eps_fn(x, step.timesteps[None])  # (B, h, w, C)
-        x = euler_step(x, eps, step.alpha_bar, step.alpha_bar_next)
-        return x, (x, eps)
-
-    _, (states, eps) = jax.lax.scan(body, x0, Plan(*map(jnp.asarray, plan)))
-    return jnp.concatenate([x0[None], states]), eps  # (S + 1, B, h, w, C), (S, B, h, w, C)

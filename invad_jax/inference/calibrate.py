@@ -50,7 +50,10 @@ AT_A_TIME = 256
 
 
 def calibrate(
-    model: Model, workdir: Workdir, normals: Callable[[], Normals] | None
+    model: Model,
+    workdir: Workdir,
+    normals: Callable[[], Normals] | None,
+    white: np.ndarray | None = None,
 ) -> Calibrations:
     """Lets the model compare with what is normal, and calibrates its scores.
 
@@ -59,6 +62,7 @@ def calibrate(
       workdir: where what the normal images taught is kept.
       normals: gives the images, and is asked only if something is to be learnt; None when they are
         not at hand.
+      white: `White.rows` of the training images, where a training has just made them.
 
     Raises:
       UserError: not in the workdir, and no images given, or others than were trained on.
@@ -77,7 +81,7 @@ def calibrate(
     else:
         images = normals()
         _check_same_images(model, workdir, images[0])
-        scores = _learn(model, folder, images)
+        scores = _learn(model, folder, images, white)
     fitted = fit(model, scores, model.config.calibration.false_positive_rate)
     _report_far_out(model, scores, fitted)
     for doubt in fitted.doubts:
@@ -163,7 +167,7 @@ def _check_same_images(model: Model, workdir: Workdir, trained_on: Sequence[Samp
         )
 
 
-def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
+def _learn(model: Model, folder: Path, normals: Normals, rows: np.ndarray | None) -> dict[str, Any]:
     """Learns from the images of the training, scores normal images, and keeps both."""
     trained_on, held_out = normals
     latents = np.asarray(encode_samples(trained_on, model.encoder, model.config, model.mesh))
@@ -175,7 +179,7 @@ def _learn(model: Model, folder: Path, normals: Normals) -> dict[str, Any]:
     samples, scores, seen = list(held_out), [], []
     asked = not held_out or (honest and _fewest_of_a_kind(held_out) < ENOUGH_HELD_OUT)
     if lessons or asked:
-        states, known_as = _states_of_training(model, latents, categories)
+        states, known_as = _states_of_training(model, latents, categories, rows)
     if lessons:
         learnt = reference.learn(lessons, _components(states, labels))
         _report(learnt)
@@ -234,18 +238,26 @@ def read_profile(workdir: Workdir, model: Model) -> drift.Profile | None:
 
 
 def _states_of_training(
-    model: Model, latents: np.ndarray, categories: Sequence[str]
+    model: Model, latents: np.ndarray, categories: Sequence[str], rows: np.ndarray | None
 ) -> tuple[np.ndarray, jax.Array]:
     """What is compared of the training images, (N, M, h, w, C), each as if it were new; and the
-    component (N,) that the coordinates are of."""
+    component (N,) that the coordinates are of.
+
+    Args:
+      model: learns from them.
+      latents: (N, h, w, C), from the encoder.
+      categories: N names.
+      rows: `White.rows`, where they are at hand.
+    """
     if model.coordinates is None or not model.paradigm.whitened:
         return model.scored_states(latents), jnp.zeros(len(latents), jnp.int32)
-    learner = Learner(model.config, model.latent_stats, model.mesh)
     kinds = clusters.kinds(model.coordinates.components, categories, latents)
-    rest = learner.rest(model.coordinates, latents)
+    if rows is None:
+        learner = Learner(model.config, model.latent_stats, model.mesh)
+        rows = learner.training_rows(learner.rest(model.coordinates, latents), kinds)
     numbers = {name: k for k, name in enumerate(model.coordinates.component_names)}
     component = jnp.array([numbers[name] for name in kinds], jnp.int32)
-    return model.walk(learner.training_rows(rest, kinds)), component
+    return model.walk(rows), component
 
 
 def _fewest_of_a_kind(samples: Sequence[Sample]) -> int:

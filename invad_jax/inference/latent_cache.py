@@ -103,10 +103,10 @@ def cached(
     """
     everyones = shards(shape[0])
     mine = everyones[process_index::process_count]
-    wanting = [rows for rows in mine if not is_sound(_path(folder, rows, shape), rows, shape)]
-    if wanting:
-        latents = encode([row for rows in wanting for row in rows])
-        for rows in wanting:
+    missing = [rows for rows in mine if not is_sound(_path(folder, rows, shape), rows, shape)]
+    if missing:
+        latents = encode([row for rows in missing for row in rows])
+        for rows in missing:
             _write(_path(folder, rows, shape), rows, shape, latents)
     barrier()
     for rows in everyones:

@@ -126,7 +126,7 @@ def _compiled(function: Any, where: Neighbourhood, mesh: Mesh, count: int) -> An
 
 
 class White(NamedTuple):
-    """What training reads."""
+    """What training and calibration read."""
 
     rows: np.ndarray
     """(N, h, w, C) float32, each image in coordinates that were fitted without it."""
@@ -175,9 +175,7 @@ def white_rows(
         if processes.is_primary():
             whitening.write(workdir.coordinates, kept, key)
         processes.barrier("coordinates")
-    if not config.train.num_steps:
-        return White(rest, None, key)
-    new = None if held_out is None else learner.white(kept, held_out)
+    new = learner.white(kept, held_out) if config.train.num_steps and held_out is not None else None
     return White(learner.training_rows(rest, labels), new, key)
 
 

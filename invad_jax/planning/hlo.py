@@ -136,18 +136,6 @@ class Program:
         factor = {"all-gather": group - 1, "all-reduce": 2 * (group - 1) / group}
         return round(size * factor.get(kind, (group - 1) / group))
 
-    def dot_flops(self) -> int:
-        """Of all `dot`s, which is where a program for CPUs has its products."""
-        total = 0
-        for computation, times in self.runs.items():
-            for instruction in self.computations[computation]:
-                if instruction.opcode == "dot":
-                    left = _shape(self.by_name[instruction.operands[0]].type)
-                    dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.text)
-                    depth = math.prod(left[int(d)] for d in dims.group(1).split(",")) if dims else 1
-                    total += times * 2 * depth * math.prod(_shape(instruction.type))
-        return total
-
     def memory_bytes(self, loops: bool = True) -> int:
         """Read from and written to HBM: operands and results of what is not fused away.
 
@@ -207,11 +195,6 @@ def _constant(instruction: Instruction) -> int | None:
 def _bytes(dtype: str, dimensions: str) -> int:
     bits = _BITS.get(dtype) or (8 if dtype.startswith("f8") else int(dtype[1:]))
     return math.prod(int(d) for d in dimensions.split(",") if d) * bits // 8
-
-
-def _shape(type_: str) -> list[int]:
-    match = _SHAPE.search(type_)
-    return [int(d) for d in match.group(2).split(",") if d] if match else []
 
 
 def _in_parentheses(text: str) -> str:

@@ -13,15 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from invad_jax.config import TERMS
 from invad_jax.errors import UserError
 from invad_jax.io import files
 
 METRICS = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro", "mad")
 COUNTS = ("n_normal", "n_anomalous")
 SCORE_COLUMNS = (
-    "path", "category", "defect", "gt_label", "nll", "map_range", "map_mean", "map_max", "map_top",
-    "component", "image_score_calibrated", "image_score_test_minmax", "threshold", "decision",
-)  # fmt: skip
+    *("path", "category", "defect", "gt_label", *TERMS, "component"),
+    *("image_score_calibrated", "image_score_test_minmax", "threshold", "decision"),
+)
 PREDICTION_COLUMNS = (
     "path", "image_score", "threshold", "decision", "component", "normal_percentile", "regions",
     "left", "top", "width", "height", "area", "peak", "overlay", "error",

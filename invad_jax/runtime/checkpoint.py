@@ -12,13 +12,10 @@ is sound.
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,11 +32,6 @@ from orbax.checkpoint import checkpoint_managers
 from invad_jax.errors import UserError
 from invad_jax.io import files
 from invad_jax.runtime.log import log
-
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
-"""Orbax logs several lines a save, and a traceback of every error that it also raises; after a
-failed save asyncio logs every further write that failed with it."""
 
 ITEMS = ("model", "optimizer", "data", "meta")
 MODEL_ITEMS = ("model", "meta")
@@ -67,8 +59,6 @@ class Checkpoints:
         self._sound_step: int | None = None
         self._saving = 0
         self._broken = False
-        if not read_only:
-            _leave_late_writes_unsaid()
         with self._writing():
             self._manager = ocp.CheckpointManager(
                 self.directory,
@@ -264,22 +254,6 @@ class Checkpoints:
         if step is None:
             raise UserError(f"{self.directory}: holds no checkpoint; train first")
         return step
-
-
-@functools.cache
-def _leave_late_writes_unsaid() -> None:
-    """Keeps the threads of tensorstore from printing a traceback for each write of a failed save.
-
-    The first write that fails ends the save and its event loop, and is raised; those that fail
-    later find the loop closed and print that, in the middle of other lines.
-    """
-    before = sys.unraisablehook
-
-    def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    sys.unraisablehook = hook
 
 
 def _fault(folder: Path, items: tuple[str, ...]) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from invad_jax.config import TERMS
 from invad_jax.io import files
 from invad_jax.report import tables
 from invad_jax.report.tables import COUNTS, METRICS
@@ -40,7 +41,7 @@ COLUMNS = (
     ("mAD, test_minmax", "test_minmax", "mad"),
 )
 """(title, fusion, metric) of the table."""
-_FUSIONS = ("calibrated", "test_minmax", "nll", "map_range", "map_mean", "map_max", "map_top")
+_FUSIONS = ("calibrated", "test_minmax", *TERMS)
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Of Okabe and Ito, told apart by colour-blind eyes."""
 _MARKERS = "osD^vPX"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +81,7 @@ def train_denoiser(
     samples: Sequence[Sample],
     held_out: Latents | None,
     mesh: Mesh,
-) -> loop.Fitted:
+) -> tuple[loop.Fitted, np.ndarray | None]:
     """Runs the loop on encoded images, to the last step of the config; see `loop.fit`.
 
     Args:
@@ -93,6 +92,9 @@ def train_denoiser(
       samples: the N normal images.
       held_out: (n, h, w, C) float32 of normal images that are kept out of training.
       mesh: devices.
+
+    Returns:
+      How far it came, and of white latents what it trained on, `White.rows`.
     """
     cfg = config.train
     stats = latent_stats(latents, cfg.latent_stats)
@@ -104,19 +106,19 @@ def train_denoiser(
         "encoder": encoder.fingerprint,
         "latent_shape": list(encoder.latent_shape),
     }
-    rows: Any = latents
-    judge = None
+    white, judge = None, None
     loss_fn = denoiser_loss(config)
     if cfg.latent_stats == "whiten":
         categories = [sample.category for sample in samples]
         new = None if held_out is None else np.asarray(held_out)
         white = white_rows(config, workdir, stats, np.asarray(latents), categories, new, meta, mesh)
-        rows, meta["coordinates"] = white.rows, white.key
+        meta["coordinates"] = white.key
         if white.held_out is None and cfg.num_steps:
             log.info("no normal image is held out: nothing decides whether the network is kept")
         if white.held_out is not None:
             judge = HeldOut(loss_fn, stats, white.held_out, config.eval.batch_size, mesh)
-    return loop.fit(
+    rows = white.rows if white else latents
+    fitted = loop.fit(
         cfg=cfg,
         init_params=partial(init_params, config, encoder.latent_shape),
         frozen=stats,
@@ -129,3 +131,4 @@ def train_denoiser(
         meta=meta,
         held_out=judge,
     )
+    return fitted, white.rows if white else None

@@ -39,6 +39,8 @@ from invad_jax.training.step import LossFn, TrainState, create_state, make_optim
 
 _TIMED = 10
 """Steps after which it is said how long the rest takes."""
+LOG_EVERY = 50
+"""Steps between two lines in the log and TensorBoard; a checkpoint has one too."""
 
 
 class Fitted(NamedTuple):
@@ -176,7 +178,7 @@ def _loop(
                     left = (cfg.num_steps - step - 1) * (now - window_start) / _TIMED
                     log.info("steps to go: %d, about %s", cfg.num_steps - step - 1, duration(left))
             bar.update()
-            if (step + 1) % cfg.log_every == 0:
+            if (step + 1) % LOG_EVERY == 0 or (step + 1) % cfg.checkpoint_every == 0:
                 values = finite_scalars(scalars, step + 1)
                 now = time.perf_counter()
                 values["steps_per_second"] = (step + 1 - window_step) / (now - window_start)

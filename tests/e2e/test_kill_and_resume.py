@@ -11,7 +11,7 @@ import pytest
 from tests.commands import final_arrays, newest_step, training, wait_for_progress
 
 NUM_STEPS = 200
-STEPS = (f"train.num_steps={NUM_STEPS}", "train.checkpoint_every=20", "train.log_every=10")
+STEPS = (f"train.num_steps={NUM_STEPS}", "train.checkpoint_every=20")
 
 
 def kill_after_progress(commands, workdir, number, delay):

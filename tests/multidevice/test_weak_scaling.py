@@ -11,6 +11,7 @@ from invad_jax.inference.assembly import init_params
 from invad_jax.planning.hlo import Program
 from invad_jax.planning.programs import trace_train_step
 from invad_jax.runtime.sharding import make_mesh
+from tests.products import dot_flops
 
 pytestmark = pytest.mark.usefixtures("optimised")
 SMALL = (
@@ -42,12 +43,12 @@ FSDP = ("mesh.fsdp=-1",)
 
 
 def test_products_a_device_stay():
-    two, eight = (step_on(n)[0].dot_flops() for n in (2, 8))
+    two, eight = (dot_flops(step_on(n)[0]) for n in (2, 8))
     assert two == eight > 0
     # With fsdp the modulation is computed where its kernel is: all images, a part of the outputs.
     # So may one product of the condition's own layers be, of 16 rows and a kernel of 32 x 32: more
     # than its share by seven eighths of it.
-    one, eight = (step_on(n, *FSDP)[0].dot_flops() for n in (1, 8))
+    one, eight = (dot_flops(step_on(n, *FSDP)[0]) for n in (1, 8))
     assert one <= eight <= one + 7 / 8 * 2 * 16 * 32 * 32
 
 

@@ -10,9 +10,9 @@ from invad_jax.converters.published import denoiser_config_from_published, param
 from invad_jax.coordinates import Neighbourhood
 from invad_jax.denoisers import build_denoiser
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
-from invad_jax.diffusion.inversion import invert_trajectory
+from invad_jax.diffusion.inversion import invert
 from invad_jax.diffusion.loss import eps_loss
-from invad_jax.diffusion.schedule import linear_alpha_bar, make_plan, spaced_timesteps
+from invad_jax.diffusion.schedule import Plan, linear_alpha_bar, make_plan, spaced_timesteps
 from invad_jax.io.tensors import read_tensors
 from invad_jax.normality.calibration import test_minmax as minmax_fusion
 from invad_jax.paradigms import paradigm_of
@@ -67,11 +67,15 @@ def published(request, golden_dir):
 def test_trajectories(published, num_steps):
     golden, detector, variables = published
     detector = detector(num_steps)
-    states, eps = invert_trajectory(
-        lambda x, t: detector.denoise(variables.denoiser, x, t),
-        jnp.asarray(nhwc(golden["x0"])),
-        make_plan(ALPHA_BAR, spaced_timesteps("linspace", num_steps, 1000)),
-    )
+    x0 = jnp.asarray(nhwc(golden["x0"]))
+    plan = make_plan(ALPHA_BAR, spaced_timesteps("linspace", num_steps, 1000))
+
+    def eps_fn(x, t):
+        return detector.denoise(variables.denoiser, x, t)
+
+    begun = [Plan(*(levels[:count] for levels in plan)) for count in range(1, num_steps + 1)]
+    states = jnp.stack([x0, *(invert(eps_fn, x0, steps) for steps in begun)])
+    eps = jnp.stack([eps_fn(x, t[None]) for x, t in zip(states, plan.timesteps, strict=False)])
     expected_states = nhwc(golden[f"S{num_steps}__trajectory"])
     expected_eps = nhwc(golden[f"S{num_steps}__eps"])
     # All steps where the file has them, else the last ones.

@@ -196,7 +196,7 @@ def test_unknown_or_mistyped_json_is_refused(values):
 
 def test_only_what_decides_the_parameters_is_frozen():
     free = override(
-        Config(), ["data.root=/elsewhere", "inversion.num_steps=9", "train.log_every=1"]
+        Config(), ["data.root=/elsewhere", "inversion.num_steps=9", "train.checkpoint_every=1"]
     )
     assert frozen_differences(free, Config()) == []
     (difference,) = frozen_differences(override(Config(), ["train.seed=1"]), Config())

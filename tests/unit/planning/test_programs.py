@@ -14,6 +14,7 @@ from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
 from invad_jax.planning.tpus import CHIPS
 from invad_jax.runtime.sharding import make_mesh
+from tests.products import dot_flops
 
 pytestmark = pytest.mark.usefixtures("optimised")
 
@@ -105,7 +106,7 @@ def test_collectives_by_hand():
 
 
 def test_products_by_hand():
-    assert Program(PROGRAM).dot_flops() == 5 * 2 * 8 * 8 * 8
+    assert dot_flops(Program(PROGRAM)) == 5 * 2 * 8 * 8 * 8
 
 
 def test_memory_traffic_by_hand():
