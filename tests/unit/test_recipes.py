@@ -176,7 +176,8 @@ if __name__ == "__main__":
 def test_a_command(extended):
     (extended.folder / "invad_jax" / "hello.py").write_text(COMMAND)
     extended.add("tests/unit/test_imports.py", '"plan", "export"', '"hello", ')
-    command = ("-m", "invad_jax.hello")
+    extended.add("invad_jax/__main__.py", '    "plan": ', '    "hello": "the size of images",\n')
+    command = ("-m", "invad_jax", "hello")
     assert "Says how large" in extended.run(*command, "--help")
     config = (*command, "--config", "configs/folder.py")
     assert extended.run(*config, "--set", "data.image_size=64").startswith("64 (4, 4, ")
