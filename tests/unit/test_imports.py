@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
 COMMANDS = {"train", "eval", "predict", "train_vae", "convert", "build_dataset", "compare", "sweep",
-            "plan", "export", "calibrate", "doctor", "__main__"}  # fmt: skip
+            "plan", "export", "calibrate", "doctor", "serve", "__main__"}  # fmt: skip
 FLOORS = [
     {"errors", "version", "diffusion", "scoring", "metrics"},
     {"config", "io", "coordinates", "detector"},
@@ -16,7 +16,7 @@ FLOORS = [
     {"runtime", "report", "converters"},
     {"inference", "sweeps"},
     {"training", "evaluation"},
-    {"planning"},
+    {"planning", "serving"},
     COMMANDS,
 ]
 """Units of the package, from the ground up; each imports itself and the floors below it."""
