@@ -26,8 +26,15 @@ PAGE = Path(__file__).with_name("encoders.md")
 BEGIN, END = "<!-- written by docs/encoders_table.py -->\n", "<!-- end -->\n"
 NAMES = [name for name in ENCODERS if name != "vae"]  # whose sizes are those of a workdir
 COLUMNS = (
-    "`encoder.name`", "weights", "licence", "input", "latent", "M parameters", "GFLOP", "images/s"
-)  # fmt: skip
+    "`encoder.name`",
+    "weights",
+    "licence",
+    "input",
+    "latent",
+    "M parameters",
+    "GFLOP",
+    "images/s",
+)
 BATCH_SIZE = 4
 
 
@@ -50,10 +57,14 @@ def row(name: str, timed: bool) -> list[str]:
     compiled = jax.jit(encoder.apply).lower(encoder.variables, image).compile()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(encoder.variables))
     return [
-        f"`{name}`", *origin(name), f"{size}", " x ".join(map(str, encoder.latent_shape)),
-        f"{parameters / 1e6:.1f}", f"{compiled.cost_analysis()['flops'] / 1e9:.1f}",
+        f"`{name}`",
+        *origin(name),
+        f"{size}",
+        " x ".join(map(str, encoder.latent_shape)),
+        f"{parameters / 1e6:.1f}",
+        f"{compiled.cost_analysis()['flops'] / 1e9:.1f}",
         f"{images_per_second(encoder, size):.1f}" if timed else "not measured",
-    ]  # fmt: skip
+    ]
 
 
 def build(name: str) -> tuple[Encoder, int]:

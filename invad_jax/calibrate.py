@@ -119,9 +119,11 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--undo", action="store_true", help="back to the training's calibration")
     parser.add_argument("--out", metavar="FILE", help="the bundle to write, of --model FILE")
     parser.add_argument(
-        "--false-positive-rate", type=float, metavar="RATE",
+        "--false-positive-rate",
+        type=float,
+        metavar="RATE",
         help="share of normal images that may be called anomalous, 0..1, from now on",
-    )  # fmt: skip
+    )
     return command_line.run(main, parser, argv)
 
 

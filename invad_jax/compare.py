@@ -62,18 +62,27 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run_b", metavar="RUN_B", help="what is compared with it")
     parser.add_argument("--out", metavar="DIR", help="also write compare.md and compare.json there")
     parser.add_argument(
-        "--tolerance-score", metavar="X", type=float, default=SCORE_TOLERANCE,
+        "--tolerance-score",
+        metavar="X",
+        type=float,
+        default=SCORE_TOLERANCE,
         help="largest difference of any image's score, in standard deviations of the score over "
         "A's images; inf sets no limit; default %(default)s",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--tolerance-metric", metavar="Y", type=float, default=METRIC_TOLERANCE,
+        "--tolerance-metric",
+        metavar="Y",
+        type=float,
+        default=METRIC_TOLERANCE,
         help="largest difference of any metric, in 0..1; default %(default)s",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--allow-flips", metavar="N", type=int, default=ALLOWED_FLIPS,
+        "--allow-flips",
+        metavar="N",
+        type=int,
+        default=ALLOWED_FLIPS,
         help="decisions that may differ; default %(default)s",
-    )  # fmt: skip
+    )
     return command_line.run(main, parser, argv)
 
 

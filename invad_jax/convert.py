@@ -181,22 +181,29 @@ def cli(argv: Sequence[str] | None = None) -> int:
     add("--output", metavar="DIR", help="where to write with --to")
     add("--workdir", metavar="DIR", help="new with --from; an existing one with --to")
     add(
-        "--which", choices=tuple(FILES),
+        "--which",
+        choices=tuple(FILES),
         help="which file of the folder is evaluated; default the first of latest, best, ema",
-    )  # fmt: skip
+    )
     add(
-        "--num-heads", type=int, metavar="N",
+        "--num-heads",
+        type=int,
+        metavar="N",
         help="attention heads of a DiT, default 8; of a U-Net that has as many on all levels",
-    )  # fmt: skip
+    )
     add("--head-channels", type=int, metavar="N", help="channels of a U-Net's attention head")
     add(
-        "--class-label", type=int, metavar="N",
+        "--class-label",
+        type=int,
+        metavar="N",
         help="class that a class-conditional model shall take every image for",
-    )  # fmt: skip
+    )
     add(
-        "--latent-size", type=int, metavar="N",
+        "--latent-size",
+        type=int,
+        metavar="N",
         help="side of the latent grid, where neither tensors nor settings tell it",
-    )  # fmt: skip
+    )
     add("--text", metavar="FILE", help="with diad: the vectors of its prompt, (1, tokens, width)")
     parser.add_set("change one option of the workdir's config, such as data.root or encoder.name")
     return command_line.run(main, parser, argv)

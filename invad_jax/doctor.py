@@ -79,8 +79,11 @@ def _weights(wanted: str) -> list[str]:
     from invad_jax.encoders.sources import SOURCES
     from invad_jax.io.downloads import cache_dir
 
-    here = [name for name, source in SOURCES.items()
-            if Path(cache_dir(), "weights", name, source.file).is_file()]  # fmt: skip
+    here = [
+        name
+        for name, source in SOURCES.items()
+        if Path(cache_dir(), "weights", name, source.file).is_file()
+    ]
     print(f"weights here: {', '.join(here) or 'none'}; of {len(SOURCES)} that can be fetched")
     if wanted not in SOURCES:
         print(f"encoder {wanted}: has no published weights; give its file as encoder.weights")

@@ -59,9 +59,11 @@ def main(args: argparse.Namespace) -> None:
                 row = {"topology": topology, "devices": mesh.size, "mesh": dict(mesh.shape)}
                 batch = ours.train.batch_size if name == "train step" else eval_batch(ours, mesh)
                 rows.append(
-                    row | {"program": name, "batch": batch} | measure(trace(ours, encoder, mesh))
+                    row
+                    | {"program": name, "batch": batch}
+                    | measure(trace(ours, encoder, mesh))
                     | {"chip": chip and chip._asdict()}
-                )  # fmt: skip
+                )
     for row in rows:
         row |= estimate(row)
     print(markdown(config, encoder, rows))
@@ -74,13 +76,18 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser = command_line.Parser(__doc__)
     parser.add_config()
     parser.add_argument(
-        "--topology", action="append", default=[], metavar="CHIP:SHAPE",
+        "--topology",
+        action="append",
+        default=[],
+        metavar="CHIP:SHAPE",
         help=f"{', '.join(CHIPS)} and a shape in chips, such as v5e:4x4; may be given many times",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--batch-per-device", type=int, metavar="N",
+        "--batch-per-device",
+        type=int,
+        metavar="N",
         help="a batch that grows with the devices (weak scaling) instead of the config's",
-    )  # fmt: skip
+    )
     parser.add_argument("--only", choices=("train", "detector"), help="one of the two programs")
     parser.add_argument("--json", metavar="FILE", help="write every number there, too")
     return command_line.run(main, parser, argv)

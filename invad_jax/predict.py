@@ -96,9 +96,11 @@ def _recorder(args: argparse.Namespace, out: Path | None, predictor: Predictor) 
     target = out / new_images.TABLES[kind] if out else sys.stdout
     sorting = records.Sorting(Path(args.sort_into), args.sort_by) if args.sort_into else None
     return records.Recorder(
-        PredictionStream(target, kind), predictor.model.config.data,
-        None if args.no_overlays else out, sorting,
-    )  # fmt: skip
+        PredictionStream(target, kind),
+        predictor.model.config.data,
+        None if args.no_overlays else out,
+        sorting,
+    )
 
 
 def _endless(
@@ -141,10 +143,14 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_run()
     parser.add_model()
     parser.add_argument(
-        "--input", nargs="+", action="extend", default=[], metavar="FILE_OR_FOLDER",
+        "--input",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE_OR_FOLDER",
         help="what to score: images, folders with their subfolders, patterns; -: paths from the "
         "standard input, one a line",
-    )  # fmt: skip
+    )
     parser.add_argument("--list", metavar="FILE", help="a file of such paths, one a line")
     parser.add_argument("--watch", action="store_true", help="and what comes into these folders")
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write; -: rows alone")
@@ -152,9 +158,11 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-overlays", action="store_true", help="no picture of each image")
     parser.add_argument("--threshold", type=float, help="anomalous above it, instead of its own")
     parser.add_argument(
-        "--false-positive-rate", type=float, metavar="RATE",
+        "--false-positive-rate",
+        type=float,
+        metavar="RATE",
         help="share of normal images that may be called anomalous, 0..1",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--sort-into", metavar="DIR", help="ok/, ng/ and unreadable/ there get the images"
     )

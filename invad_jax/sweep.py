@@ -208,10 +208,13 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser = command_line.Parser(__doc__)
     parser.add_config("configs/X.py, the base of every point")
     parser.add_argument(
-        "--over", action="append", default=[], metavar="section.option=A,B,...",
+        "--over",
+        action="append",
+        default=[],
+        metavar="section.option=A,B,...",
         help="values of one option; a list stands in brackets; may be given many times, and the "
         "first is the plot's horizontal axis",
-    )  # fmt: skip
+    )
     parser.add_argument("--seeds", metavar="0,1,...", help="of training; default the config's own")
     parser.add_argument("--out", metavar="DIR", help="default runs/sweep_X")
     parser.add_argument("--name", default="sweep", help="of the table's files; default %(default)s")

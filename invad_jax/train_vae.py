@@ -62,8 +62,10 @@ def main(args: argparse.Namespace) -> None:
     pictures = draw(params)
     if processes.is_primary():
         write_results(workdir.path, summary, jax.device_get(params), pictures)
-        print("PSNR {psnr:.2f} dB, SSIM {ssim:.4f}, KL {kl:.3f} nats a latent value; latents of "
-              "standard deviation {latent_std:.4f}".format(**summary))  # fmt: skip
+        print(
+            "PSNR {psnr:.2f} dB, SSIM {ssim:.4f}, KL {kl:.3f} nats a latent value; latents of "
+            "standard deviation {latent_std:.4f}".format(**summary)
+        )
     log.info("next: a config with encoder.name=vae, encoder.weights=%s", workdir.path)
 
 

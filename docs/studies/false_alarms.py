@@ -22,15 +22,23 @@ from invad_jax import train as train_command
 from invad_jax.normality.calibration import promised_rate
 
 SIZES = {
-    "aws_cookie": (10, 20, 31), "bottle": (10, 20, 40, 209), "dobot_cubes": (10, 20, 40, 92),
+    "aws_cookie": (10, 20, 31),
+    "bottle": (10, 20, 40, 209),
+    "dobot_cubes": (10, 20, 40, 92),
     "bsdata": (20, 100, 300),
-}  # fmt: skip
+}
 """Set -> numbers of normal images; the last are all."""
 DRAWS = 5
 HEADER = (
-    "set", "normal images", "draws", "false alarms, % of new good", "worst draw",
-    "defects found, %", "worst draw", "promised at 95 %, %",
-)  # fmt: skip
+    "set",
+    "normal images",
+    "draws",
+    "false alarms, % of new good",
+    "worst draw",
+    "defects found, %",
+    "worst draw",
+    "promised at 95 %, %",
+)
 CONFIG = str(Path(__file__).parents[2] / "configs" / "folder.py")
 
 

@@ -100,8 +100,10 @@ def likelihoods(model: Model, latents: np.ndarray, num_probes: int) -> tuple[Tab
     def terms(latent: jax.Array) -> tuple[jax.Array, ...]:
         states, products = invert_with_products(
             lambda x, t: model.detector.denoise(model.network, x, t),
-            standardise(latent, stats), plan, probes,
-        )  # fmt: skip
+            standardise(latent, stats),
+            plan,
+            probes,
+        )
         ends = (states[0], states[-1], states[len(finite.timesteps)])
         return *map(log_prior, ends), products
 

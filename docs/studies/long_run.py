@@ -24,19 +24,25 @@ CONFIG = str(Path(__file__).parents[2] / "configs" / "four_sets_unified.py")
 EPOCHS, IMAGES, BATCH, TENTHS = 300, 632, 16, 10
 EVERY = EPOCHS * IMAGES // BATCH // TENTHS
 SHARED = [
-    "data.holdout_fraction=0", f"train.num_steps={EVERY * TENTHS}",
-    f"train.batch_size={BATCH}", f"train.checkpoint_every={EVERY}", "train.learning_rate=2e-4",
+    "data.holdout_fraction=0",
+    f"train.num_steps={EVERY * TENTHS}",
+    f"train.batch_size={BATCH}",
+    f"train.checkpoint_every={EVERY}",
+    "train.learning_rate=2e-4",
     f"train.warmup_steps={40 * IMAGES // BATCH}",
-]  # fmt: skip
+]
 """The published schedule: 40 epochs of warm-up, cosine to the end. The rate is four times the
 published one, for a network of a sixteenth of its width."""
 RUNS = {
     "published": [
-        "train.latent_stats=none", "diffusion.prediction=eps", "inversion.solver=ddim",
-        "train.ema_decay=0.999", "inversion.use_ema=false",
+        "train.latent_stats=none",
+        "diffusion.prediction=eps",
+        "inversion.solver=ddim",
+        "train.ema_decay=0.999",
+        "inversion.use_ema=false",
     ],
     "whitened": [],
-}  # fmt: skip
+}
 STEPS, SPACINGS = (1, 3, 10), ("linspace", "paper")
 METRICS = ("i_auroc", "p_auroc", "p_ap", "aupro", "mad")
 

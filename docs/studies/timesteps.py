@@ -164,8 +164,10 @@ def print_table(
             scipy.stats.spearmanr(-criterion[:, k], auroc[:, k]).statistic
             for k in range(auroc.shape[1])
         ]
-        print(f"\nrank correlation of {name} with the mean AUROC: "
-              + ", ".join(f"{r:+.2f}" for r in correlations))  # fmt: skip
+        print(
+            f"\nrank correlation of {name} with the mean AUROC: "
+            + ", ".join(f"{r:+.2f}" for r in correlations)
+        )
 
 
 if __name__ == "__main__":

@@ -28,34 +28,56 @@ _LARGE = 1e30
 """Of what has no natural bound; a float32, and so are its products with numbers of any use."""
 
 RANGES = {
-    "data.image_size": Range(16, 2**14), "data.holdout_fraction": Range(0, 0.9),
-    "data.num_workers": Range(0, 1024), "data.value_range": Range(-_LARGE, _LARGE),
+    "data.image_size": Range(16, 2**14),
+    "data.holdout_fraction": Range(0, 0.9),
+    "data.num_workers": Range(0, 1024),
+    "data.value_range": Range(-_LARGE, _LARGE),
     "data.max_pixels": Range(1, 2**34),
-    "encoder.stages": Range(0, 10_000), "encoder.pool": Range(1, 4096),
-    "denoiser.width": Range(1, 2**16), "denoiser.depth": Range(1, 1024),
-    "denoiser.num_heads": Range(1, 4096), "denoiser.norm_eps": Range(0, 1),
-    "denoiser.patch_size": Range(1, 256), "denoiser.num_res_blocks": Range(1, 64),
-    "denoiser.channel_mult": Range(1, 64), "denoiser.attention_downsamplings": _FACTOR,
+    "encoder.stages": Range(0, 10_000),
+    "encoder.pool": Range(1, 4096),
+    "denoiser.width": Range(1, 2**16),
+    "denoiser.depth": Range(1, 1024),
+    "denoiser.num_heads": Range(1, 4096),
+    "denoiser.norm_eps": Range(0, 1),
+    "denoiser.patch_size": Range(1, 256),
+    "denoiser.num_res_blocks": Range(1, 64),
+    "denoiser.channel_mult": Range(1, 64),
+    "denoiser.attention_downsamplings": _FACTOR,
     "denoiser.context": Range(0, 2**20),
-    "denoiser.head_channels": Range(0, 2**16), "denoiser.norm_groups": Range(1, 2**16),
-    "diffusion.num_timesteps": Range(2, 100_000), "diffusion.beta_start": _SHARE_ABOVE,
-    "diffusion.beta_end": _SHARE_ABOVE, "diffusion.betas": _SHARE_ABOVE,
-    "vae.width": Range(1, 2**16), "vae.multipliers": Range(1, 64),
-    "vae.num_res_blocks": Range(1, 64), "vae.encoder_attention": _FACTOR,
-    "vae.decoder_attention": _FACTOR, "vae.latent_channels": Range(1, 2**16),
-    "vae_loss.kl_weight": Range(0, 1e6), "vae_loss.perceptual_weight": Range(0, 1e6),
-    "train.num_steps": Range(0, 10**9), "train.batch_size": Range(1, 2**20),
+    "denoiser.head_channels": Range(0, 2**16),
+    "denoiser.norm_groups": Range(1, 2**16),
+    "diffusion.num_timesteps": Range(2, 100_000),
+    "diffusion.beta_start": _SHARE_ABOVE,
+    "diffusion.beta_end": _SHARE_ABOVE,
+    "diffusion.betas": _SHARE_ABOVE,
+    "vae.width": Range(1, 2**16),
+    "vae.multipliers": Range(1, 64),
+    "vae.num_res_blocks": Range(1, 64),
+    "vae.encoder_attention": _FACTOR,
+    "vae.decoder_attention": _FACTOR,
+    "vae.latent_channels": Range(1, 2**16),
+    "vae_loss.kl_weight": Range(0, 1e6),
+    "vae_loss.perceptual_weight": Range(0, 1e6),
+    "train.num_steps": Range(0, 10**9),
+    "train.batch_size": Range(1, 2**20),
     "train.grad_accumulation": Range(1, 2**20),
-    "train.learning_rate": Range(0, _LARGE, above=True), "train.warmup_steps": Range(0, 10**9),
-    "train.ema_decay": _SHARE, "train.seed": Range(0, 2**32 - 1),
+    "train.learning_rate": Range(0, _LARGE, above=True),
+    "train.warmup_steps": Range(0, 10**9),
+    "train.ema_decay": _SHARE,
+    "train.seed": Range(0, 2**32 - 1),
     "train.checkpoint_every": _COUNT,
-    "whitening.identity": Range(0, 1e6), "whitening.radius": Range(0, 4096),
-    "whitening.images": Range(1, 10**6), "whitening.temperature": Range(0, 1e6, above=True),
-    "mesh.fsdp": Range(-1, 10**6), "mesh.tensor": Range(1, 10**6),
-    "inversion.num_steps": Range(1, 100_000), "inversion.noise_ratio": _SHARE_ABOVE,
+    "whitening.identity": Range(0, 1e6),
+    "whitening.radius": Range(0, 4096),
+    "whitening.images": Range(1, 10**6),
+    "whitening.temperature": Range(0, 1e6, above=True),
+    "mesh.fsdp": Range(-1, 10**6),
+    "mesh.tensor": Range(1, 10**6),
+    "inversion.num_steps": Range(1, 100_000),
+    "inversion.noise_ratio": _SHARE_ABOVE,
     "calibration.false_positive_rate": _SHARE,
-    "eval.batch_size": Range(1, 2**16), "eval.num_examples": Range(0, 1000),
-}  # fmt: skip
+    "eval.batch_size": Range(1, 2**16),
+    "eval.num_examples": Range(0, 1000),
+}
 """Of every option that is a number, or a list of numbers."""
 
 _MOST_LEVELS = 15
@@ -121,10 +143,16 @@ def _check_option(name: str, value: Any) -> None:
             raise UserError(f"{name}: {twice[0]} is given twice")
 
 
-_SETS = frozenset((
-    "data.categories", "denoiser.attention_downsamplings", "vae.encoder_attention",
-    "denoiser.variants", "vae.decoder_attention", "scoring.terms",
-))  # fmt: skip
+_SETS = frozenset(
+    (
+        "data.categories",
+        "denoiser.attention_downsamplings",
+        "vae.encoder_attention",
+        "denoiser.variants",
+        "vae.decoder_attention",
+        "scoring.terms",
+    )
+)
 """Lists in which nothing may stand twice."""
 
 

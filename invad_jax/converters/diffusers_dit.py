@@ -20,20 +20,29 @@ NAMES = ("DiTTransformer2DModel", "Transformer2DModel")
 """The second is the first one's older name, which the first checkpoints have."""
 
 SAME = {
-    "activation_fn": "gelu-approximate", "caption_channels": None, "cross_attention_dim": None,
-    "double_self_attention": False, "interpolation_scale": None, "norm_elementwise_affine": False,
-    "norm_type": "ada_norm_zero", "num_vector_embeds": None, "only_cross_attention": False,
-}  # fmt: skip
+    "activation_fn": "gelu-approximate",
+    "caption_channels": None,
+    "cross_attention_dim": None,
+    "double_self_attention": False,
+    "interpolation_scale": None,
+    "norm_elementwise_affine": False,
+    "norm_type": "ada_norm_zero",
+    "num_vector_embeds": None,
+    "only_cross_attention": False,
+}
 """Options under which it is that network."""
 
 _OUTER = (
-    ("pos_embed.proj", "x_embedder.proj"), ("proj_out_1", "final_layer.adaLN_modulation.1"),
+    ("pos_embed.proj", "x_embedder.proj"),
+    ("proj_out_1", "final_layer.adaLN_modulation.1"),
     ("proj_out_2", "final_layer.linear"),
-)  # fmt: skip
+)
 _BLOCK = (
-    ("norm1.linear", "adaLN_modulation.1"), ("attn1.to_out.0", "attn.proj"),
-    ("ff.net.0.proj", "mlp.fc1"), ("ff.net.2", "mlp.fc2"),
-)  # fmt: skip
+    ("norm1.linear", "adaLN_modulation.1"),
+    ("attn1.to_out.0", "attn.proj"),
+    ("ff.net.0.proj", "mlp.fc1"),
+    ("ff.net.2", "mlp.fc2"),
+)
 KINDS = ("weight", "bias")
 
 

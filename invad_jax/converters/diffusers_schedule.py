@@ -16,9 +16,11 @@ from invad_jax.paradigms.levels import alpha_bar_of
 
 NAME = "scheduler_config.json"
 SCHEDULES = {
-    "linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine",
+    "linear": "linear",
+    "scaled_linear": "scaled_linear",
+    "squaredcos_cap_v2": "cosine",
     "sigmoid": "sigmoid",
-}  # fmt: skip
+}
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}
 
 

@@ -18,19 +18,24 @@ from invad_jax.errors import UserError
 NAMES = ("UNet2DModel",)
 
 SAME = {
-    "act_fn": "silu", "class_embed_type": None, "mid_block_scale_factor": 1,
-    "mid_block_type": "UNetMidBlock2D", "time_embedding_type": "positional",
-}  # fmt: skip
+    "act_fn": "silu",
+    "class_embed_type": None,
+    "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2D",
+    "time_embedding_type": "positional",
+}
 """Options that have one value here, the library's default."""
 YES_OR_NO = {True: True, False: False}
 
 _RES = (
-    ("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"),
-    ("norm2", "out_layers.0"), ("conv2", "out_layers.3"), ("conv_shortcut", "skip_connection"),
-)  # fmt: skip
-_OUTER = (
-    ("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"),
-)  # fmt: skip
+    ("norm1", "in_layers.0"),
+    ("conv1", "in_layers.2"),
+    ("time_emb_proj", "emb_layers.1"),
+    ("norm2", "out_layers.0"),
+    ("conv2", "out_layers.3"),
+    ("conv_shortcut", "skip_connection"),
+)
+_OUTER = (("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"))
 
 
 # --- its options
@@ -89,8 +94,10 @@ def _check_middle_norm(options: Options, groups: int, none_by_default: bool) -> 
 
 
 def _resampling(options: Options) -> dict[Variant, bool]:
-    kinds = [options.choice(f"{way}sample_type", {"conv": "conv", "resnet": "res"}, "conv")
-             for way in ("down", "up")]  # fmt: skip
+    kinds = [
+        options.choice(f"{way}sample_type", {"conv": "conv", "resnet": "res"}, "conv")
+        for way in ("down", "up")
+    ]
     if kinds[0] != kinds[1]:
         raise options.wrong("upsample_type", "expected that of downsample_type")
     within = kinds[0] == "res"
@@ -218,15 +225,18 @@ def _layers(cfg: DenoiserConfig) -> Iterator[tuple[str, str]]:
     yield from _expanded("mid_block.resnets.1", f"middle_block.{last}", "res")
     down, up = unet.stages(cfg)
     for theirs, guided, first, way in (
-        ("down_blocks", "input_blocks", 1, down), ("up_blocks", "output_blocks", 0, up),
-    ):  # fmt: skip
+        ("down_blocks", "input_blocks", 1, down),
+        ("up_blocks", "output_blocks", 0, up),
+    ):
         for i, stage in enumerate(way):
             level, place = divmod(i, cfg.num_res_blocks + 1)
             for j, kind in enumerate(stage.layers):
                 name = {
-                    "res": f"resnets.{place}", "attention": f"attentions.{place}",
-                    "down": "downsamplers.0", "up": "upsamplers.0",
-                }[kind.removeprefix("res_")]  # fmt: skip
+                    "res": f"resnets.{place}",
+                    "attention": f"attentions.{place}",
+                    "down": "downsamplers.0",
+                    "up": "upsamplers.0",
+                }[kind.removeprefix("res_")]
                 yield from _expanded(f"{theirs}.{level}.{name}", f"{guided}.{i + first}.{j}", kind)
 
 

@@ -17,9 +17,14 @@ from invad_jax.errors import UserError
 
 NAMES = ("AutoencoderKL",)
 SAME = {
-    "act_fn": "silu", "in_channels": 3, "latents_mean": None, "latents_std": None,
-    "mid_block_add_attention": True, "norm_num_groups": 32, "out_channels": 3,
-}  # fmt: skip
+    "act_fn": "silu",
+    "in_channels": 3,
+    "latents_mean": None,
+    "latents_std": None,
+    "mid_block_add_attention": True,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+}
 """Options that have one value here."""
 
 
@@ -60,9 +65,10 @@ def _with_identities(tensors: dict[str, np.ndarray], options: Options) -> dict[s
 def _check_sizes(vae: VAEConfig, options: Options) -> None:
     widths = [vae.width * multiplier for multiplier in vae.multipliers]
     for option, found in (
-        ("block_out_channels", widths), ("layers_per_block", vae.num_res_blocks),
+        ("block_out_channels", widths),
+        ("layers_per_block", vae.num_res_blocks),
         ("latent_channels", vae.latent_channels),
-    ):  # fmt: skip
+    ):
         if options.values.get(option, found) != found:
             raise options.wrong(option, f"its tensors make {found}")
 

@@ -223,20 +223,28 @@ def _settings_text(config: Config) -> str:
     denoiser = config.denoiser
     settings = {
         "diffusion": {
-            "model_type": denoiser.name, "width": denoiser.width, "depth": denoiser.depth,
-            "num_heads": denoiser.num_heads, "mlp_ratio": float(MLP_RATIO),
-            "patch_size": denoiser.patch_size, "num_classes": PUBLISHED_CLASSES,
-            "z_channels": PUBLISHED_Z_CHANNELS, "num_sampling_steps": "100",
-            "learn_sigma": False, "grad_checkpoint": False,
+            "model_type": denoiser.name,
+            "width": denoiser.width,
+            "depth": denoiser.depth,
+            "num_heads": denoiser.num_heads,
+            "mlp_ratio": float(MLP_RATIO),
+            "patch_size": denoiser.patch_size,
+            "num_classes": PUBLISHED_CLASSES,
+            "z_channels": PUBLISHED_Z_CHANNELS,
+            "num_sampling_steps": "100",
+            "learn_sigma": False,
+            "grad_checkpoint": False,
         },
         "backbone": {
             "model_type": config.encoder.name.replace("_", "-"),
             "outblocks": list(config.encoder.stages),
         },
         "data": {
-            "dataset_name": config.data.name, "data_root": config.data.root,
-            "category": list(config.data.categories), "img_size": config.data.image_size,
+            "dataset_name": config.data.name,
+            "data_root": config.data.root,
+            "category": list(config.data.categories),
+            "img_size": config.data.image_size,
         },
         "evaluation": {"eval_step": config.inversion.num_steps},
-    }  # fmt: skip
+    }
     return yaml.safe_dump(settings)

@@ -67,8 +67,10 @@ def with_value_range(config: Config, train: Sequence[Sample]) -> Config:
     black, white = _range(min(low for low, _ in bounds), max(high for _, high in bounds))
     log.info(
         "%d training images are deeper than 8 bits: data.value_range=%.9g,%.9g",
-        len(deep), black, white,
-    )  # fmt: skip
+        len(deep),
+        black,
+        white,
+    )
     data = dataclasses.replace(data, value_range=(black, white))
     return dataclasses.replace(config, data=data)
 

@@ -114,8 +114,9 @@ def _to_pil(array: np.ndarray, name: str, data: DataConfig) -> Image.Image:
             f"{name}: an array of shape {array.shape}: expected (H, W), (H, W, C) or (B, H, W, C) "
             f"with C = 1, 3 or 4{hint}"
         )
-    if array.dtype == np.uint16 or (data.value_range and array.dtype.kind in "iuf"
-                                    and array.dtype != np.uint8):  # fmt: skip
+    if array.dtype == np.uint16 or (
+        data.value_range and array.dtype.kind in "iuf" and array.dtype != np.uint8
+    ):
         array = depth.scaled(array[:, :, :3], data.value_range or depth.SIXTEEN_BITS)
     if array.dtype != np.uint8:
         raise UserError(

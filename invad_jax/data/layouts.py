@@ -91,8 +91,10 @@ def _report(dataset: Dataset) -> None:
     if without:
         log.info(
             "anomalous images: %d with masks, %d without: %s",
-            len(anomalous) - len(without), len(without), some(without),
-        )  # fmt: skip
+            len(anomalous) - len(without),
+            len(without),
+            some(without),
+        )
 
 
 def _existing_folder(root: str) -> Path:
@@ -155,12 +157,15 @@ def _prepared_dataset(root: str, category: str) -> Dataset:
         path_of = partial(records.path_of, root, split)
         return tuple(
             Sample(
-                path_of(row["path"]), category, row["defect"], row["label"],
+                path_of(row["path"]),
+                category,
+                row["defect"],
+                row["label"],
                 (path_of(row["mask"]),) if row["mask"] else (),
             )
             for row in records.listing(root).get(split, [])
             if row["category"] == category
-        )  # fmt: skip
+        )
 
     return Dataset(samples("train"), samples("test"))
 

@@ -14,24 +14,28 @@ from PIL import features
 
 from invad_jax.errors import UserError
 
-NORMAL = frozenset((
-    "good", "goods", "ok", "okay", "normal", "normals", "nominal", "pass", "passed", "healthy",
-    "defectfree", "nodefect", "nodefects", "nondefective", "noanomaly", "noanomalies",
-    "nonanomalous", "anomalyfree",
-))  # fmt: skip
+NORMAL = frozenset(
+    """
+    good goods ok okay normal normals nominal pass passed healthy defectfree nodefect nodefects
+    nondefective noanomaly noanomalies nonanomalous anomalyfree
+    """.split()
+)
 """Folders and labels that mean normal; `Sample.defect` calls them all `good`."""
 
-ANOMALOUS = frozenset((
-    "ng", "nok", "ko", "notok", "bad", "ungood", "notgood", "abnormal", "abnormals",
-    "anomalous", "anomaly", "anomalies", "defect", "defects", "defective", "fail", "failed",
-    "faulty", "reject", "rejects", "rejected",
-))  # fmt: skip
+ANOMALOUS = frozenset(
+    """
+    ng nok ko notok bad ungood notgood abnormal abnormals anomalous anomaly anomalies defect
+    defects defective fail failed faulty reject rejects rejected
+    """.split()
+)
 """Folders of anomalous images of any kind; the folders in them, if any, are the defects."""
 
-MASKS = frozenset((
-    "mask", "masks", "gt", "gts", "groundtruth", "groundtruths", "label", "labels",
-    "annotation", "annotations", "segmentation", "segmentations", "seg",
-))  # fmt: skip
+MASKS = frozenset(
+    """
+    mask masks gt gts groundtruth groundtruths label labels annotation annotations segmentation
+    segmentations seg
+    """.split()
+)
 """Folders of masks. `mask`, `gt` and `ground truth` mean them also as a word of a longer name."""
 
 IMAGES = frozenset(("img", "imgs", "image", "images", "rgb"))
@@ -44,17 +48,20 @@ SPLITS = {
 """What the folder of a split may be called."""
 
 EXTENSIONS = (
-    ".apng", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg",
-    ".jpx", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga",
-    ".tif", ".tiff", ".webp", *((".avif",) if features.check("avif") else ()),
-)  # fmt: skip
+    *"""
+    .apng .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .pbm .pcx .pfm .pgm .png
+    .pnm .ppm .psd .qoi .sgi .tga .tif .tiff .webp
+    """.split(),
+    *((".avif",) if features.check("avif") else ()),
+)
 """What counts as an image, by the lower-case end of the file name: what PIL reads."""
 
-UNREAD_EXTENSIONS = (
-    ".3fr", ".arw", ".avif", ".cr2", ".cr3", ".czi", ".dcm", ".dicom", ".dng", ".eps", ".exr",
-    ".fit", ".fits", ".hdr", ".heic", ".heif", ".hif", ".ico", ".jxl", ".jxr", ".mat", ".mhd",
-    ".mrc", ".nef", ".nii", ".npy", ".npz", ".orf", ".pdf", ".raf", ".raw", ".rw2", ".svg", ".xcf",
-)  # fmt: skip
+UNREAD_EXTENSIONS = tuple(
+    """
+    .3fr .arw .avif .cr2 .cr3 .czi .dcm .dicom .dng .eps .exr .fit .fits .hdr .heic .heif .hif
+    .ico .jxl .jxr .mat .mhd .mrc .nef .nii .npy .npz .orf .pdf .raf .raw .rw2 .svg .xcf
+    """.split()
+)
 """Other formats that images come in; files that are called so are named as left out."""
 
 _WORD = r"(?:mask|gt|ground[-_ ]?truth|label|annotation|segmentation|seg)s?"

@@ -102,9 +102,10 @@ def latent_batches(
     """
     batches = _endless(len(latents), seed, batch_size, process_index, process_count)
     return iter(
-        batches.map(lambda ids: {"latent": np.stack([latents[i] for i in ids], dtype=np.float32)})
-        .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-    )  # fmt: skip
+        batches.map(
+            lambda ids: {"latent": np.stack([latents[i] for i in ids], dtype=np.float32)}
+        ).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    )
 
 
 def training_image_batches(
@@ -132,9 +133,10 @@ def training_image_batches(
     images = _Images(paths, data)
     batches = _endless(len(images), seed, batch_size, process_index, process_count)
     return iter(
-        batches.map(lambda ids: {"image": np.stack([images[i] for i in ids])})
-        .to_iter_dataset(grain.ReadOptions(_THREADS, prefetch_buffer_size=_THREADS))
-    )  # fmt: skip
+        batches.map(lambda ids: {"image": np.stack([images[i] for i in ids])}).to_iter_dataset(
+            grain.ReadOptions(_THREADS, prefetch_buffer_size=_THREADS)
+        )
+    )
 
 
 def _endless(

@@ -15,10 +15,15 @@ from invad_jax.denoisers import dit, dit_diffusers, mlp, unet, unet_ldm, unet_tr
 from invad_jax.errors import UserError
 
 DENOISERS: dict[str, Callable[[DenoiserConfig, tuple[int, int, int]], nn.Module]] = {
-    "dit": dit.build, "unet": unet.build, "mlp": mlp.build, "dit_diffusers": dit_diffusers.build,
-    "unet_deco_diff": unet_ldm.build_deco_diff, "unet_mad_ad": unet_ldm.build_mad_ad,
-    "unet_diad": unet_ldm.build_diad, "unet_transfusion": unet_transfusion.build,
-}  # fmt: skip
+    "dit": dit.build,
+    "unet": unet.build,
+    "mlp": mlp.build,
+    "dit_diffusers": dit_diffusers.build,
+    "unet_deco_diff": unet_ldm.build_deco_diff,
+    "unet_mad_ad": unet_ldm.build_mad_ad,
+    "unet_diad": unet_ldm.build_diad,
+    "unet_transfusion": unet_transfusion.build,
+}
 
 
 def build_denoiser(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> nn.Module:

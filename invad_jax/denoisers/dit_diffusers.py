@@ -37,9 +37,13 @@ def build(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> DiTDiffuse
 def time_embedding(width: int, dtype: jnp.dtype) -> TimestepEmbedding:
     """One of the embeddings of t, (B or 1,) -> (B or 1, D)."""
     return TimestepEmbedding(
-        dit.NUM_SINUSOIDS, width, nn.initializers.normal(0.02), dtype, FREQUENCY_SHIFT,
+        dit.NUM_SINUSOIDS,
+        width,
+        nn.initializers.normal(0.02),
+        dtype,
+        FREQUENCY_SHIFT,
         name="time_embedding",
-    )  # fmt: skip
+    )
 
 
 class Block(nn.Module):

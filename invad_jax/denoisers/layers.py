@@ -224,9 +224,13 @@ def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
 def layer_norm(affine: bool, name: str | None = None, epsilon: float = 1e-6) -> nn.LayerNorm:
     """LayerNorm in float32 with the variance of torch (two passes)."""
     return nn.LayerNorm(
-        epsilon=epsilon, use_scale=affine, use_bias=affine,
-        dtype=jnp.float32, use_fast_variance=False, name=name,
-    )  # fmt: skip
+        epsilon=epsilon,
+        use_scale=affine,
+        use_bias=affine,
+        dtype=jnp.float32,
+        use_fast_variance=False,
+        name=name,
+    )
 
 
 def stacked(block: type[nn.Module], depth: int, remat: bool) -> Callable[..., nn.Module]:
@@ -240,6 +244,9 @@ def stacked(block: type[nn.Module], depth: int, remat: bool) -> Callable[..., nn
     if remat:
         block = nn.remat(block, prevent_cse=False)  # inside a scan nothing can be merged anyway
     return nn.scan(
-        block, variable_axes={"params": 0}, split_rngs={"params": True},
-        in_axes=nn.broadcast, length=depth,
-    )  # fmt: skip
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=nn.broadcast,
+        length=depth,
+    )

@@ -109,9 +109,12 @@ def num_groups(channels: int, most: int = 32) -> int:
 def group_norm(channels: int, cfg: DenoiserConfig, name: str) -> nn.GroupNorm:
     """GroupNorm in float32 with the variance of torch."""
     return nn.GroupNorm(
-        num_groups(channels, cfg.norm_groups), epsilon=cfg.norm_eps,
-        dtype=jnp.float32, use_fast_variance=False, name=name,
-    )  # fmt: skip
+        num_groups(channels, cfg.norm_groups),
+        epsilon=cfg.norm_eps,
+        dtype=jnp.float32,
+        use_fast_variance=False,
+        name=name,
+    )
 
 
 def halved(x: jax.Array) -> jax.Array:
@@ -134,9 +137,14 @@ def conv3(
 ) -> nn.Conv:
     """3 x 3 convolution, padded symmetrically at any stride, as in torch, unless told otherwise."""
     return nn.Conv(
-        channels, (3, 3), strides, padding=[padding] * 2,
-        dtype=dtype, kernel_init=kernel_init, name=name,
-    )  # fmt: skip
+        channels,
+        (3, 3),
+        strides,
+        padding=[padding] * 2,
+        dtype=dtype,
+        kernel_init=kernel_init,
+        name=name,
+    )
 
 
 class ResBlock(nn.Module):
@@ -245,9 +253,13 @@ class Way:
 def embedded(cfg: DenoiserConfig, t: jax.Array) -> jax.Array:
     """What a timestep (B or 1,) has to say to all residual blocks, activated: (B or 1, 4 D)."""
     embedding = TimestepEmbedding(
-        cfg.width, 4 * cfg.width, UNIFORM, jnp.dtype(cfg.dtype), _frequency_shift(cfg),
+        cfg.width,
+        4 * cfg.width,
+        UNIFORM,
+        jnp.dtype(cfg.dtype),
+        _frequency_shift(cfg),
         name="time_embedding",
-    )  # fmt: skip
+    )
     return nn.silu(embedding(t))
 
 

@@ -68,9 +68,14 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     backbone, encoder = describe_encoder(config, image_size)
     variables = load_variables(backbone, config.name, config.weights)
     ingredients = {
-        "name": config.name, "stages": backbone.stages, "resize": config.stage_resize,
-        "pool": config.pool, "image_size": image_size, "mean": backbone.mean, "std": backbone.std,
-    }  # fmt: skip
+        "name": config.name,
+        "stages": backbone.stages,
+        "resize": config.stage_resize,
+        "pool": config.pool,
+        "image_size": image_size,
+        "mean": backbone.mean,
+        "std": backbone.std,
+    }
     return dataclasses.replace(
         encoder, variables=variables, fingerprint=_fingerprint(ingredients, variables)
     )

@@ -216,9 +216,8 @@ class EfficientNet(nn.Module):
         """(B, S, S, 3) normalised -> outputs (B, h_i, w_i, C_i)."""
         padding = _same_padding(self.config.native_size, kernel=3, stride=2)
         stem = nn.Conv(
-            stem_channels(self.config), (3, 3), strides=2, padding=(padding, padding),
-            name="stem",
-        )  # fmt: skip
+            stem_channels(self.config), (3, 3), strides=2, padding=(padding, padding), name="stem"
+        )
         x = _activation(self.config.lite)(stem(image))  # (B, S / 2, S / 2, stem channels)
         outputs = []
         for i, spec in enumerate(block_specs(self.config)[: self.stages[-1] + 1]):

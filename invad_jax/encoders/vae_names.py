@@ -75,14 +75,27 @@ def _indices(tensors: Iterable[str], pattern: str) -> set[tuple[int, ...]]:
 
 
 _FROM_DIFFUSERS = (
-    ("down_blocks.", "down."), ("up_blocks.", "up."), (".resnets.", ".block."),
-    (".attentions.", ".attn."), ("downsamplers.0.", "downsample."), ("upsamplers.0.", "upsample."),
-    ("mid_block.block.0.", "mid.block_1."), ("mid_block.block.1.", "mid.block_2."),
-    ("mid_block.attn.0.", "mid.attn_1."), (".group_norm.", ".norm."), (".query.", ".q."),
-    (".to_q.", ".q."), (".key.", ".k."), (".to_k.", ".k."), (".value.", ".v."), (".to_v.", ".v."),
-    (".proj_attn.", ".proj_out."), (".to_out.0.", ".proj_out."),
-    (".conv_shortcut.", ".nin_shortcut."), (".conv_norm_out.", ".norm_out."),
-)  # fmt: skip
+    ("down_blocks.", "down."),
+    ("up_blocks.", "up."),
+    (".resnets.", ".block."),
+    (".attentions.", ".attn."),
+    ("downsamplers.0.", "downsample."),
+    ("upsamplers.0.", "upsample."),
+    ("mid_block.block.0.", "mid.block_1."),
+    ("mid_block.block.1.", "mid.block_2."),
+    ("mid_block.attn.0.", "mid.attn_1."),
+    (".group_norm.", ".norm."),
+    (".query.", ".q."),
+    (".to_q.", ".q."),
+    (".key.", ".k."),
+    (".to_k.", ".k."),
+    (".value.", ".v."),
+    (".to_v.", ".v."),
+    (".proj_attn.", ".proj_out."),
+    (".to_out.0.", ".proj_out."),
+    (".conv_shortcut.", ".nin_shortcut."),
+    (".conv_norm_out.", ".norm_out."),
+)
 """Replacements, in this order, from the names of diffusers to those of latent diffusion."""
 
 

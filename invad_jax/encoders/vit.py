@@ -272,18 +272,30 @@ def _with_positions(
 
 
 _TO_FACEBOOK = (
-    ("reg_token", "register_tokens"), ("storage_tokens", "register_tokens"),
+    ("reg_token", "register_tokens"),
+    ("storage_tokens", "register_tokens"),
     ("patch_embeddings.projection.", "patch_embed.proj."),
     ("patch_embeddings.", "patch_embed.proj."),
-    ("position_embeddings", "pos_embed"), ("embeddings.", ""), ("encoder.layer.", "blocks."),
-    ("layer.", "blocks."), (".layernorm_before.", ".norm1."), (".layernorm_after.", ".norm2."),
-    ("layernorm.", "norm."), (".attention.attention.", ".attn."),
-    (".attention.output.dense.", ".attn.proj."), (".attention.o_proj.", ".attn.proj."),
-    (".attention.q_proj.", ".attn.query."), (".attention.k_proj.", ".attn.key."),
-    (".attention.v_proj.", ".attn.value."), (".intermediate.dense.", ".mlp.fc1."),
-    (".output.dense.", ".mlp.fc2."), (".up_proj.", ".fc1."), (".down_proj.", ".fc2."),
-    ("layer_scale1.lambda1", "ls1.gamma"), ("layer_scale2.lambda1", "ls2.gamma"),
-)  # fmt: skip
+    ("position_embeddings", "pos_embed"),
+    ("embeddings.", ""),
+    ("encoder.layer.", "blocks."),
+    ("layer.", "blocks."),
+    (".layernorm_before.", ".norm1."),
+    (".layernorm_after.", ".norm2."),
+    ("layernorm.", "norm."),
+    (".attention.attention.", ".attn."),
+    (".attention.output.dense.", ".attn.proj."),
+    (".attention.o_proj.", ".attn.proj."),
+    (".attention.q_proj.", ".attn.query."),
+    (".attention.k_proj.", ".attn.key."),
+    (".attention.v_proj.", ".attn.value."),
+    (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."),
+    (".up_proj.", ".fc1."),
+    (".down_proj.", ".fc2."),
+    ("layer_scale1.lambda1", "ls1.gamma"),
+    ("layer_scale2.lambda1", "ls2.gamma"),
+)
 """Replacements, in this order, from the names of timm and of `transformers` to one naming: that of
 the authors of DINO and DINOv2."""
 

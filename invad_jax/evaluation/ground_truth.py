@@ -64,8 +64,11 @@ def read(samples: Sequence[Sample], data: DataConfig) -> GroundTruth:
         if paths:
             log.warning(
                 "%d masks of anomalous images mark %s; the images take no part in the pixel "
-                "metrics: %s", len(paths), what, some(paths),
-            )  # fmt: skip
+                "metrics: %s",
+                len(paths),
+                what,
+                some(paths),
+            )
     return GroundTruth(tuple(samples), gt_mask, has_mask)
 
 

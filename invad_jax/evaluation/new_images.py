@@ -116,11 +116,15 @@ def write_page(
     calibrations = predictor.calibrations
     if processes.is_primary():
         page.write_html(
-            out / PAGE, f"{len(rows)} new images, by {source}", command, to_dict(config),
-            calibrations, rows,
+            out / PAGE,
+            f"{len(rows)} new images, by {source}",
+            command,
+            to_dict(config),
+            calibrations,
+            rows,
             make_cases(results, config.data, calibrations.terms),
             normals=predictor.normal_scores,
-        )  # fmt: skip
+        )
     processes.barrier("predicted")
 
 

@@ -116,8 +116,9 @@ class Recorder:
         if self.count["error"]:
             log.warning(
                 "%d of %d images with an error, in the column `error`",
-                self.count["error"], scored + self.count[tables.UNREADABLE],
-            )  # fmt: skip
+                self.count["error"],
+                scored + self.count[tables.UNREADABLE],
+            )
 
     def _finished(self, row: dict[str, Any], name: str, errors: list[str]) -> dict[str, Any]:
         if processes.is_primary():

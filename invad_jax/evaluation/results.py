@@ -91,10 +91,17 @@ def write(
         return (make_case(evaluation, calibrations, config, i) for i in chosen)
 
     page.write_html(
-        out / "report.html", f"{workdir.name}: evaluation at step {model.step}",
-        f"python -m invad_jax.eval --workdir {workdir}", to_dict(config), calibrations, rows,
-        cases(order), payload, normals, pro,
-    )  # fmt: skip
+        out / "report.html",
+        f"{workdir.name}: evaluation at step {model.step}",
+        f"python -m invad_jax.eval --workdir {workdir}",
+        to_dict(config),
+        calibrations,
+        rows,
+        cases(order),
+        payload,
+        normals,
+        pro,
+    )
     figures.write_examples(out / "examples", cases(examples))
     if save_maps:
         write_maps(out, evaluation.samples, evaluation.latent_norm, config.data.image_size)
@@ -102,8 +109,9 @@ def write(
     log.info(
         "next: open %s, or score new images: "
         "python -m invad_jax.predict --workdir %s --input IMAGES --out FOLDER",
-        out / "report.html", workdir,
-    )  # fmt: skip
+        out / "report.html",
+        workdir,
+    )
 
 
 def _is_published(model: Model) -> bool:

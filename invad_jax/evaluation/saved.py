@@ -25,8 +25,10 @@ TERMS = ("nll", "map_range", "image_score_calibrated", "image_score_test_minmax"
 ALIASES = {"image_score": "image_score_calibrated"}
 DECISIONS = {"anomalous": True, "normal": False, "1": True, "0": False}
 TEXTS: dict[str, tuple[str, ...]] = {
-    "category": (), "gt_label": ("0", "1"), "decision": tuple(DECISIONS)
-}  # fmt: skip
+    "category": (),
+    "gt_label": ("0", "1"),
+    "decision": tuple(DECISIONS),
+}
 """The other columns that are read, and what may stand in them; empty: anything."""
 
 

@@ -67,8 +67,9 @@ def lines(model: BundleModel, validation: Validation) -> list[str]:
     made = about["made_by"]
     decisions = (
         f"{validation.decisions_differ} decisions differ"
-        if validation.decisions_differ else "decisions identical"
-    )  # fmt: skip
+        if validation.decisions_differ
+        else "decisions identical"
+    )
     speed = ", ".join(
         f"{count} at a time {1000 * seconds:.3g} ms ({count / seconds:.3g} images/s)"
         for count, seconds in validation.seconds.items()

@@ -41,8 +41,12 @@ FORMAT = 1
 SCORES = tuple(name for name in Scores._fields if name in MEANING)
 MANIFEST = "model.json"
 PARTS = ("detector.stablehlo", "arrays.npz", "normals.json", "pictures.npz", "loader.py")
-CHANGEABLE = ("eval.batch_size", "calibration.false_positive_rate", "data.max_pixels",
-              "data.num_workers")  # fmt: skip
+CHANGEABLE = (
+    "eval.batch_size",
+    "calibration.false_positive_rate",
+    "data.max_pixels",
+    "data.num_workers",
+)
 """Options that are not part of what was exported."""
 
 
@@ -77,15 +81,23 @@ def write(
     """
     numbered = {str(i): array for i, array in enumerate(exported.arrays)}
     kept = {name: values for name, values in normals.items() if name != "path"}
-    parts = dict(zip(PARTS, (
-        exported.module,
-        _npz(numbered),
-        json.dumps(kept).encode(),
-        _npz(pictures._asdict()),
-        resources.files(__package__).joinpath("loader.py").read_bytes(),
-    ), strict=True))  # fmt: skip
-    described = {name: {"sha256": sha256(part).hexdigest(), "bytes": len(part)}
-                 for name, part in parts.items()}  # fmt: skip
+    parts = dict(
+        zip(
+            PARTS,
+            (
+                exported.module,
+                _npz(numbered),
+                json.dumps(kept).encode(),
+                _npz(pictures._asdict()),
+                resources.files(__package__).joinpath("loader.py").read_bytes(),
+            ),
+            strict=True,
+        )
+    )
+    described = {
+        name: {"sha256": sha256(part).hexdigest(), "bytes": len(part)}
+        for name, part in parts.items()
+    }
     manifest = {"format": FORMAT, **about, **exported.about, "parts": described}
     text = json.dumps(manifest, indent=2, allow_nan=False).encode() + b"\n"
     with files.replaced(path) as temporary, zipfile.ZipFile(temporary, "w") as bundle:

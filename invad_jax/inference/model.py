@@ -70,18 +70,21 @@ class Model:
         self.component_names = used.component_names if used else ("",)
         """Of `Scores.component`."""
         self.detector = build_detector(
-            config, latent_shape,
+            config,
+            latent_shape,
             in_parts(lambda variables, image: self.encoder.apply(variables, image), mesh),
-        )  # fmt: skip
+        )
         tables = self._tables(denoiser)
         self._network = fixed_steps.on_host(denoiser) if tables else denoiser
         self._without_encoder = jax.device_put(
             DetectorVariables(
-                (), fixed_steps.fold(denoiser, tables), latent_stats,
+                (),
+                fixed_steps.fold(denoiser, tables),
+                latent_stats,
                 coordinates=coordinates_to_device(used) if used else None,
             ),
             replicated(mesh),
-        )  # fmt: skip
+        )
         compile_on_mesh = partial(jax.jit, out_shardings=replicated(mesh))
         arrays, batch = replicated(mesh), batch_sharding(mesh)
 
@@ -113,9 +116,16 @@ class Model:
         """The same arrays under other options of evaluation."""
         arrays = self._without_encoder
         return Model(
-            config, self.latent_shape, self._network, arrays.latent_stats, lambda: self.encoder,
-            self.mesh, self.step, self.coordinates, self.made_of,
-        )  # fmt: skip
+            config,
+            self.latent_shape,
+            self._network,
+            arrays.latent_stats,
+            lambda: self.encoder,
+            self.mesh,
+            self.step,
+            self.coordinates,
+            self.made_of,
+        )
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -338,10 +348,15 @@ def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
         model = checkpoints.restore_model(abstract_like(abstract, shardings))
         step = checkpoints.latest_step() or 0
     return Restored(
-        model["params"], model["ema_params"], model["frozen"], (h, w, C), meta["encoder"], step,
+        model["params"],
+        model["ema_params"],
+        model["frozen"],
+        (h, w, C),
+        meta["encoder"],
+        step,
         read_coordinates(workdir, meta),
         {name: meta.get(name) for name in ("dataset", "encoder", "config_hash")},
-    )  # fmt: skip
+    )
 
 
 def read_coordinates(workdir: Workdir, meta: dict[str, Any]) -> FittedCoordinates | None:

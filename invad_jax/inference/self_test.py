@@ -24,8 +24,9 @@ def warn_if_wrong() -> None:
     if version in SUSPECT_JAXLIB and jax.default_backend() == "cpu" and not reduces_rightly():
         log.warning(
             "jaxlib %s computes wrong values on this machine (jax issue 39103): install another, "
-            "such as jax==0.10.1 or a newer one; nothing it gives can be trusted", version,
-        )  # fmt: skip
+            "such as jax==0.10.1 or a newer one; nothing it gives can be trusted",
+            version,
+        )
 
 
 def reduces_rightly() -> bool:

@@ -149,9 +149,19 @@ def _pip_download(
     name = requirement.partition("==")[0]
     form = "--no-binary" if filename_glob.endswith(".tar.gz") else "--only-binary"
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", form, name,
-        "--dest", str(folder), "--requirement", str(pinned),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        form,
+        name,
+        "--dest",
+        str(folder),
+        "--requirement",
+        str(pinned),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode == 0:
         return

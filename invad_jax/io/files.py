@@ -21,10 +21,21 @@ from invad_jax.errors import UserError
 _UMASK = os.umask(0o077)  # asked for once, while nothing else of this process writes
 os.umask(_UMASK)
 
-DISK_ERRORS = frozenset((
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
-))  # fmt: skip
+DISK_ERRORS = frozenset(
+    (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+    )
+)
 """What a full, broken or forbidden disk answers, or one on which a path makes no sense: the user's
 to mend, no fault of the program."""
 _WITHOUT_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL))

@@ -25,14 +25,36 @@ from invad_jax.io.torch_format import check_growth
 Tensors = dict[str, np.ndarray]
 
 SAFETENSORS_DTYPES = {
-    "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "I16": np.int16,
-    "U32": np.uint32, "I32": np.int32, "U64": np.uint64, "I64": np.int64, "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16, "F32": np.float32, "F64": np.float64,
-}  # fmt: skip
+    "BOOL": np.bool_,
+    "U8": np.uint8,
+    "I8": np.int8,
+    "U16": np.uint16,
+    "I16": np.int16,
+    "U32": np.uint32,
+    "I32": np.int32,
+    "U64": np.uint64,
+    "I64": np.int64,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "F32": np.float32,
+    "F64": np.float64,
+}
 NPZ_DTYPES = [
-    np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64,
-    np.float16, np.float32, np.float64, np.complex64, np.complex128,
-]  # fmt: skip
+    np.bool_,
+    np.uint8,
+    np.int8,
+    np.uint16,
+    np.int16,
+    np.uint32,
+    np.int32,
+    np.uint64,
+    np.int64,
+    np.float16,
+    np.float32,
+    np.float64,
+    np.complex64,
+    np.complex128,
+]
 """Without bfloat16, which npz would give back as raw bytes."""
 
 
@@ -157,8 +179,11 @@ def _write_safetensors(out: IO[bytes], tensors: Tensors) -> None:
     header, end = {}, 0
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.nbytes
-        header[name] = {"dtype": names[tensor.dtype], "shape": tensor.shape,
-                        "data_offsets": (begin, end)}  # fmt: skip
+        header[name] = {
+            "dtype": names[tensor.dtype],
+            "shape": tensor.shape,
+            "data_offsets": (begin, end),
+        }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
     out.write(len(text).to_bytes(8, "little") + text)
@@ -193,8 +218,9 @@ def _read_npy(stream: IO[bytes], size: int) -> np.ndarray:
 
 
 _NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
-}  # fmt: skip
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def _write_npz(out: IO[bytes], tensors: Tensors) -> None:
@@ -216,5 +242,9 @@ _FORMATS = {
         _read_safetensors, _write_safetensors, _dtypes(SAFETENSORS_DTYPES.values())
     ),
     ".npz": _Format(_read_npz, _write_npz, _dtypes(NPZ_DTYPES)),
-    ".pth": _TORCH, ".pt": _TORCH, ".bin": _TORCH, ".ckpt": _TORCH, ".pkl": _TORCH,
-}  # fmt: skip
+    ".pth": _TORCH,
+    ".pt": _TORCH,
+    ".bin": _TORCH,
+    ".ckpt": _TORCH,
+    ".pkl": _TORCH,
+}

@@ -22,12 +22,19 @@ import numpy as np
 from invad_jax.errors import UserError
 
 DTYPES = {
-    "BoolStorage": np.bool_, "ByteStorage": np.uint8, "CharStorage": np.int8,
-    "ShortStorage": np.int16, "IntStorage": np.int32, "LongStorage": np.int64,
-    "HalfStorage": np.float16, "BFloat16Storage": ml_dtypes.bfloat16,
-    "FloatStorage": np.float32, "DoubleStorage": np.float64,
-    "ComplexFloatStorage": np.complex64, "ComplexDoubleStorage": np.complex128,
-}  # fmt: skip
+    "BoolStorage": np.bool_,
+    "ByteStorage": np.uint8,
+    "CharStorage": np.int8,
+    "ShortStorage": np.int16,
+    "IntStorage": np.int32,
+    "LongStorage": np.int64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "ComplexFloatStorage": np.complex64,
+    "ComplexDoubleStorage": np.complex128,
+}
 
 STREAM_MAGIC, STREAM_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
@@ -198,17 +205,25 @@ _CALLS: dict[str, Callable[..., Any]] = {
 }
 _RECORDS = frozenset({"argparse.Namespace"})
 """Objects of no behaviour that may lie beside tensors: an empty dict stands for each."""
-_CONSTANTS = frozenset({
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-    "STRING", "BINSTRING", "SHORT_BINSTRING",
-})  # fmt: skip
+_CONSTANTS = frozenset(
+    """
+    INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE
+    SHORT_BINUNICODE BINUNICODE8 STRING BINSTRING SHORT_BINSTRING
+    """.split()
+)
 _EMPTY: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
-}  # fmt: skip
-_POPS = {"APPEND": 1, "BUILD": 1, "BINPERSID": 1, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3,
-         "SETITEM": 2, "REDUCE": 2, "NEWOBJ": 2, "STACK_GLOBAL": 2}  # fmt: skip
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+}
+_POPS = {
+    **dict.fromkeys(("APPEND", "BUILD", "BINPERSID", "TUPLE1"), 1),
+    **dict.fromkeys(("TUPLE2", "SETITEM", "REDUCE", "NEWOBJ", "STACK_GLOBAL"), 2),
+    "TUPLE3": 3,
+}
 _POPS_TO_MARK = frozenset({"DICT", "LIST", "TUPLE", "SETITEMS", "APPENDS"})
 
 
@@ -311,12 +326,22 @@ def _pickle_of(tensors: dict[str, np.ndarray]) -> bytes:
     for i, (name, tensor) in enumerate(tensors.items()):
         strides = (stride // tensor.itemsize for stride in tensor.strides)
         parts += [
-            _text(name), b"ctorch._utils\n_rebuild_tensor_v2\n((", _text("storage"),
-            f"ctorch\n{storage_names[tensor.dtype]}\n".encode(), _text(str(i)), _text("cpu"),
-            _integer(tensor.size), b"tQ", _integer(0),
-            b"(", *map(_integer, tensor.shape), b"t(", *map(_integer, strides), b"t",
+            _text(name),
+            b"ctorch._utils\n_rebuild_tensor_v2\n((",
+            _text("storage"),
+            f"ctorch\n{storage_names[tensor.dtype]}\n".encode(),
+            _text(str(i)),
+            _text("cpu"),
+            _integer(tensor.size),
+            b"tQ",
+            _integer(0),
+            b"(",
+            *map(_integer, tensor.shape),
+            b"t(",
+            *map(_integer, strides),
+            b"t",
             b"\x89ccollections\nOrderedDict\n)RtR",
-        ]  # fmt: skip
+        ]
     return b"".join([*parts, b"u."])
 
 

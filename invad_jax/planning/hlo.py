@@ -17,8 +17,12 @@ _SHAPE = re.compile(r"\b(pred|bf16|[fsuc]\d+|f8\w+)\[([\d,]*)\](?:\{[^}]*\})?")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?)\s([a-z][a-z0-9\-]*)\((.*)$")
 _CALLED = re.compile(r"(?:calls|body|to_apply|branch_computations)=\{?((?:%?[\w.\-]+(?:, )?)+)\}?")
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call",
-         "conditional", "after-all", "iota", "partition-id", "replica-id"}  # fmt: skip
+_FREE = frozenset(
+    """
+    parameter constant tuple get-tuple-element bitcast while call conditional after-all iota
+    partition-id replica-id
+    """.split()
+)
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,10 @@ class Instruction:
     def bytes(self, only_hbm: bool = False) -> int:
         """Of the result; arrays that XLA keeps on the chip are marked S(1)."""
         return sum(
-            _bytes(*shape.groups()) for shape in _SHAPE.finditer(self.type)
+            _bytes(*shape.groups())
+            for shape in _SHAPE.finditer(self.type)
             if not (only_hbm and "S(1)" in shape.group(0))
-        )  # fmt: skip
+        )
 
 
 class Traffic(NamedTuple):
@@ -144,9 +149,10 @@ class Program:
         """
         return sum(
             (times if loops else 1) * self._memory_bytes(instruction)
-            for computation, times in self.runs.items() if computation not in self.fused
+            for computation, times in self.runs.items()
+            if computation not in self.fused
             for instruction in self.computations[computation]
-        )  # fmt: skip
+        )
 
     def _memory_bytes(self, instruction: Instruction) -> int:
         if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):

@@ -113,8 +113,10 @@ def measure(traced: Any) -> Row:
     return {
         "flops_all_devices": flops,
         "arguments": memory.argument_size_in_bytes,
-        "bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "bytes": memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes,
         "memory_traffic": program.memory_bytes(),
         "collectives": {k: t._asdict() for k, t in program.collectives().items()},
-    }  # fmt: skip
+    }

@@ -25,10 +25,16 @@ _DOCS = "https://docs.cloud.google.com/tpu/docs/"
 GIB = 2.0**30
 
 CHIPS = {
-    "v4": Chip(32 * GIB, 275e12, 1200e9, 300e9, f"{_DOCS}v4; links: arXiv 2304.01433, table 4",
-               {"chip_config_name": "megacore"}),
+    "v4": Chip(
+        32 * GIB,
+        275e12,
+        1200e9,
+        300e9,
+        f"{_DOCS}v4; links: arXiv 2304.01433, table 4",
+        {"chip_config_name": "megacore"},
+    ),
     "v5e": Chip(16 * GIB, 197e12, 819e9, 200e9, f"{_DOCS}v5e", {}),
     "v5p": Chip(95 * GIB, 459e12, 2765e9, 600e9, f"{_DOCS}v5p", {"chip_config_name": "megacore"}),
     "v6e": Chip(32 * GIB, 918e12, 1638e9, 400e9, f"{_DOCS}v6e", {}),
-}  # fmt: skip
+}
 """By the name before the colon of a topology, such as v5e:4x4. Read on 2026-11-24."""

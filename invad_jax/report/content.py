@@ -54,12 +54,13 @@ def as_json(
             "threshold": one.threshold,
             "normals": [_short(value) for value in normals.get(name, _NONE)],
             "range": score_range(
-                [row[score] for row in rows if row["component"] == name], one.threshold,
+                [row[score] for row in rows if row["component"] == name],
+                one.threshold,
                 normals.get(name, _NONE),
             ),
         }
         for name, one in calibrations
-    ]  # fmt: skip
+    ]
     curves = [
         [[_short(x) for x in pro[name].fpr], [_short(y) for y in pro[name].overlap]]
         if name in pro

@@ -77,8 +77,11 @@ _DIALOG = (
 
 
 def _card(index: int, case: Case, drawn: Pictures) -> str:
-    layers = [("photograph", "image", drawn.photograph), ("heat", "heat map", drawn.heat),
-              ("truth", "ground truth", drawn.ground_truth)]  # fmt: skip
+    layers = [
+        ("photograph", "image", drawn.photograph),
+        ("heat", "heat map", drawn.heat),
+        ("truth", "ground truth", drawn.ground_truth),
+    ]
     images = "".join(f'<img class="{k}" alt="{alt}" src="{uri}">' for k, alt, uri in layers if uri)
     place = " / ".join(escape(part) for part in (case.category, case.defect) if part)
     remark = ""

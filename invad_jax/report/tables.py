@@ -24,9 +24,10 @@ SCORE_COLUMNS = (
     *("image_score_calibrated", "image_score_test_minmax", "threshold", "decision"),
 )
 PREDICTION_COLUMNS = (
-    "path", "image_score", "threshold", "decision", "component", "normal_percentile", "regions",
-    "left", "top", "width", "height", "area", "peak", "overlay", "error",
-)  # fmt: skip
+    *("path", "image_score", "threshold", "decision", "component", "normal_percentile"),
+    *("regions", "left", "top", "width", "height", "area"),
+    *("peak", "overlay", "error"),
+)
 """`regions` counts those above the level of heat; the next six are of the one that peaks highest,
 in pixels of the image."""
 REGION_COLUMNS = ("left", "top", "width", "height", "area", "peak")
@@ -34,9 +35,12 @@ UNREADABLE = "unreadable"
 """Stands for the decision on an image that has no score; `error` says why."""
 
 TERM_TITLES = {
-    "nll": "NLL (nats)", "map_range": "Diff", "map_mean": "mean of the map",
-    "map_max": "maximum of the map", "map_top": "top tenth of the map",
-}  # fmt: skip
+    "nll": "NLL (nats)",
+    "map_range": "Diff",
+    "map_mean": "mean of the map",
+    "map_max": "maximum of the map",
+    "map_top": "top tenth of the map",
+}
 """What pages and pictures call the terms of a score."""
 
 

@@ -63,5 +63,6 @@ def require_for_images(config: Config, mesh: Mesh) -> None:
     rows = -(-batch // mesh.size)
     require(
         f"eval.batch_size={batch} with data.image_size={side}",
-        {"images": rows * side**2 * BYTES_A_PIXEL}, "one of them",
-    )  # fmt: skip
+        {"images": rows * side**2 * BYTES_A_PIXEL},
+        "one of them",
+    )

@@ -127,9 +127,13 @@ def compile_step(
     def step_on_mesh(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `split_over` in networks
             return train_step(
-                state, batch, loss_fn=loss_fn, tx=tx, ema_decay=cfg.ema_decay,
+                state,
+                batch,
+                loss_fn=loss_fn,
+                tx=tx,
+                ema_decay=cfg.ema_decay,
                 grad_accumulation=cfg.grad_accumulation,
-            )  # fmt: skip
+            )
 
     return jax.jit(
         step_on_mesh,
@@ -152,9 +156,13 @@ def _loop(
 ) -> Fitted:
     first_step = int(state.step)
     bar = tqdm(
-        total=cfg.num_steps, initial=first_step, desc="train", unit="step", mininterval=1.0,
+        total=cfg.num_steps,
+        initial=first_step,
+        desc="train",
+        unit="step",
+        mininterval=1.0,
         disable=not processes.is_primary(),
-    )  # fmt: skip
+    )
     stopping, scalars = False, None
     window_start, window_step = time.perf_counter(), first_step
     with bar, jax.transfer_guard("disallow"):

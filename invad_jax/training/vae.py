@@ -68,8 +68,12 @@ def train_vae(
             config.vae, config.vae_loss, perceptual.features if perceptual else None
         ),
         iterator=pipeline.training_image_batches(
-            [sample.path for sample in fit], config.data, config.train.seed,
-            config.train.batch_size, jax.process_index(), jax.process_count(),
+            [sample.path for sample in fit],
+            config.data,
+            config.train.seed,
+            config.train.batch_size,
+            jax.process_index(),
+            jax.process_count(),
         ),
         mesh=mesh,
         workdir=workdir,
@@ -82,7 +86,7 @@ def train_vae(
             "encoder": perceptual.fingerprint if perceptual else None,
         },
         draw=draw,
-    )  # fmt: skip
+    )
 
 
 def replicate(params: Any, mesh: Mesh) -> Any:

@@ -47,10 +47,14 @@ def perceptual_distance(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.A
       a: features of images, (B, h, w, C) each.
       b: those of other images.
     """
-    return jnp.mean(jnp.stack([
-        jnp.mean(jnp.sum(jnp.square(_unit(x) - _unit(y)), axis=-1))
-        for x, y in zip(a, b, strict=True)
-    ]))  # fmt: skip
+    return jnp.mean(
+        jnp.stack(
+            [
+                jnp.mean(jnp.sum(jnp.square(_unit(x) - _unit(y)), axis=-1))
+                for x, y in zip(a, b, strict=True)
+            ]
+        )
+    )
 
 
 def _unit(x: jax.Array) -> jax.Array:
