@@ -229,6 +229,11 @@ class TrainConfig:
     """`channel` standardises the latents with statistics of the training set; `none` feeds them
     raw, as the published code does; `whiten` goes on from `channel` to coordinates in which normal
     latents are N(0, I), see `whitening`."""
+    objective: Literal[
+        "diffusion", "deco_diff", "masked", "masked_adaptive", "mad_ad", "transfusion"
+    ] = "diffusion"
+    """What the network learns: `diffusion`, the noise or v, as this method has it; or what another
+    detector's does, with the outputs and inputs that it needs (`docs/rivals.md`)."""
     seed: int = 0
     checkpoint_every: int = _free(1_000)
     """Steps between two checkpoints, of which the newest two stay; the last step writes one."""

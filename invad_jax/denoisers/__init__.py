@@ -36,8 +36,8 @@ def build_denoiser(cfg: DenoiserConfig, latent_shape: tuple[int, int, int]) -> n
     Returns:
       A Flax module that maps x_t (B, h, w, C) float32 and t (B,) or (1,), integer or float, to eps
       (B, h, w, C) float32. A t of shape (1,) serves the whole batch: whatever depends on t alone
-      is then computed once. Some take more, by name, and give several outputs: a dict of those
-      that their `SAYS` names.
+      is then computed once. Some take more, by name (`SEES`), and some give several outputs, a
+      dict of them (`SAYS`).
 
     Raises:
       UserError: a size does not fit the latents or another size; names the option.

@@ -92,6 +92,7 @@ class LabelUNet(nn.Module):
     deviates from normality, (B, h, w, C) float32; without a label the class vector is 0."""
 
     SAYS = ("deviation",)
+    SEES = ("label",)
     cfg: DenoiserConfig
     latent_shape: tuple[int, int, int]
 
@@ -133,6 +134,7 @@ class GuidedUNet(nn.Module):
     """
 
     SAYS = ("eps",)
+    SEES = ("image", "text")
     cfg: DenoiserConfig
     latent_shape: tuple[int, int, int]
 

@@ -71,6 +71,7 @@ class TransFusionUNet(nn.Module):
     (B, h, w, C), `mask_logits` (B, h, w, 1), float32."""
 
     SAYS = ("noise", "mean", "mask_logits")
+    SEES = ("mask",)
     cfg: DenoiserConfig
     latent_shape: tuple[int, int, int]
 

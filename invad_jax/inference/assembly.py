@@ -9,16 +9,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import Config
 from invad_jax.denoisers import build_denoiser
+from invad_jax.denoisers.wide import Wide, channels_of
 from invad_jax.detector import Detector
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.errors import UserError
-from invad_jax.paradigms import paradigm_of
+from invad_jax.paradigms import objective_of, paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.retrieval import neighbourhood
 
@@ -75,15 +77,28 @@ def outputs(
       **given: what else this network sees, such as `label` or `mask`.
     """
     _, h, w, C = x_t.shape
-    network = build_denoiser(config.denoiser, (h, w, C))
+    network = build_network(config, (h, w, C))
     ask: Any = network.apply
     found = ask({"params": params}, x_t, t, **given)
     return found if isinstance(found, dict) else {OUTPUT_OF[config.diffusion.prediction]: found}
 
 
+def build_network(config: Config, latent_shape: tuple[int, int, int]) -> nn.Module:
+    """The network of a config, with the outputs and inputs that its objective needs."""
+    objective = objective_of(config)
+    if objective is None or (len(objective.says) == 1 and not objective.sees):
+        return build_denoiser(config.denoiser, latent_shape)
+    h, w, C = latent_shape
+    wide = channels_of(C, objective.says, objective.sees)
+    core = build_denoiser(config.denoiser, (h, w, wide))
+    if hasattr(core, "SAYS"):  # it was made for this
+        return build_denoiser(config.denoiser, latent_shape)
+    return Wide(core, objective.says, objective.sees)
+
+
 def check_outputs(config: Config, latent_shape: tuple[int, int, int]) -> None:
     """Raises UserError for a network whose sizes do not fit, or that does not say what is asked."""
-    network, paradigm = build_denoiser(config.denoiser, latent_shape), paradigm_of(config)
+    network, paradigm = build_network(config, latent_shape), paradigm_of(config)
     its_own = OUTPUT_OF[config.diffusion.prediction]
     says = getattr(network, "SAYS", (its_own,))
     asked = paradigm.asks or ({its_own} if paradigm.nfe else frozenset())
@@ -96,7 +111,7 @@ def check_outputs(config: Config, latent_shape: tuple[int, int, int]) -> None:
 
 def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Array) -> Any:
     """Fresh parameters of the config's denoiser."""
-    denoiser = build_denoiser(config.denoiser, latent_shape)
+    denoiser = build_network(config, latent_shape)
     x_t, t = np.zeros((1, *latent_shape), np.float32), np.zeros((1,), np.int32)
     return denoiser.init(rng, x_t, t)["params"]
 

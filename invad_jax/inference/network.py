@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import Config
-from invad_jax.denoisers import build_denoiser
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import denoise, outputs
+from invad_jax.inference.assembly import build_network, denoise, outputs
 from invad_jax.paradigms import paradigm_of
 
 Given = Mapping[str, Any]
@@ -81,8 +80,7 @@ def _checked(
 ) -> dict[str, Any]:
     """What was given, if the network of latents of this shape takes it; None is nothing."""
     h, w, C = shape[1:]
-    network = build_denoiser(config.denoiser, (h, w, C))
-    known = {*list(inspect.signature(type(network).__call__).parameters)[3:], *beside}
+    known = {*getattr(build_network(config, (h, w, C)), "SEES", ()), *beside}
     found = {name: value for name, value in given.items() if value is not None}
     for name in sorted(found.keys() - known):
         raise UserError(f"{name}: denoiser.name={config.denoiser.name} takes no such thing")

@@ -17,6 +17,7 @@ name in `config/options.py`. Read next: `paradigm.py`, what it is; `inversion.py
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from invad_jax.config import Config
 from invad_jax.paradigms import (
@@ -24,6 +25,7 @@ from invad_jax.paradigms import (
     diad,
     inversion,
     mad_ad,
+    masked,
     nearest_neighbour,
     padim,
     reconstruction,
@@ -31,6 +33,7 @@ from invad_jax.paradigms import (
     retrieval,
     transfusion,
 )
+from invad_jax.paradigms.objective import Objective
 from invad_jax.paradigms.paradigm import Paradigm
 
 PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
@@ -45,6 +48,21 @@ PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
     "diad": diad.paradigm,
     "transfusion": transfusion.paradigm,
 }
+
+
+OBJECTIVES: dict[str, Callable[[Config], Objective]] = {
+    "deco_diff": deco_diff.objective,
+    "masked": partial(masked.objective, adaptive=False),
+    "masked_adaptive": partial(masked.objective, adaptive=True),
+    "mad_ad": mad_ad.objective,
+    "transfusion": transfusion.objective,
+}
+
+
+def objective_of(config: Config) -> Objective | None:
+    """What the network of a config is trained to say; None: the noise of a diffusion, or v."""
+    name = config.train.objective
+    return None if name == "diffusion" else OBJECTIVES[name](config)
 
 
 def paradigm_of(config: Config) -> Paradigm:

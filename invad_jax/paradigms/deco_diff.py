@@ -12,14 +12,27 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import Config
+from invad_jax.paradigms.corruption import (
+    by_chance,
+    kept_cells,
+    possible_sides,
+    shuffled_patches,
+)
+from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.paradigms.objective import Drawn, Objective
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
 from invad_jax.paradigms.restoring import compare_by, restoring
 from invad_jax.paradigms.walk import euler, falling_plan, require, states_of
 
+SIDES = {1: 0.3, 2: 0.25, 4: 0.2, 8: 0.15, 16: 0.1}
+"""Of the cells of a batch, published, and how often each is taken."""
+MOST_SPOILT, MOST_SHUFFLED = 0.7, 0.3
+"""Shares of cells; that of each image is drawn below them."""
+
 
 def paradigm(config: Config) -> Paradigm:
     """Restoring by deviations, compared by their mean length a channel."""
-    require(config, prediction="deviation")
+    require(config, "inversion.paradigm=deco_diff", prediction="deviation")
     plan = falling_plan(config)
 
     def path(outputs_fn: OutputsFn, x0: jax.Array, **given: Any) -> jax.Array:
@@ -36,3 +49,58 @@ def paradigm(config: Config) -> Paradigm:
 
 def _mean_length(difference: jax.Array) -> jax.Array:
     return jnp.mean(jnp.abs(difference), axis=-1)
+
+
+def objective(config: Config) -> Objective:
+    """The deviation of latents of which some cells are spoilt, by noise or by patches of others."""
+    require(config, "train.objective=deco_diff", prediction="deviation")
+    alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
+
+    def draw(latent: jax.Array, rng: jax.Array) -> Drawn:
+        of_t, of_noise, of_ratios, of_side, of_cells = jax.random.split(rng, 5)
+        grid = latent.shape[1], latent.shape[2]
+        ratios = jax.random.uniform(of_ratios, (2, len(latent)))
+
+        def of(side: int) -> tuple[jax.Array, ...]:
+            cells = len(latent) * (grid[0] // side) * (grid[1] // side)
+            keys = jax.random.split(of_cells, 3)
+            return (
+                kept_cells(keys[0], MOST_SPOILT * ratios[0], grid, (side, side)),
+                kept_cells(keys[1], MOST_SHUFFLED * ratios[1], grid, (side, side)),
+                shuffled_patches(latent, jax.random.permutation(keys[2], cells), side),
+            )
+
+        keep, gaussian, shuffled = by_chance(of_side, possible_sides(SIDES, grid), of)
+        return {
+            "t": jax.random.randint(of_t, latent.shape[:1], 0, len(alpha_bar)),
+            "noise": jax.random.normal(of_noise, latent.shape),
+            "keep": keep,
+            "gaussian": gaussian,
+            "latent_shuffled": shuffled,
+        }
+
+    def loss(outputs_fn: OutputsFn, x0: jax.Array, drawn: Drawn) -> jax.Array:
+        gaussian = drawn["gaussian"]
+        noise = gaussian * drawn["noise"] + (1.0 - gaussian) * drawn["latent_shuffled"]
+        x_t, target = spoilt(x0, drawn["keep"], noise, alpha_bar[drawn["t"]])
+        error = outputs_fn(x_t, drawn["t"])["deviation"] - target
+        return jnp.mean(jnp.square(error), axis=(1, 2, 3))
+
+    return Objective(draw, loss, says=(("deviation", 0),))
+
+
+def spoilt(
+    x0: jax.Array, keep: jax.Array, noise: jax.Array, alpha_bar: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """x_t, noisy where cells are not kept, and the deviation: x_t = x0 + sqrt(1 - ab) deviation.
+
+    Args:
+      x0: (B, h, w, C).
+      keep: (B, h, w, 1), 1 or 0.
+      noise: (B, h, w, C).
+      alpha_bar: (B,).
+    """
+    level = alpha_bar[:, None, None, None]
+    signal, spread = jnp.sqrt(level), jnp.sqrt(1.0 - level)
+    deviation = (1.0 - keep) * (noise - (1.0 - signal) / spread * x0)
+    return x0 + spread * deviation, deviation

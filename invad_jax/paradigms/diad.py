@@ -27,7 +27,7 @@ from invad_jax.paradigms.walk import require, states_of
 
 def paradigm(config: Config) -> Paradigm:
     """Guided reconstruction, compared by the angle between the latents."""
-    require(config, prediction="eps")
+    require(config, "inversion.paradigm=diad", prediction="eps")
     plan, last = _plan(config), float(alpha_bar_of(config)[-1])
 
     def path(

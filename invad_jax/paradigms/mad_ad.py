@@ -14,7 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import Config
+from invad_jax.diffusion.loss import perturb
 from invad_jax.diffusion.parameterization import eps_from_sample
+from invad_jax.paradigms.corruption import by_chance, kept_cells, possible_sides
+from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.paradigms.objective import Drawn, Objective
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
 from invad_jax.paradigms.restoring import compare_by, restoring
 from invad_jax.paradigms.walk import falling_plan, require, states_of
@@ -22,11 +26,16 @@ from invad_jax.paradigms.walk import falling_plan, require, states_of
 ETA = 0.5
 NORMAL = 0.5
 """Positions whose `mask` is at least this are left alone."""
+SIDES = {1: 0.2, 2: 0.3, 4: 0.3, 8: 0.2}
+"""Of cells, published; drawn for either axis."""
+MOST_SPOILT = 0.4
+MASK_WEIGHT = 0.001
+"""Of the error of the mask beside that of x0."""
 
 
 def paradigm(config: Config) -> Paradigm:
     """Restoring what is masked, compared by the largest change of a channel."""
-    require(config, prediction="sample")
+    require(config, "inversion.paradigm=mad_ad", prediction="sample")
     plan = falling_plan(config)
 
     def path(
@@ -76,3 +85,32 @@ def ddim_step(
 
 def _largest(difference: jax.Array) -> jax.Array:
     return jnp.max(jnp.abs(difference), axis=-1)
+
+
+def objective(config: Config) -> Objective:
+    """x0, and which cells are as they were, from latents of which some are noisy."""
+    require(config, "train.objective=mad_ad", prediction="sample")
+    alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
+
+    def draw(latent: jax.Array, rng: jax.Array) -> Drawn:
+        of_t, of_noise, of_ratio, of_sides, of_cells = jax.random.split(rng, 5)
+        grid = latent.shape[1], latent.shape[2]
+        ratio = MOST_SPOILT * jax.random.uniform(of_ratio, latent.shape[:1])
+        by_axis = possible_sides(SIDES, grid).items()
+        shares = {(a, b): p * q for a, p in by_axis for b, q in by_axis}
+        return {
+            "t": jax.random.randint(of_t, latent.shape[:1], 0, len(alpha_bar)),
+            "noise": jax.random.normal(of_noise, latent.shape),
+            "keep": by_chance(
+                of_sides, shares, lambda sides: kept_cells(of_cells, ratio, grid, sides)
+            ),
+        }
+
+    def loss(outputs_fn: OutputsFn, x0: jax.Array, drawn: Drawn) -> jax.Array:
+        keep, t = drawn["keep"], drawn["t"]
+        x_t = keep * x0 + (1.0 - keep) * perturb(x0, drawn["noise"], alpha_bar[t])
+        found = outputs_fn(x_t, t)
+        of_x0 = jnp.mean(jnp.square(found["x0"] - x0), axis=(1, 2, 3))
+        return of_x0 + MASK_WEIGHT * jnp.mean(jnp.square(found["mask"] - keep), axis=(1, 2, 3))
+
+    return Objective(draw, loss, says=(("x0", 0), ("mask", 1)))

@@ -78,11 +78,10 @@ def falling_plan(config: Config) -> Plan:
     return make_plan(alpha_bar_of(config), timesteps[::-1], final_alpha_bar=1.0)
 
 
-def require(config: Config, **options: Any) -> None:
-    """Raises UserError unless the options of `diffusion` are these."""
+def require(config: Config, by: str, **options: Any) -> None:
+    """Raises UserError unless the options of `diffusion` are these, as `by` has it."""
     for name, value in options.items():
         if getattr(config.diffusion, name) != value:
             raise UserError(
-                f"diffusion.{name}={getattr(config.diffusion, name)}: "
-                f"inversion.paradigm={config.inversion.paradigm} takes {value}"
+                f"diffusion.{name}={getattr(config.diffusion, name)}: {by} takes {value}"
             )

@@ -17,19 +17,19 @@ from invad_jax.data.dataset import Sample, fingerprint
 from invad_jax.detector import LatentStats
 from invad_jax.diffusion.loss import eps_loss, v_loss
 from invad_jax.encoders import Encoder
-from invad_jax.inference.assembly import denoise, init_params, network_output
+from invad_jax.inference.assembly import denoise, init_params, network_output, outputs
 from invad_jax.inference.latent_cache import Latents
 from invad_jax.inference.whitening import white_rows
 from invad_jax.normality import gaussian
 from invad_jax.normality.reference import Lessons
-from invad_jax.paradigms import paradigm_of
+from invad_jax.paradigms import objective_of, paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
 from invad_jax.training.held_out import HeldOut
-from invad_jax.training.step import LossFn, make_denoiser_loss
+from invad_jax.training.step import LossFn, make_denoiser_loss, make_objective_loss
 
 
 def latent_stats(latents: Latents | np.ndarray, kind: str) -> LatentStats:
@@ -64,12 +64,15 @@ def needed(config: Config) -> Lessons:
 
 def denoiser_loss(config: Config) -> LossFn:
     """What training minimises."""
+    standardised = config.train.latent_stats == "whiten"
+    if objective := objective_of(config):
+        return make_objective_loss(partial(outputs, config), objective, standardised)
     of_v = config.diffusion.prediction == "v"
     return make_denoiser_loss(
         partial(network_output if of_v else denoise, config),
         jnp.asarray(alpha_bar_of(config), jnp.float32),
         v_loss if of_v else eps_loss,
-        standardised=config.train.latent_stats == "whiten",
+        standardised,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -17,6 +18,7 @@ import optax
 from invad_jax.config import TrainConfig
 from invad_jax.detector import LatentStats, standardise
 from invad_jax.diffusion.loss import eps_loss
+from invad_jax.paradigms.objective import Objective
 
 LOWEST_LEARNING_RATE = 1e-6
 """Where the warm-up begins and the cosine ends; published."""
@@ -205,5 +207,35 @@ def make_denoiser_loss(
             lambda x, t: predict(params, x, t), x0, batch["t"], batch["noise"], alpha_bar
         )
         return jnp.mean(losses), {}
+
+    return LossFn(draw, given)
+
+
+def make_objective_loss(
+    ask: Callable[..., dict[str, jax.Array]], objective: Objective, standardised: bool = False
+) -> LossFn:
+    """The loss of another detector on encoder latents.
+
+    Args:
+      ask: (params, x_t, t, what else the network sees by name) -> its outputs by name.
+      objective: what is drawn, and what is minimised.
+      standardised: as in `make_denoiser_loss`.
+
+    Returns:
+      A `LossFn` as that of `make_denoiser_loss`.
+    """
+
+    def draw(batch: Batch, rng: jax.Array) -> Batch:
+        return {**batch, **objective.draw(batch["latent"], rng)}
+
+    def given(params: Params, frozen: LatentStats, batch: Batch) -> Loss:
+        rows = {
+            name: standardise(array, frozen)
+            if name.startswith("latent") and not standardised
+            else array
+            for name, array in batch.items()
+        }
+        x0 = rows.pop("latent")
+        return jnp.mean(objective.loss(partial(ask, params), x0, rows)), {}
 
     return LossFn(draw, given)
