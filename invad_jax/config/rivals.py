@@ -41,6 +41,7 @@ def rival_config(
     >>> rival_config("diffusion", DiffusionConfig(), InversionConfig(), FOUR_SETS).encoder.pool
     2
     """
+    restores = inversion.paradigm != "reconstruction"  # which has one comparison alone
     return Config(
         data=data,
         encoder=EncoderConfig(name="efficientnet_lite0", stage_resize="area", pool=2),
@@ -56,5 +57,5 @@ def rival_config(
             checkpoint_every=200,
         ),
         inversion=inversion,
-        scoring=ScoringConfig(prior="standard_normal"),
+        scoring=ScoringConfig(prior="standard_normal") if restores else ScoringConfig(),
     )
