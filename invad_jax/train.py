@@ -22,6 +22,7 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.data import layouts
     from invad_jax.data.depth import with_value_range
     from invad_jax.encoders import build_encoder, describe_encoder, kept
+    from invad_jax.inference import components
     from invad_jax.inference.assembly import build_detector
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.encode import encode_samples
@@ -44,12 +45,13 @@ def main(args: argparse.Namespace) -> None:
     check_enough(needed(config), [sample.category for sample in fit])
     encoder = build_encoder(config.encoder, config.data.image_size)
     # Sizes that do not fit are said before anything is written.
-    build_detector(config, encoder.latent_shape, encoder.apply)
+    build_detector(config, described.latent_shape, described.apply)
     workdir.claim(config, write=processes.is_primary())
     if processes.is_primary():
         kept.keep(config.encoder, workdir.encoder)
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 
+    encoder = components.learn(config, workdir, encoder, fit, mesh)
     latents = encode_samples(fit, encoder, config, mesh)
     new = encode_samples(held_out, encoder, config, mesh) if held_out else None
     fitted, white = train_denoiser(config, workdir, encoder, latents, fit, new, mesh)

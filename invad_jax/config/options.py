@@ -93,6 +93,12 @@ class EncoderConfig:
     `area`, the mean of all the positions a cell covers."""
     pool: int = 1
     """Side of the mean pooling applied to the stacked grid; 2 makes 8 x 8 out of 16 x 16."""
+    groups: int = 0
+    """Runs of consecutive stages, as many in each, whose mean takes their place; 0 keeps every
+    stage. 8 layers of a vision transformer in 2 groups give twice its width."""
+    channels: int = 0
+    """Principal components of the features of the normal images, learnt before training, that
+    latents are made of; 0 keeps the channels as they are."""
 
 
 Variant = Literal[

@@ -35,6 +35,8 @@ RANGES = {
     "data.max_pixels": Range(1, 2**34),
     "encoder.stages": Range(0, 10_000),
     "encoder.pool": Range(1, 4096),
+    "encoder.groups": Range(0, 1000),
+    "encoder.channels": Range(0, 2**16),
     "denoiser.width": Range(1, 2**16),
     "denoiser.depth": Range(1, 1024),
     "denoiser.num_heads": Range(1, 4096),

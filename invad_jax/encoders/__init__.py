@@ -19,6 +19,7 @@ import numpy as np
 from invad_jax.config import EncoderConfig
 from invad_jax.encoders import efficientnet, resnet, vae, vit
 from invad_jax.encoders.backbone import Backbone, Variables
+from invad_jax.encoders.components import Components, Projected, project
 from invad_jax.encoders.feature_stack import stack_features
 from invad_jax.encoders.weights import load_variables
 from invad_jax.errors import UserError, what_there_is
@@ -52,7 +53,7 @@ class Encoder:
 
 
 def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
-    """Builds an encoder and loads its weights; see `describe_encoder`.
+    """Builds an encoder and loads its weights; all its channels, see `with_components`.
 
     Args:
       config: the `encoder` options.
@@ -65,7 +66,7 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     >>> encoder.latent_shape
     (2, 2, 192)
     """
-    backbone, encoder = describe_encoder(config, image_size)
+    backbone, encoder = _with_all_channels(config, image_size)
     variables = load_variables(backbone, config.name, config.weights)
     ingredients = {
         "name": config.name,
@@ -75,9 +76,30 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
         "image_size": image_size,
         "mean": backbone.mean,
         "std": backbone.std,
+        **({"groups": config.groups} if config.groups else {}),
     }
     return dataclasses.replace(
         encoder, variables=variables, fingerprint=_fingerprint(ingredients, variables)
+    )
+
+
+def with_components(encoder: Encoder, components: Components) -> Encoder:
+    """The encoder whose latents are those components of its features."""
+
+    def apply(variables: Projected, image: jax.Array) -> jax.Array:
+        return project(variables.components, encoder.apply(variables.backbone, image))
+
+    def features(variables: Projected, image: jax.Array) -> list[jax.Array]:
+        return encoder.features(variables.backbone, image)
+
+    h, w, _ = encoder.latent_shape
+    return Encoder(
+        encoder.name,
+        apply,
+        features,
+        Projected(encoder.variables, components),
+        (h, w, components.basis.shape[1]),
+        encoder.fingerprint and _fingerprint({"of": encoder.fingerprint}, components),
     )
 
 
@@ -87,6 +109,17 @@ def describe_encoder(config: EncoderConfig, image_size: int) -> tuple[Backbone, 
     Raises:
       UserError: an unknown name, or options that do not fit.
     """
+    backbone, encoder = _with_all_channels(config, image_size)
+    if not config.channels:
+        return backbone, encoder
+    C = encoder.latent_shape[-1]
+    if config.channels > C:
+        raise UserError(f"encoder.channels={config.channels}: the features have {C}")
+    mean, basis = (jax.ShapeDtypeStruct(s, np.float32) for s in ((C,), (C, config.channels)))
+    return backbone, with_components(encoder, Components(mean, basis))
+
+
+def _with_all_channels(config: EncoderConfig, image_size: int) -> tuple[Backbone, Encoder]:
     if config.name not in ENCODERS:
         raise UserError(
             f"encoder.name={config.name}: unknown{what_there_is(config.name, ENCODERS)}"
@@ -100,7 +133,8 @@ def describe_encoder(config: EncoderConfig, image_size: int) -> tuple[Backbone, 
         return backbone.features(variables, (image.astype(jnp.float32) - mean) / std)
 
     def apply(variables: Variables, image: jax.Array) -> jax.Array:
-        return stack_features(features(variables, image), config.stage_resize, config.pool)
+        stages = features(variables, image)
+        return stack_features(stages, config.stage_resize, config.pool, config.groups)
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
     _, h, w, C = jax.eval_shape(apply, backbone.abstract, images).shape

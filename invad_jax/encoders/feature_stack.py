@@ -17,7 +17,7 @@ from invad_jax.errors import UserError
 
 
 def stack_features(
-    stages: Sequence[jax.Array], resize: Literal["bilinear", "area"], pool: int
+    stages: Sequence[jax.Array], resize: Literal["bilinear", "area"], pool: int, groups: int = 0
 ) -> jax.Array:
     """Brings all stages to the grid of the last and coarsest one and concatenates them.
 
@@ -26,12 +26,13 @@ def stack_features(
       resize: `bilinear` as torch's `interpolate` does it without antialiasing, which reads few of
         the positions when shrinking; `area`, the mean over all that a cell covers.
       pool: side of the mean pooling at the end.
+      groups: of consecutive stages, as many in each, whose mean takes their place; 0: none.
 
     Returns:
-      (B, h / pool, w / pool, sum of C_i).
+      (B, h / pool, w / pool, C), C the sum of the C_i, or of one of each group.
 
     Raises:
-      UserError: `pool` does not divide the grid.
+      UserError: `pool` does not divide the grid, or `groups` the stages, which need one width.
 
     >>> stack_features([jnp.ones((1, 8, 8, 2)), jnp.ones((1, 4, 4, 3))], "bilinear", 2).shape
     (1, 2, 2, 5)
@@ -39,8 +40,22 @@ def stack_features(
     _, h, w, _ = stages[-1].shape
     if h % pool or w % pool:
         raise UserError(f"encoder.pool={pool}: must divide the grid of the features, {h} x {w}")
-    stacked = jnp.concatenate([_resized(x, h, w, resize) for x in stages], axis=-1)  # (B, h, w, C)
+    resized = [_resized(x, h, w, resize) for x in stages]
+    means = _group_means(resized, groups) if groups else resized
+    stacked = jnp.concatenate(means, axis=-1)  # (B, h, w, C)
     return _mean_pooled(stacked, pool)  # (B, h / pool, w / pool, C)
+
+
+def _group_means(stages: Sequence[jax.Array], groups: int) -> list[jax.Array]:
+    """The mean of each of `groups` runs of stages, all (B, h, w, C)."""
+    widths = sorted({x.shape[-1] for x in stages})
+    if len(stages) % groups or len(widths) > 1:
+        raise UserError(
+            f"encoder.groups={groups}: must divide the {len(stages)} stages, of one width; theirs: "
+            f"{', '.join(map(str, widths))}"
+        )
+    size = len(stages) // groups
+    return [sum(stages[i + 1 : i + size], stages[i]) / size for i in range(0, len(stages), size)]
 
 
 def bilinear_matrix(source: int, target: int) -> np.ndarray:

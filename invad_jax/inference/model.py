@@ -20,6 +20,7 @@ from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.encoders import kept as kept_weights
 from invad_jax.errors import UserError
+from invad_jax.inference import components
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
 from invad_jax.inference.assembly import abstract_params, build_detector, denoise
 from invad_jax.inference.batches import fitting, in_batches
@@ -406,7 +407,8 @@ def load_model(workdir: Workdir, config: Config) -> Model:
 def _matching_encoder(config: Config, workdir: Workdir, restored: Restored) -> Encoder:
     """The config's encoder, if its latents are the ones that the checkpoint was made for."""
     options = kept_weights.options(config.encoder, workdir.encoder)
-    encoder = build_encoder(options, config.data.image_size)
+    whole = build_encoder(options, config.data.image_size)
+    encoder = components.load(config, workdir, whole)
     if restored.encoder not in (None, encoder.fingerprint):
         raise UserError(
             f"encoder.weights={config.encoder.weights}: other weights than the ones that "

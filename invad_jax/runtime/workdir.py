@@ -2,6 +2,7 @@
 
 <workdir>/config.json      the resolved config
           checkpoints/     see `checkpoint.py`
+          components.npz   of the encoder's features, with encoder.channels
           coordinates.npz  in which normal latents are N(0, I), with train.latent_stats=whiten
           normals/         what normal images taught, a folder for each way of scoring
           logs/            TensorBoard
@@ -47,6 +48,7 @@ class Workdir:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
+        self.components = self.path / "components.npz"
         self.coordinates = self.path / "coordinates.npz"
         self.logs = self.path / "logs"
         self.kept = self.path / "kept"

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from invad_jax import encoders
-from invad_jax.config.io import load
+from invad_jax.config.io import load, to_dict
+from invad_jax.encoders import describe_encoder
 from invad_jax.inference.assembly import abstract_params
 from invad_jax.paradigms.levels import rising_plan
 
@@ -53,6 +54,33 @@ def test_full_sizes(name):
     share = config.train.batch_size / images
     assert 300 - share < epochs <= 300
     assert 40 - share < warmup <= 40
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_white_twin_differs_in_what_makes_it_white_alone(name):
+    published, white = (to_dict(load(CONFIGS / f"{name}{end}.py")) for end in ("", "_white"))
+    differing = {
+        f"{section}.{option}"
+        for section, options in published.items()
+        for option, value in options.items()
+        if white[section][option] != value
+    }
+    assert differing == {
+        "data.holdout_fraction", "diffusion.prediction", "train.latent_stats", "inversion.solver",
+        "inversion.use_ema",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["mvtec_dinov2", "visa_dinov2", "mpdd_dinov2"])
+def test_wide_features(name):
+    config = load(CONFIGS / f"{name}.py")
+    _, encoder = describe_encoder(config.encoder, config.data.image_size)
+    assert encoder.latent_shape == (28, 28, 256)
+    assert encoder.variables.components.basis.shape == (2 * 768, 256)
+    params = abstract_params(config, encoder.latent_shape)
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    patch = 4 * 256  # numbers a token
+    assert count == dit_parameters(width=768, depth=12, channels=patch, tokens=14 * 14)
 
 
 def test_the_published_path_through_the_options():
@@ -122,6 +150,7 @@ def draw_bmad(root):
     ("name", "draw_data", "categories"),
     [
         ("mvtec_dit", draw_mvtec, {"bottle", "screw"}),
+        ("mvtec_dit_white", draw_mvtec, {"bottle", "screw"}),
         ("visa_dit", draw_visa, {"candle", "pcb1"}),
         ("bmad_brain", draw_bmad, {"Brain"}),
     ],

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from invad_jax.encoders import components
 from tests.commands import TINY_MLP, final_arrays, newest_step, process_ids, training
 from tests.multiprocess.kills import arguments, killed_run
 
@@ -67,6 +68,19 @@ def test_a_stopped_run_goes_on_as_one_process(commands, preempted, unbroken, dev
         # parameter by about the learning rate, 5e-5 at most: 100 steps by 5e-3; other batches
         # than the unbroken run's would show as per cents of that.
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), resumed, unbroken)
+
+
+def test_two_processes_learn_the_components_that_one_does(commands):
+    found = []
+    for processes in (1, 2):
+        run = f"components_{processes}"
+        options = ("encoder.channels=8", "train.num_steps=1")
+        commands.run(*training(run, *options, tiny=TINY_MLP), processes=processes, devices=2)
+        found.append(components.read(commands.folder / run / "components.npz"))
+    (one, key), (two, its_key) = found
+    assert key == its_key
+    np.testing.assert_allclose(two.mean, one.mean, rtol=1e-5)  # sums of halves, float32
+    np.testing.assert_allclose(two.basis, one.basis, atol=1e-3)  # near directions mix
 
 
 def flat_metrics(folder):

@@ -1,0 +1,17 @@
+"""MPDD, one model for all 6 categories, on whitened features of DINOv2.
+
+    python -m invad_jax.train --config configs/mpdd_dinov2.py --set data.root=FOLDER
+    python -m invad_jax.eval --config configs/mpdd_dinov2.py --set data.root=FOLDER
+
+The data has the layout of MVTec AD. For accelerators (`config/wide.py`); `--set train.num_steps=0`
+leaves the network out. On every device 1.2 GB of whitening matrices and 0.3 GB of latents of the
+normal images.
+Result: not run.
+"""
+
+from invad_jax.config import Config, DataConfig
+from invad_jax.config.wide import wide_config
+
+
+def get_config() -> Config:
+    return wide_config(DataConfig(name="mvtec", root="data/mpdd"))
