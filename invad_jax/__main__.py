@@ -26,6 +26,7 @@ VERBS = {
     "sweep": "a grid of options over seeds",
     "build_dataset": "any layout as ArrayRecord",
     "plan": "what a TPU slice would do, without one",
+    "benchmark": "how fast a detector is here, and beside PyTorch",
 }
 """Module -> what it does; each has a `cli`."""
 

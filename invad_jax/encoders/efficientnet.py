@@ -3,7 +3,7 @@
 The weights are those that TensorFlow trained, in the form of the PyTorch port by L. Melas-Kyriazi
 and, for Lite, its descendant by ML Illustrated. Two things of the port matter for parity:
 - "SAME" padding is computed once, for the image size the network was trained at, and kept for all
-  others (`_same_padding`, `block_specs`). At 256 pixels B4 (trained at 380) pads its stride-2
+  others (`same_padding`, `block_specs`). At 256 pixels B4 (trained at 380) pads its stride-2
   5 x 5 convolution by (2, 2) where TensorFlow would pad (1, 2): features move by one position.
 - Batch normalisation has an epsilon of 1e-3. It is folded into the convolutions on loading.
 
@@ -116,7 +116,7 @@ def block_specs(config: EfficientNetConfig) -> list[BlockSpec]:
         out_channels = _scaled_channels(out, config.width)
         for repeat in range(repeats):
             stride = stage_stride if repeat == 0 else 1
-            padding = _same_padding(size, kernel, stride)
+            padding = same_padding(size, kernel, stride)
             size, downsampling = math.ceil(size / stride), downsampling * stride
             specs.append(
                 BlockSpec(kernel, stride, expansion, channels, out_channels, padding, downsampling)
@@ -135,7 +135,7 @@ def default_stages(specs: list[BlockSpec]) -> tuple[int, ...]:
     return tuple(last[downsampling] for downsampling in (2, 4, 8, 16))
 
 
-def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Zeros before and after that make an input of `size` give ceil(size / stride) outputs."""
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
@@ -214,7 +214,7 @@ class EfficientNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> list[jax.Array]:
         """(B, S, S, 3) normalised -> outputs (B, h_i, w_i, C_i)."""
-        padding = _same_padding(self.config.native_size, kernel=3, stride=2)
+        padding = same_padding(self.config.native_size, kernel=3, stride=2)
         stem = nn.Conv(
             stem_channels(self.config), (3, 3), strides=2, padding=(padding, padding), name="stem"
         )

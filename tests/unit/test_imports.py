@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
 COMMANDS = {"train", "eval", "predict", "train_vae", "convert", "build_dataset", "compare", "sweep",
-            "plan", "export", "calibrate", "doctor", "serve", "__main__"}  # fmt: skip
+            "plan", "export", "calibrate", "doctor", "serve", "benchmark", "__main__"}  # fmt: skip
 FLOORS = [
     {"errors", "version", "diffusion", "scoring", "metrics"},
     {"config", "io", "coordinates", "detector"},
@@ -17,13 +17,14 @@ FLOORS = [
     {"inference", "sweeps"},
     {"training", "evaluation"},
     {"planning", "serving"},
+    {"benchmarks"},
     COMMANDS,
 ]
 """Units of the package, from the ground up; each imports itself and the floors below it."""
 WITHOUT_JAX = {"errors", "version", "metrics", "config", "io", "data", "normality", "report"}
 MATHS = {"diffusion", "scoring", "coordinates"}
 """JAX and NumPy, and nothing of networks, files or the config."""
-COMPILES = COMMANDS | {"inference", "training", "planning", "evaluation"}
+COMPILES = COMMANDS | {"inference", "training", "planning", "evaluation", "benchmarks"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

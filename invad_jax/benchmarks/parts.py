@@ -1,0 +1,158 @@
+"""The compiled programs of a detector and its training, each with what it computes and takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from invad_jax.benchmarks.clock import Run
+from invad_jax.benchmarks.subject import Subject
+from invad_jax.config import MeshConfig
+from invad_jax.detector import DetectorVariables, LatentStats
+from invad_jax.inference.assembly import init_params
+from invad_jax.inference.model import without_maps
+from invad_jax.planning.flops import count_flops
+from invad_jax.planning.hlo import Program
+from invad_jax.runtime.sharding import (
+    batch_sharding,
+    make_mesh,
+    replicated,
+    rounded_up,
+    state_sharding,
+    train_batch_sharding,
+)
+from invad_jax.training.denoiser import denoiser_loss
+from invad_jax.training.loop import compile_step
+from invad_jax.training.step import create_state, make_optimizer
+
+
+class Part(NamedTuple):
+    """One compiled program with its arguments."""
+
+    name: str
+    batch: int
+    run: Run
+    compile_seconds: float
+    flops: int
+    """Of its products and convolutions, on all devices."""
+    bytes_moved: int | None
+    """Between memory and each device, as its program says; None where its program cannot be read,
+    or is of a CPU, most of whose traffic its caches keep."""
+    peak_bytes: int
+    """Arguments, results and what lies between, on one device."""
+
+    @property
+    def key(self) -> str:
+        """Name and batch size."""
+        return f"{self.name}, batch {self.batch}"
+
+
+def detector_parts(subject: Subject, batches: Sequence[int]) -> Iterator[Part]:
+    """Encoder, denoiser, comparison and the whole, for each batch size.
+
+    One image is on one device; other batch sizes are rounded up to a multiple of the devices.
+    """
+    one = make_mesh(MeshConfig(), jax.local_devices()[:1])
+    for batch in batches:
+        mesh = one if batch == 1 else subject.mesh
+        variables = jax.device_put(subject.variables, replicated(mesh))
+        size = rounded_up(batch, mesh)
+        for name, function, make in _functions(subject):
+            yield compiled(name, size, function, variables, make(size), mesh)
+
+
+def _functions(subject: Subject) -> Iterator[tuple[str, Callable[..., Any], Callable[[int], Any]]]:
+    """(name, (variables, rows) -> results, number of rows -> rows)."""
+    detector, latent = subject.detector, subject.latent_shape
+    side = subject.config.data.image_size
+
+    def images(count: int) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+
+    def latents(count: int) -> np.ndarray:
+        return np.random.default_rng(1).standard_normal((count, *latent), np.float32)
+
+    def encoder(variables: DetectorVariables, image: jax.Array) -> jax.Array:
+        return detector.encode(variables.encoder, image)
+
+    def comparison(variables: DetectorVariables, latent: jax.Array) -> Any:
+        silent = detector._replace(denoise=lambda params, x_t, t: x_t)
+        return without_maps(silent.score_latents(variables, latent))
+
+    def whole(variables: DetectorVariables, image: jax.Array) -> Any:
+        return without_maps(detector.predict(variables, image))
+
+    yield "encoder", encoder, images
+    if subject.timesteps:
+        yield "denoiser", detector.walk, latents
+    yield "comparison", comparison, latents
+    yield "detector", whole, images
+
+
+def train_part(subject: Subject) -> Part:
+    """One optimiser step from latents, as `train` compiles it; its state is donated."""
+    config, shape = subject.config, subject.latent_shape
+    mesh, tx = make_mesh(config.mesh), make_optimizer(config.train)
+    channels = np.zeros(shape[-1:], np.float32)
+
+    def create(rng: jax.Array) -> Any:
+        frozen: Any = LatentStats(channels, channels + 1)  # type: ignore[arg-type]
+        return create_state(init_params(config, shape, rng), frozen, rng, tx)
+
+    shardings = state_sharding(jax.eval_shape(create, jax.random.key(0)), mesh)
+    state = jax.jit(create, out_shardings=shardings)(jax.random.key(0))
+    batch = np.random.default_rng(1).standard_normal((config.train.batch_size, *shape), np.float32)
+    rows = {"latent": jax.device_put(batch, train_batch_sharding(mesh))}
+    step: Any = compile_step(config.train, denoiser_loss(config), tx, mesh, shardings)
+    program, part = _compile("train step", len(batch), step.trace(state, rows))
+
+    def run() -> None:
+        nonlocal state
+        state, scalars = program(state, rows)
+        jax.block_until_ready(scalars)
+
+    return part._replace(run=run)
+
+
+def compiled(
+    name: str, batch: int, function: Callable[..., Any], variables: Any, rows: Any, mesh: Mesh
+) -> Part:
+    """A function of (variables, rows) with rows split over a mesh."""
+    shardings = (replicated(mesh), batch_sharding(mesh))
+    on_mesh = jax.device_put(rows, batch_sharding(mesh))
+    jitted = jax.jit(function, in_shardings=shardings, out_shardings=replicated(mesh))
+    program, part = _compile(name, batch, jitted.trace(variables, on_mesh))
+    return part._replace(run=partial(_wait, program, variables, on_mesh))
+
+
+def _wait(program: Any, *arguments: Any) -> None:
+    jax.block_until_ready(program(*arguments))
+
+
+def _compile(name: str, batch: int, traced: Any) -> tuple[Any, Part]:
+    start = time.perf_counter()
+    program = traced.lower().compile()
+    seconds, memory = time.perf_counter() - start, program.memory_analysis()
+    peak = (
+        memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )  # fmt: skip
+    part = Part(
+        name, batch, lambda: None, seconds, count_flops(traced.jaxpr), _moved(program), peak
+    )
+    return program, part
+
+
+def _moved(program: Any) -> int | None:
+    if jax.default_backend() == "cpu":
+        return None
+    try:
+        return Program(program.as_text()).memory_bytes()
+    except (AssertionError, KeyError, ValueError):  # written as no other program was so far
+        return None

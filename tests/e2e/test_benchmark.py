@@ -1,0 +1,54 @@
+"""The benchmark as a command: its files, its comparison with an earlier run, what it refuses."""
+
+import json
+
+import pytest
+
+SHORT = ("--seconds", "0.001", "--repeats", "1", "--batch", "1", "8", "--images", "9")
+
+
+@pytest.fixture(scope="module")
+def measured(commands, trained):
+    commands.run("benchmark", "--workdir", "run", *SHORT)
+    return json.loads((trained / "benchmark" / "benchmark.json").read_text())
+
+
+def test_it_writes_every_part(measured, trained):
+    found = {(row["part"], row["batch"]) for row in measured["parts"]}
+    names = ("encoder", "denoiser", "comparison", "detector")
+    assert found == {(name, batch) for name in names for batch in (1, 8)} | {("train step", 8)}
+    for row in measured["parts"]:
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        assert row["gflop"] > 0
+        assert row["compile_s"] > 0
+    assert measured["predict"]["images"] == 9
+    assert measured["predict"]["busy_share"] > 0
+    assert measured["rates"]["matrix_product"] > 0
+    text = (trained / "benchmark" / "benchmark.md").read_text()
+    assert text.count("| detector |") == 2
+
+
+def test_an_earlier_run_that_was_faster_is_status_1(commands, measured, tmp_path):
+    earlier = tmp_path / "earlier.json"
+    for row in measured["parts"]:
+        row["p50_ms"] *= 1e-3 if row["part"] == "encoder" else 1e3
+        row["spread"] = 0.0
+    earlier.write_text(json.dumps(measured))
+    arguments = ("--out", "again", "--against", str(earlier), "--tolerance", "10")
+    done = commands.run("benchmark", "--workdir", "run", *SHORT, *arguments, status=1)
+    slower = [line for line in done.stderr.splitlines() if line.startswith("slower")]
+    assert len(slower) == 2  # the encoder, at both sizes
+    assert all("encoder" in line for line in slower)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--against", "absent.json"), "absent.json"),
+        (("--against", "run/config.json"), "no benchmark.json"),
+        (("--batch", "0"), "--batch"),
+        (("--seconds", "0"), "--seconds"),
+    ],
+)
+def test_what_is_wrong_is_one_line(commands, trained, arguments, message):
+    assert message in commands.refused("benchmark", "--workdir", "run", *arguments)

@@ -1,0 +1,105 @@
+"""What the compiled detector computes and holds, counted: none of it may grow unnoticed."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from invad_jax.benchmarks import parts
+from invad_jax.benchmarks.subject import of_config
+from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, MeshConfig
+from invad_jax.inference import images
+from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated
+
+WIDTH, DEPTH, STEPS, BATCH = 32, 2, 3, 8
+CONFIG = Config(
+    data=DataConfig(image_size=64),
+    encoder=EncoderConfig(name="efficientnet_lite0", stages=(0, 2)),
+    denoiser=DenoiserConfig(width=WIDTH, depth=DEPTH, num_heads=2),
+)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    found = of_config(CONFIG, make_mesh(MeshConfig(), jax.devices()[:1]))
+    assert found.timesteps == (0, 500, 999)
+    return found
+
+
+@pytest.fixture(scope="module")
+def compiled(subject):
+    """(part, batch) -> the compiled program and its operations."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield {(part.name, part.batch): part for part in parts.detector_parts(subject, [1, BATCH])}
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_the_denoiser_computes_its_products_and_no_more(compiled, subject):
+    h, w, C = subject.latent_shape
+    N, D = h * w, WIDTH
+    block = 2 * N * (3 * D * D + D * D + 2 * 4 * D * D) + 4 * N * N * D  # layers, attention
+    network = DEPTH * block + 2 * 2 * N * C * D  # and the first and last layer
+    for batch in (1, BATCH):
+        # Nothing of the timestep: its layers were 2 (2 D^2 + 6 D^2 L) more.
+        assert compiled["denoiser", batch].flops == STEPS * batch * network
+
+
+def test_the_detector_computes_its_parts(compiled):
+    for batch in (1, BATCH):
+        whole = compiled["detector", batch].flops
+        named = [compiled[name, batch].flops for name in ("encoder", "denoiser", "comparison")]
+        assert whole == sum(named)  # and so no map, which is two products with every row
+        assert whole == batch * compiled["detector", 1].flops
+
+
+def test_images_one_by_one_take_the_memory_of_one(compiled, subject):
+    """On a CPU. Beside it only what comes in and goes out grows."""
+    latent = 4 * int(np.prod(subject.latent_shape))
+    image = 3 * subject.config.data.image_size**2
+    one, many = (compiled["encoder", batch].peak_bytes for batch in (1, BATCH))
+    # Rows on their way in and out are copied once, as they are brought into rounds.
+    assert many <= one + 2 * BATCH * (latent + image)
+
+
+def test_a_denoiser_holds_its_table_and_no_layers_of_the_timestep(subject):
+    h, w, C = subject.latent_shape
+    D, L = WIDTH, DEPTH
+    layers = L * (12 * D * D + 3 * D + D + 4 * D + D) + (C * D + D) + (D * C + C) + h * w * D
+    table = STEPS * (6 * D * L + 2 * D) + STEPS
+    sizes = [leaf.size for leaf in jax.tree.leaves(subject.variables.denoiser)]
+    assert sum(sizes) == layers + table
+
+
+def test_a_batch_goes_to_the_device_once_and_comes_back_once(tmp_path, monkeypatch):
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    paths = []
+    for i in range(7):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(paths[-1])
+    moved = {"in": 0, "out": 0}
+    to_device, fetch = images.global_batch, jax.device_get
+
+    def counted_in(batch, *rest):
+        assert list(batch) == ["image"]
+        moved["in"] += 1
+        return to_device(batch, *rest)
+
+    def counted_out(tree):
+        moved["out"] += 1
+        return fetch(tree)
+
+    monkeypatch.setattr(images, "global_batch", counted_in)
+    monkeypatch.setattr(images.jax, "device_get", counted_out)
+    compiled = jax.jit(
+        lambda scale, image: {"red": scale * image[:, 0, 0, 0]},
+        in_shardings=(replicated(mesh), batch_sharding(mesh)), out_shardings=replicated(mesh),
+    )  # fmt: skip
+    scale = jax.device_put(np.float32(2), replicated(mesh))
+    seen = {}
+    with jax.transfer_guard("disallow"):  # what is moved is moved on purpose
+        for ids, rows in images.run_on_images(
+            compiled, scale, paths, DataConfig(image_size=8), 3, mesh
+        ):
+            seen |= dict(zip(ids.tolist(), rows["red"].tolist(), strict=True))
+    assert seen == {i: 2.0 * i for i in range(7)}
+    assert moved == {"in": 3, "out": 3}
