@@ -43,6 +43,8 @@ class Neighbourhood(NamedTuple):
     """Positions away, in both directions."""
     images: int
     """How many of the most similar normal images."""
+    rounds_over: int | None = None
+    """Devices, each of which takes one image after the other (`in_rounds`); None: all at once."""
 
 
 class Coordinates(NamedTuple):
@@ -180,7 +182,31 @@ def _per_image(
         latent = jnp.take(bank.latent, chosen, axis=0).astype(jnp.float32)  # (k, h, w, C)
         return of_one(x, latent, left_out, *its)
 
-    return jax.vmap(lambda *row: one(row))(x0, chosen, left_out, *more)
+    each = jax.vmap(lambda *row: one(row))
+    return in_rounds(each, where.rounds_over, x0, chosen, left_out, *more)
+
+
+def in_rounds(
+    function: Callable[..., jax.Array], num_devices: int | None, *rows: jax.Array
+) -> jax.Array:
+    """Runs a function of rows, each by itself, on one row of each device at a time.
+
+    What one image needs on its way then stays in the caches of a CPU.
+
+    Args:
+      function: (B, ...) arrays -> (B, ...); pure, and no row asks another.
+      num_devices: over which the rows are split evenly; None, or rows that are not: all at once.
+      rows: (B, ...) each.
+    """
+    B = rows[0].shape[0]
+    if num_devices is None or B % num_devices or num_devices == B:
+        return function(*rows)
+
+    def by_device(array: jax.Array) -> jax.Array:  # (B, ...) -> (rounds, devices, ...)
+        return jnp.moveaxis(array.reshape(num_devices, -1, *array.shape[1:]), 1, 0)
+
+    found: jax.Array = jax.lax.map(lambda some: function(*some), tuple(map(by_device, rows)))
+    return jnp.moveaxis(found, 1, 0).reshape(B, *found.shape[2:])
 
 
 def _offsets(radius: int) -> list[tuple[int, int]]:

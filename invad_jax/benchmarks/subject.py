@@ -16,7 +16,7 @@ from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
 from invad_jax.encoders import build_encoder
 from invad_jax.inference.assembly import build_detector, init_params
-from invad_jax.inference.in_parts import in_parts
+from invad_jax.inference.in_parts import in_parts, rounds_over
 from invad_jax.inference.model import Model
 from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime.sharding import make_mesh, replicated
@@ -59,7 +59,8 @@ def of_config(config: Config, mesh: Mesh | None = None) -> Subject:
     )
     mesh = mesh or make_mesh(MeshConfig())
     encoder = build_encoder(config.encoder, config.data.image_size)
-    detector = build_detector(config, encoder.latent_shape, in_parts(encoder.apply, mesh))
+    encode = in_parts(encoder.apply, mesh)
+    detector = build_detector(config, encoder.latent_shape, encode, rounds_over(mesh))
     timesteps = paradigm_of(config).timesteps
     network = _noise(jax.jit(partial(init_params, config, encoder.latent_shape))(jax.random.key(0)))
     tables = jax.jit(partial(fixed_steps.tables, config.denoiser, timesteps))(network)

@@ -32,8 +32,15 @@ def build_detector(
     config: Config,
     latent_shape: tuple[int, int, int],
     encode: Callable[[Any, jax.Array], jax.Array],
+    rounds_over: int | None = None,
 ) -> Detector:
     """The pure functions of a config, around an encoder's `apply`.
+
+    Args:
+      config: of the detector.
+      latent_shape: (h, w, C).
+      encode: the encoder.
+      rounds_over: see `coordinates.Neighbourhood`.
 
     Raises:
       UserError: the sizes of the denoiser do not fit the latents.
@@ -47,7 +54,7 @@ def build_detector(
         compare=paradigm.compare,
         inverts=paradigm.inverts,
         whitened=paradigm.whitened,
-        where=neighbourhood(config),
+        where=neighbourhood(config)._replace(rounds_over=rounds_over),
         image_size=config.data.image_size,
     )
 

@@ -69,7 +69,8 @@ def export(model: Model, calibrations: Calibrations) -> Exported:
     """
     variables = jax.device_get((model.variables, constants_of(calibrations)))
     leaves, tree = jax.tree.flatten(variables)
-    detector = model.detector._replace(encode=for_any_platform(model.encoder.apply))
+    at_once = model.detector.where._replace(rounds_over=None)
+    detector = model.detector._replace(encode=for_any_platform(model.encoder.apply), where=at_once)
     function = _function(detector, calibrations.terms, tree)
     (b,) = jax.export.symbolic_shape("b")
     side = model.config.data.image_size

@@ -7,37 +7,35 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
+
+from invad_jax.coordinates import in_rounds
 
 EncodeFn = Callable[[Any, jax.Array], jax.Array]
 """(encoder variables, image (B, H, W, 3) uint8) -> latent (B, h, w, C) float32."""
 
 
+def rounds_over(mesh: Mesh) -> int | None:
+    """The devices of a mesh that take one image after the other: all if they are CPUs, else none.
+
+    Accelerators take the whole batch. On a CPU the activations of one image stay in its caches
+    (docs/performance.md), where those of two no longer do.
+    """
+    return mesh.size if mesh.devices.flat[0].platform == "cpu" else None
+
+
 def in_parts(encode: EncodeFn, mesh: Mesh) -> EncodeFn:
     """The same function, laid out for the devices of a mesh.
-
-    Accelerators take the whole batch. A CPU takes one image after the other: activations then stay
-    in its caches (docs/performance.md), where those of two images no longer do.
 
     Args:
       encode: of each image by itself; pure.
       mesh: over which the rows of a batch are split.
     """
-    num_devices = mesh.size
-    if mesh.devices.flat[0].platform != "cpu":
-        return encode
 
-    def one_by_one(variables: Any, image: jax.Array) -> jax.Array:
-        B = image.shape[0]
-        if B % num_devices or B // num_devices == 1:
-            return encode(variables, image)
-        # Rows that lie on one device stay there: each round takes one row of each.
-        rounds = jnp.moveaxis(image.reshape(num_devices, -1, *image.shape[1:]), 1, 0)
-        latent = jax.lax.map(partial(encode, variables), rounds)  # (rounds, devices, h, w, C)
-        return jnp.moveaxis(latent, 1, 0).reshape(B, *latent.shape[2:])  # (B, h, w, C)
+    def laid_out(variables: Any, image: jax.Array) -> jax.Array:
+        return in_rounds(partial(encode, variables), rounds_over(mesh), image)
 
-    return one_by_one
+    return laid_out
 
 
 def for_any_platform(encode: EncodeFn) -> EncodeFn:

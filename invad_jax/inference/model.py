@@ -25,7 +25,7 @@ from invad_jax.inference.arrays import coordinates_to_device, reference_to_devic
 from invad_jax.inference.assembly import abstract_params, build_detector, denoise
 from invad_jax.inference.batches import fitting, in_batches
 from invad_jax.inference.images import run_on_images
-from invad_jax.inference.in_parts import in_parts
+from invad_jax.inference.in_parts import in_parts, rounds_over
 from invad_jax.inference.network import outputs_of, trajectory_of
 from invad_jax.inference.self_test import warn_if_wrong
 from invad_jax.normality import whitening
@@ -74,6 +74,7 @@ class Model:
             config,
             latent_shape,
             in_parts(lambda variables, image: self.encoder.apply(variables, image), mesh),
+            rounds_over(mesh),
         )
         tables = self._tables(denoiser)
         self._network = fixed_steps.on_host(denoiser) if tables else denoiser

@@ -28,6 +28,7 @@ from invad_jax.inference.arrays import (
     gaussians_to_device,
 )
 from invad_jax.inference.batches import in_batches
+from invad_jax.inference.in_parts import rounds_over
 from invad_jax.normality import clusters, whitening
 from invad_jax.normality.image_bank import FittedBank, bank_of
 from invad_jax.normality.mixture import FittedPrior
@@ -46,7 +47,7 @@ class Learner:
     def __init__(self, config: Config, stats: LatentStats, mesh: Mesh):
         self._cfg = config.whitening
         self._components = config.scoring.components
-        self._where = neighbourhood(config)
+        self._where = neighbourhood(config)._replace(rounds_over=rounds_over(mesh))
         self._stats = stats
         self._mesh = mesh
         self._batch_size = rounded_up(config.eval.batch_size, mesh)

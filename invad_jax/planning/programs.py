@@ -20,7 +20,7 @@ from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder
 from invad_jax.inference.assembly import build_detector, init_params
-from invad_jax.inference.in_parts import in_parts
+from invad_jax.inference.in_parts import in_parts, rounds_over
 from invad_jax.paradigms import paradigm_of
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
@@ -80,7 +80,7 @@ def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
     paper = dataclasses.replace(config.scoring, prior="standard_normal")
     config = dataclasses.replace(config, scoring=paper)
     encode = in_parts(encoder.apply, mesh)
-    detector = build_detector(config, encoder.latent_shape, encode)
+    detector = build_detector(config, encoder.latent_shape, encode, rounds_over(mesh))
     channels = encoder.latent_shape[-1]
     per_channel = jax.ShapeDtypeStruct((channels,), np.float32)
     params = jax.eval_shape(partial(init_params, config, encoder.latent_shape), jax.random.key(0))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from invad_jax.config import MeshConfig
+from invad_jax.coordinates import in_rounds
 from invad_jax.inference.batches import fitting
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated
@@ -56,3 +57,11 @@ def test_rows_stay_on_their_devices():
     text = compiled.lower(*arguments).compile().as_text()
     assert "while" in text
     assert not any(name in text for name in ("all-gather", "all-to-all", "collective", "all-red"))
+
+
+def test_in_rounds_each_row_meets_its_own():
+    """Of several arrays at once, as the coordinates ask for it."""
+    a, b = np.arange(12.0).reshape(6, 2), np.arange(6.0)
+    for devices in (None, 1, 2, 3, 4, 6):
+        found = in_rounds(lambda x, y: x * y[:, None], devices, jnp.asarray(a), jnp.asarray(b))
+        np.testing.assert_array_equal(found, a * b[:, None])
