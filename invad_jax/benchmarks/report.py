@@ -30,7 +30,7 @@ def row(part: Part, repeats: Sequence[Sequence[float]], rates: Mapping[str, floa
         "images_per_second": round(part.batch / seconds, 2),
         "compile_s": round(part.compile_seconds, 2),
         "peak_mb": round(part.peak_bytes / 1e6, 1),
-        "gflop": round(part.flops / 1e9, 3),
+        "gflop": part.flops / 1e9,
         "gflops": round(part.flops / seconds / 1e9, 1),
         "share_of_products": round(part.flops / seconds / rates["matrix_product"], 3),
         "gb_moved": None if part.bytes_moved is None else round(part.bytes_moved / 1e9, 3),
