@@ -85,12 +85,15 @@ def _listen(host: str, port: int) -> socket.socket:
     """Takes the port before the detector is loaded."""
     if not 0 <= port < 2**16:
         raise UserError(f"--port {port}: has to be one of 0 to {2**16 - 1}")
+    listening = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
     except OSError as error:
+        if listening:
+            listening.close()
         raise UserError(f"--host {host} --port {port}: {error.strerror or error}") from error
     return listening
 

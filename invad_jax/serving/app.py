@@ -101,13 +101,15 @@ class Detector(BaseModel):
 
 
 class ShiftSoFar(BaseModel):
-    """Since the shift began: counts, what has moved, and the newest images, oldest first."""
+    """Since the shift began: counts, what has moved, what is wrong with the server, and the newest
+    images, the oldest of them first."""
 
     started: datetime
     normal: int
     anomalous: int
     unreadable: int
     drift: list[str]
+    trouble: str | None
     images: list[Seen]
 
 
@@ -173,6 +175,7 @@ def create(
             anomalous=shift.count[decision_word(True)],
             unreadable=shift.count[UNREADABLE],
             drift=drift(recent, line.normals),
+            trouble=line.trouble,
             images=[Seen.model_validate(one) for one in shift.newer(after, at_most)],
         )
 
@@ -216,8 +219,8 @@ def _guard(app: FastAPI, hosts: frozenset[str] | None) -> None:
         request: Request, answer: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        known = hosts is None or urlsplit(f"//{host}").hostname in hosts
-        if not known or (origin is not None and urlsplit(origin).netloc != host):
+        known = hosts is None or _part(f"//{host}", "hostname") in hosts
+        if not known or (origin is not None and _part(origin, "netloc") != host):
             return Response("another host or origin\n", 403)
         response = await answer(request)
         response.headers.update(_SECURITY)
@@ -228,6 +231,13 @@ def _guard(app: FastAPI, hosts: frozenset[str] | None) -> None:
         """What is wrong, without what was sent: NaN is no JSON."""
         told = [{name: one[name] for name in ("loc", "msg", "type")} for one in error.errors()]
         return JSONResponse({"detail": told}, 422)
+
+
+def _part(address: str, name: str) -> str | None:
+    try:
+        return getattr(urlsplit(address), name)
+    except ValueError:  # such as of brackets that do not close
+        return None
 
 
 def _pages(app: FastAPI) -> None:

@@ -57,6 +57,8 @@ class Line:
         self._busy = threading.Lock()
         side = self.data.image_size
         predictor.predict_squares([None], np.zeros((1, side, side, 3), np.uint8))
+        self.trouble: str | None = None
+        """What whoever stands there has to know."""
         self.shift = Shift()
         self._table = self._new_table()
 
@@ -119,8 +121,18 @@ class Line:
                 pictures = None
             record = replace(record, milliseconds=1000 * (time.monotonic() - begun))
             self.shift.add(record, pictures)
-            self._table.write(_row(record))
+            self._keep(record)
             return record
+
+    def _keep(self, record: Record) -> None:
+        """A disk that is full must not stop the line, and must not go unseen."""
+        try:
+            self._table.write(_row(record))
+            self.trouble = None
+        except UserError as error:
+            if self.trouble is None:
+                log.error("%s", error)
+            self.trouble = f"the history is not kept: {error}"
 
     def _judged(self, record: Record, path: str) -> tuple[Record, Pictures]:
         data = self.data
@@ -167,8 +179,12 @@ def watch(line: Line, folders: Sequence[str], stopped: Callable[[float], bool]) 
     """
     seen = Folders(folders, line.data)
     while not stopped(POLL):
-        for arrival in seen.look(time.monotonic()):
-            line.take_file(arrival.path, arrival.name)
+        try:
+            for arrival in seen.look(time.monotonic()):
+                line.take_file(arrival.path, arrival.name)
+        except Exception as error:  # whatever it is, what comes next is to be decided on
+            log.exception("watching %s", ", ".join(folders))
+            line.trouble = f"an image of a watched folder was not decided on: {error}"
 
 
 class _Nothing:

@@ -106,6 +106,7 @@ function drawRows() {
 function show(one) {
   const kept = one.decision !== "unreadable", heat = $("#current .heat");
   $("#current").hidden = false;
+  $("#follow").hidden = !chosen;
   $("#verdict").className = one.decision;
   $("#verdict strong").textContent = { normal: "OK", anomalous: "NOT OK" }[one.decision] ?? "?";
   $("#verdict span").textContent = `${one.name}: ${one.decision}`;
@@ -133,6 +134,8 @@ function showShift(shift) {
   $("#lost").classList.toggle("wrong", shift.unreadable > 0);
   $("#drift").textContent = shift.drift.join("; ");
   $("#drift").className = shift.drift.length ? "moved" : "";
+  $("#trouble").textContent = shift.trouble ?? "";
+  $("#trouble").hidden = !shift.trouble;
 }
 
 function draw() {
@@ -180,6 +183,7 @@ async function send(files) {
   }
 }
 
+$("#follow").onclick = () => { chosen = null; show(images.at(-1)); };
 const drop = $("#drop");
 drop.ondragover = event => { event.preventDefault(); drop.classList.add("over"); };
 drop.ondragleave = () => drop.classList.remove("over");

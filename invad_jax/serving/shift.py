@@ -22,7 +22,7 @@ from invad_jax.report.tables import decision_word
 MOST_RECORDS = 100_000
 """Images of a shift that are kept, about 50 MB; counts go on."""
 MOST_PICTURES = 200
-"""Images whose pictures are kept, about 100 kB each."""
+"""Images whose pictures are kept, 100 to 300 kB each."""
 RECENT = 100
 """Images of a kind that `drift` looks at."""
 _FEWEST = 20

@@ -5,6 +5,7 @@ import csv
 import http.client
 import io
 import json
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from PIL import Image
 
 from invad_jax import serve
 from invad_jax.config import Config, DataConfig
+from invad_jax.errors import UserError
+from invad_jax.runtime.workdir import Workdir
 from invad_jax.serving import line as line_lib
 from invad_jax.serving.shift import MOST_PICTURES, Record, Shift, drift
 from tests import browser
@@ -147,6 +150,8 @@ def test_what_is_no_image_by_its_type_is_refused(port):
         ({"host": "evil.example:80", "origin": "http://evil.example:80"}, 403),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://[evil"}, 403),
+        ({"host": "[evil"}, 403),
         ({"host": "localhost:1"}, 200),
         ({}, 200),
     ],
@@ -207,6 +212,43 @@ def test_a_watched_folder_is_followed(line, tmp_path):
     assert (record.name, record.decision) == ("a.png", "anomalous")
 
 
+def test_a_history_that_cannot_be_kept_stops_nothing_and_is_told(port, line, tmp_path, monkeypatch):
+    post(port, png(20))
+
+    def full(row):
+        raise UserError("shift.csv: cannot be written: No space left on device")
+
+    monkeypatch.setattr(line._table, "write", full)
+    assert post(port, png(180))[1]["decision"] == "anomalous"
+    assert "No space left" in ask(port, "GET", "/api/shift")[1]["trouble"]
+    monkeypatch.undo()
+    post(port, png(20))
+    assert ask(port, "GET", "/api/shift")[1]["trouble"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--watch", "nowhere"], "--watch nowhere: no such folder"),
+        (["--max-megabytes", "0"], "at least 1"),
+        (["--port", "70000"], "--port 70000"),
+        (["--host", "no such host"], "--host no such host"),
+        (["--prot", "1"], "--port"),
+        ([], "Address already in use"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_a_detector_is_loaded(
+    arguments, message, monkeypatch, capsys
+):
+    monkeypatch.setattr(Workdir, "resolve", lambda *_: Config())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = ["--port", str(taken.getsockname()[1])]
+        assert serve.cli(["--workdir", "w", *port, *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
 def test_pictures_of_long_ago_are_forgotten_and_counts_are_not():
     shift = Shift()
     for i in range(MOST_PICTURES + 5):
@@ -233,9 +275,9 @@ def test_drift_is_told_in_words(shift, moved):
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["wide", "narrow"])
 def test_the_page_shows_what_comes(port, size, tmp_path):
     send = (
-        "fetch('/api/images?name=' + encodeURIComponent({}), {{method: 'POST', body: new Blob("
-        "[Uint8Array.from(atob('{}'), c => c.charCodeAt(0))], {{type: 'image/png'}})}}), 1"
-    )
+        "send([new File([Uint8Array.from(atob('{1}'), c => c.charCodeAt(0))], {0}, "
+        "{{type: 'image/png'}})]), 1"
+    )  # as a drop does
     image = send.format(json.dumps(HOSTILE), base64.b64encode(png(180)).decode())
     verdict = "document.querySelector('#verdict').textContent"
     shown = "document.querySelector('.photograph').naturalWidth || null"
