@@ -110,7 +110,7 @@ function show(one) {
   $("#verdict").className = one.decision;
   $("#verdict strong").textContent = { normal: "OK", anomalous: "NOT OK" }[one.decision] ?? "?";
   $("#verdict span").textContent = `${one.name}: ${one.decision}`;
-  $("#current .tiles").hidden = !kept;
+  $("#current .tiles").hidden = $("#current .bar").hidden = !kept;
   if (kept) {
     for (const picture of document.querySelectorAll("#current .photograph"))
       picture.src = `/api/images/${one.id}/photograph`;
