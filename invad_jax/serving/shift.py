@@ -97,7 +97,9 @@ def drift(records: Sequence[Record], normals: Mapping[str, np.ndarray]) -> list[
     last `RECENT`, against the normal images that set the threshold and score below it too.
 
     A rank sum test (Mann and Whitney 1947) that chance fails once in a thousand; of fewer than
-    20 images nothing is said.
+    20 images nothing is said. It is asked again with every image: of simulated shifts of 1,000
+    good images, 4 in a hundred were called moved at some time (200 normal images, Gaussian scores,
+    asked every ten images, seeds 0 to 199).
 
     Args:
       records: of the shift, in the order of time.

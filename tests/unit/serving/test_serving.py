@@ -272,6 +272,20 @@ def test_drift_is_told_in_words(shift, moved):
     assert drift(records[:10], normals) == []  # of few nothing is said
 
 
+def test_good_shifts_are_seldom_called_moved():
+    """4 in 100 (see `drift`): of 25 shifts, more than 4 would be once in 300 tries."""
+    told = 0
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        normals = {"nut": np.sort(rng.normal(size=200))}
+        records = [
+            Record(i, None, "x", "normal", x, 9.0, "nut")
+            for i, x in enumerate(rng.normal(size=1000))
+        ]
+        told += any(drift(records[:end], normals) for end in range(20, 1001, 20))
+    assert told <= 4
+
+
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["wide", "narrow"])
 def test_the_page_shows_what_comes(port, size, tmp_path):
     send = (
