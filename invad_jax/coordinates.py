@@ -125,14 +125,13 @@ def local_mean(
       (B, h, w, C) float32.
     """
 
-    def of_one(x: jax.Array, latent: jax.Array, excluded: jax.Array, kind: jax.Array) -> jax.Array:
+    def of_one(x: jax.Array, latent: jax.Array, excluded: jax.Array, s2: jax.Array) -> jax.Array:
         distance = _distances(latent, where.radius, x, excluded)  # (h, w, O, k)
-        weight = jax.nn.softmax(
-            -0.5 * distance / bank.bandwidth[kind][..., None, None], axis=(-2, -1)
-        )
+        weight = jax.nn.softmax(-0.5 * distance / s2[..., None, None], axis=(-2, -1))
         return _weighted_sum(latent, where.radius, weight)
 
-    return _per_image(bank, where, x0, itself, of_one, kind)
+    bandwidth = jnp.take(bank.bandwidth, kind, axis=0)  # (B, h, w)
+    return _per_image(bank, where, x0, itself, of_one, bandwidth)
 
 
 def local_distance(

@@ -25,22 +25,30 @@ from invad_jax.runtime.workdir import Workdir
 
 def main(args: argparse.Namespace) -> int:
     """From a workdir to a bundle, or from a bundle to what it does here."""
-    path = Path(args.validate or args.out or "")
-    if bool(args.validate) == bool(args.out):
+    if bool(args.validate) == bool(args.out or args.onnx):
         raise UserError("give --workdir DIR --out FILE, or --validate FILE")
-    if args.out:
-        workdir = Workdir(command_line.workdir_of(args))
-        config = workdir.resolve(args.config, args.set)
-        if path.is_dir():
-            raise UserError(f"--out {path}: is a folder; give a file, such as part.invad")
-        from invad_jax.inference.packing import pack
-
-        pack(workdir, config, path)
+    if not args.validate:
+        _pack(args)
+    path = args.validate or args.out
+    if not path:
+        return 0
     from invad_jax.evaluation import validation
 
-    model, found = validation.validate(path)
+    model, found = validation.validate(Path(path))
     print("\n".join(validation.lines(model, found)))
     return 0 if found.holds else 1
+
+
+def _pack(args: argparse.Namespace) -> None:
+    workdir = Workdir(command_line.workdir_of(args))
+    config = workdir.resolve(args.config, args.set)
+    for option, path in (("--out", args.out), ("--onnx", args.onnx)):
+        if path and Path(path).is_dir():
+            raise UserError(f"{option} {path}: is a folder; give a file, such as part.invad")
+    from invad_jax.inference.packing import pack
+
+    out, onnx_out = (Path(path) if path else None for path in (args.out, args.onnx))
+    pack(workdir, config, out, onnx_out)
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +57,9 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_config()
     parser.add_argument("--workdir", metavar="DIR", help="of the run; default runs/X")
     parser.add_argument("--out", metavar="FILE", help="the bundle to write; usually *.invad")
+    parser.add_argument(
+        "--onnx", metavar="FILE", help="the same for other runtimes (docs/export.md)"
+    )
     parser.add_argument("--validate", metavar="FILE", help="a bundle to check and time, instead")
     return command_line.run(main, parser, argv)
 

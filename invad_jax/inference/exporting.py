@@ -67,11 +67,7 @@ def export(model: Model, calibrations: Calibrations) -> Exported:
       model: loaded, with its encoder.
       calibrations: of its scores.
     """
-    variables = jax.device_get((model.variables, constants_of(calibrations)))
-    leaves, tree = jax.tree.flatten(variables)
-    at_once = model.detector.where._replace(rounds_over=None)
-    detector = model.detector._replace(encode=for_any_platform(model.encoder.apply), where=at_once)
-    function = _function(detector, calibrations.terms, tree)
+    function, leaves = flat_function(model, for_any_platform(model.encoder.apply), calibrations)
     (b,) = jax.export.symbolic_shape("b")
     side = model.config.data.image_size
     abstract = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -91,6 +87,23 @@ def export(model: Model, calibrations: Calibrations) -> Exported:
         "terms": list(calibrations.terms),
     }
     return Exported(exported.mlir_module_serialized, leaves, about)
+
+
+def flat_function(
+    model: Model, encode: Callable[..., jax.Array], calibrations: Calibrations
+) -> tuple[Callable[[list[Any], Any], dict[str, Any]], list[np.ndarray]]:
+    """(arrays, images (B, S, S, 3) uint8) -> outputs; and these arrays, `Constants` last.
+
+    Args:
+      model: of which the function is made.
+      encode: its encoder, as it is to be run.
+      calibrations: of its scores.
+    """
+    constants = constants_of(calibrations)
+    leaves, tree = jax.tree.flatten(jax.device_get((model.variables, constants)))
+    at_once = model.detector.where._replace(rounds_over=None)
+    detector = model.detector._replace(encode=encode, where=at_once)
+    return _function(detector, calibrations.terms, tree), leaves
 
 
 def constants_of(calibrations: Calibrations) -> Constants:

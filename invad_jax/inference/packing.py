@@ -18,7 +18,7 @@ from invad_jax.config.io import config_hash, to_dict
 from invad_jax.data import preprocess, samples
 from invad_jax.encoders import kept, sources
 from invad_jax.errors import UserError
-from invad_jax.inference import bundle, exporting
+from invad_jax.inference import bundle, exporting, onnx
 from invad_jax.inference.bundle import Pictures
 from invad_jax.inference.calibrate import calibrate, read_scores
 from invad_jax.inference.model import Model, load_model
@@ -32,8 +32,14 @@ PHOTOGRAPHS = 3
 UNKNOWN = "not known to invad_jax; ask whoever made them"
 
 
-def pack(workdir: Workdir, config: Config, out: Path) -> None:
-    """Writes the bundle of a trained and calibrated workdir.
+def pack(workdir: Workdir, config: Config, out: Path | None, onnx_out: Path | None = None) -> None:
+    """Writes the bundle of a trained and calibrated workdir, and the same as ONNX.
+
+    Args:
+      workdir: trained.
+      config: to export under.
+      out: the bundle; None: none.
+      onnx_out: the ONNX file; None: none.
 
     Raises:
       UserError: it is not trained or not calibrated for these options, or `out` cannot be written.
@@ -42,6 +48,10 @@ def pack(workdir: Workdir, config: Config, out: Path) -> None:
     calibrations = calibrate(model, workdir, None)
     normals = read_scores(workdir, model) or {}
     about = _about(workdir, model, calibrations)
+    if onnx_out:
+        onnx.write(model, calibrations, about, onnx_out)
+    if not out:
+        return
     images = _images(normals["path"], config)
     expected = _expected(model, calibrations, images)
     bundle.write(out, exporting.export(model, calibrations), about, normals, expected)
