@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -389,3 +390,52 @@ def test_paths_on_the_standard_input(photos, tmp_path, monkeypatch, capsys):
 def test_what_does_not_go_together(options, words, capsys):
     assert predict.cli(["--workdir", "w", "--out", "o", *options]) == 2
     assert words in capsys.readouterr().err
+
+
+def broken(folder, count):
+    """Files of every usual format that were cut, flipped, emptied, renamed; and what is no file."""
+    rng = np.random.default_rng(0)
+    pixels = Image.fromarray(rng.integers(0, 256, (24, 31, 3), dtype=np.uint8))
+    whole = {}
+    for kind in ("png", "jpg", "tif", "bmp", "webp", "gif"):
+        stream = io.BytesIO()
+        pixels.save(stream, {"jpg": "JPEG", "tif": "TIFF"}.get(kind, kind.upper()))
+        whole[kind] = stream.getvalue()
+    for i in range(count):
+        kind = list(whole)[i % len(whole)]
+        data = bytearray(whole[kind])
+        match i // len(whole) % 5:
+            case 0:
+                data = data[: rng.integers(0, len(data))]
+            case 1:
+                for at in rng.integers(0, len(data), 12):
+                    data[at] ^= int(rng.integers(1, 256))
+            case 2:
+                data[: rng.integers(1, 40)] = rng.bytes(rng.integers(0, 40))
+            case 3:
+                data[8:28] = b"\xff" * 20  # sizes beyond all memory, among others
+            case 4:
+                kind = "jpg" if kind != "jpg" else "png"  # a name that says another format
+        (folder / f"{i:03}.{kind}").write_bytes(bytes(data))
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "gone.png").symlink_to("nowhere")
+    (folder / "itself.png").symlink_to("itself.png")
+    os.mkfifo(folder / "pipe.png")
+
+
+def test_no_broken_image_ends_it_is_lost_or_is_touched(tmp_path, capsys):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    broken(folder, 330)
+    real = sorted(path for path in folder.iterdir() if path.is_file())
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in real}
+    run(folder, tmp_path / "out", "--sort-into", str(tmp_path / "sorted"), "--strict", status=1)
+    rows = table(tmp_path / "out")
+    assert [row["path"] for row in rows] == sorted(map(str, folder.iterdir()))
+    bad = [row for row in rows if row["decision"] == "unreadable"]
+    assert len(bad) > 100
+    assert all(row["error"] and "\n" not in row["error"] for row in bad)
+    assert all(row["image_score"] for row in rows if row not in bad)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in real} == before
+    counted = [line for line in capsys.readouterr().err.splitlines() if "with an error" in line]
+    assert len(counted) == 1
