@@ -1,4 +1,4 @@
-# make setup | quickstart | test | test-fast | test-kills | lint | clean; what tests cost: docs/development.md
+# make setup | quickstart | bench | test | test-fast | test-kills | lint | clean; what tests cost: docs/development.md
 find_python = $(shell for p in python$(1) $$HOME/.pyenv/versions/$(1).*/bin/python$(1); do \
 	"$$p" -c '' 2>/dev/null && echo "$$p" && break; done)
 # The tested pairs are 3.12 with JAX 0.12, and 3.11 with JAX 0.10, the last that runs there and the
@@ -19,7 +19,7 @@ TESTS311 = tests/parity tests/e2e/test_commands.py tests/unit/config tests/unit/
 # Rooms whose unit tests compile networks.
 NETWORKS = converters denoisers encoders inference planning training
 
-.PHONY: setup quickstart test test-first test-oracles test-fast test-kills lint clean
+.PHONY: setup quickstart bench test test-first test-oracles test-fast test-kills lint clean
 
 setup: $(VENV)/.installed  ## a virtual environment with what running needs
 
@@ -60,6 +60,9 @@ endif
 quickstart: $(VENV)/.installed  ## train and evaluate on real photographs
 	$(BIN)/python -m invad_jax.train --config configs/hazelnut.py
 	$(BIN)/python -m invad_jax.eval --config configs/hazelnut.py
+
+bench: $(VENV)/.installed  ## how fast the quickstart's detector is here: docs/performance.md
+	$(BIN)/python -m invad_jax.benchmark --workdir runs/hazelnut
 
 test: test-first $(if $(filter-out $(VENV),$(VENV311)),test-oracles)  ## all that this machine can run
 
