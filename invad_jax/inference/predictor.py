@@ -141,9 +141,10 @@ class Predictor:
         return getattr(self.model, name)
 
     def decide_at(self, threshold: float) -> Predictor:
-        """The same detector with one threshold of the image score for every kind of product."""
-        known = self.calibrations
-        each = tuple(dataclasses.replace(one, threshold=float(threshold)) for one in known.each)
+        """The same detector with one threshold of the image score for every kind of product, which
+        no normal image has set (`num_normals` is 0)."""
+        known, given = self.calibrations, float(threshold)
+        each = tuple(dataclasses.replace(one, threshold=given, num_normals=0) for one in known.each)
         return Predictor(self.model, dataclasses.replace(known, each=each), self.normals)
 
     @property

@@ -50,6 +50,7 @@ class Calibration:
     guaranteed_false_positive_rate: float
     """What `num_normals` can vouch for with no assumption on the distribution; see `fit`."""
     num_normals: int
+    """Images that set the threshold; 0 where it was given."""
     left_out: int
     """How many of them the threshold does not heed, as they are `far_out`."""
     heat: tuple[float, float]

@@ -102,6 +102,11 @@ def _kind(k: int, name: str, calibration: Calibration) -> str:
 
 
 def _threshold_note(calibration: Calibration) -> str:
+    if not calibration.num_normals:
+        return (
+            f'<p class="note">The threshold of <b>{calibration.threshold:.4g}</b> was given; no '
+            "normal image has set it, and no false-alarm rate is promised.</p>"
+        )
     note = (
         f"Calibrated: images that score above <b>{calibration.threshold:.4g}</b> are called "
         f"anomalous. The threshold comes from {count(calibration.num_normals, 'normal image')} for "
