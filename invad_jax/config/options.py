@@ -38,11 +38,11 @@ _UNET = "denoiser.name=unet"
 _UNETS = f"{_UNET}|unet_deco_diff|unet_mad_ad|unet_diad|unet_transfusion"
 _WHITE = "train.latent_stats=whiten"
 _RETRIEVED = f"{_WHITE} and whitening.mean=retrieved"
-_RESTORES = "inversion.paradigm=deco_diff|mad_ad|diad|transfusion"
+_RESTORES_IN_STEPS = "inversion.paradigm=deco_diff|mad_ad|diad|transfusion"
+_RESTORES = f"{_RESTORES_IN_STEPS}|omiad"
 _INVERTS = "inversion.paradigm=inversion and train.num_steps!=0"
 _ASKS = f"inversion.paradigm=reconstruction or {_INVERTS}"
-_WALKS = f"{_ASKS} or {_RESTORES}"
-_RESIDUAL = "inversion.paradigm=residual"
+_WALKS = f"{_ASKS} or {_RESTORES_IN_STEPS}"
 _COMPARES = f"{_RESTORES}|inversion|residual"
 _FITTED = f"{_COMPARES} and scoring.prior=fitted"
 
@@ -236,10 +236,19 @@ class TrainConfig:
     raw, as the published code does; `whiten` goes on from `channel` to coordinates in which normal
     latents are N(0, I), see `whitening`."""
     objective: Literal[
-        "diffusion", "deco_diff", "masked", "masked_adaptive", "mad_ad", "transfusion"
+        "diffusion",
+        "deco_diff",
+        "masked",
+        "masked_adaptive",
+        "mad_ad",
+        "diad",
+        "transfusion",
+        "omiad",
     ] = "diffusion"
     """What the network learns: `diffusion`, the noise or v, as this method has it; or what another
     detector's does, with the outputs and inputs that it needs (`docs/rivals.md`)."""
+    teacher: str = _free_when_trained("", "train.objective=omiad")
+    """Workdir of the network, of the same sizes and images, that is distilled."""
     seed: int = 0
     checkpoint_every: int = _free(1_000)
     """Steps between two checkpoints, of which the newest two stay; the last step writes one."""
@@ -298,11 +307,12 @@ class InversionConfig:
         "mad_ad",
         "diad",
         "transfusion",
+        "omiad",
     ] = _free("inversion")
     """`inversion` is the method, the others are what it is compared with: `reconstruction`
     perturbs, denoises back and scores the squared error (`diffusion/reconstruction.py`);
     `residual` asks once, about one noise (`paradigms/residual.py`); `padim`, `nearest_neighbour`
-    and `retrieval` ask no denoiser (`normality/mixture.py`); the last four are other diffusion
+    and `retrieval` ask no denoiser (`normality/mixture.py`); the last five are other diffusion
     detectors (`docs/rivals.md`)."""
     solver: Literal["ddim", "angle"] = _free("ddim", _INVERTS)
     """The Euler step: `ddim`, the published one, or `angle`, in arccos sqrt(alpha_bar), along which
@@ -310,7 +320,7 @@ class InversionConfig:
     noise_ratio: float = _free(0.5, "inversion.paradigm=reconstruction|residual")
     """r: of the S levels of a reconstruction, the perturbation reaches the round(r S)-th; a
     residual is taken at t = round(r (T - 1))."""
-    use_ema: bool = _free(True, f"{_WALKS} or {_RESIDUAL}")
+    use_ema: bool = _free(True, f"{_ASKS} or {_RESTORES}|residual")
     """Evaluate the averaged parameters; false takes the raw ones, as the published code does."""
 
 

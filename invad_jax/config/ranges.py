@@ -88,7 +88,7 @@ _MOST_EXPONENT = 80.0
 """exp(-80) is about the smallest number that float32 holds in full."""
 _MOST_BYTES = 4096
 """Of a path, and so of any text."""
-_PATHS = ("data.root", "encoder.weights")
+_PATHS = ("data.root", "encoder.weights", "train.teacher")
 
 
 def validate(config: Config) -> None:

@@ -40,9 +40,10 @@ def tables(cfg: DenoiserConfig, timesteps: Sequence[int], params: Any) -> dict[s
       params: as trained.
 
     Returns:
-      A tree, part of one of parameters; empty where no timestep is asked, or t enters elsewhere.
+      A tree, part of one of parameters; empty where no timestep is asked, t enters elsewhere, or
+      there are several networks.
     """
-    if cfg.name not in EMBEDDINGS or not len(timesteps):
+    if cfg.name not in EMBEDDINGS or not len(timesteps) or "blocks" not in params:
         return {}
     asked = jnp.asarray(np.asarray(timesteps, np.int32))
     blocks, shared = params["blocks"], params["time_embedding"]

@@ -16,6 +16,7 @@ import numpy as np
 
 from invad_jax.config import Config
 from invad_jax.denoisers import build_denoiser
+from invad_jax.denoisers.copies import Copies
 from invad_jax.denoisers.wide import Wide, channels_of
 from invad_jax.detector import Detector
 from invad_jax.diffusion.parameterization import to_eps
@@ -93,6 +94,8 @@ def outputs(
 def build_network(config: Config, latent_shape: tuple[int, int, int]) -> nn.Module:
     """The network of a config, with the outputs and inputs that its objective needs."""
     objective = objective_of(config)
+    if objective is not None and objective.copies:
+        return Copies(partial(build_denoiser, config.denoiser, latent_shape), objective.copies)
     if objective is None or (len(objective.says) == 1 and not objective.sees):
         return build_denoiser(config.denoiser, latent_shape)
     h, w, C = latent_shape

@@ -8,7 +8,7 @@
 | padim | `padim.py` | x0: a Gaussian of each position |
 | nearest_neighbour | `nearest_neighbour.py` | x0: vectors of normal images, from anywhere |
 | retrieval | `retrieval.py` | x0: vectors of similar normal images, from around the position |
-| deco_diff, mad_ad, diad, transfusion | one each | what restoring changed: nothing, or the same |
+| deco_diff, mad_ad, diad, transfusion, omiad | each | what restoring changed: nothing, or so |
 
 A new one is a file with a function from a config to a `Paradigm`, a line of `PARADIGMS`, and its
 name in `config/options.py`. Read next: `paradigm.py`, what it is; `inversion.py`, the method.
@@ -27,6 +27,7 @@ from invad_jax.paradigms import (
     mad_ad,
     masked,
     nearest_neighbour,
+    omiad,
     padim,
     reconstruction,
     residual,
@@ -47,6 +48,7 @@ PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
     "mad_ad": mad_ad.paradigm,
     "diad": diad.paradigm,
     "transfusion": transfusion.paradigm,
+    "omiad": omiad.paradigm,
 }
 
 
@@ -55,7 +57,9 @@ OBJECTIVES: dict[str, Callable[[Config], Objective]] = {
     "masked": partial(masked.objective, adaptive=False),
     "masked_adaptive": partial(masked.objective, adaptive=True),
     "mad_ad": mad_ad.objective,
+    "diad": diad.objective,
     "transfusion": transfusion.objective,
+    "omiad": omiad.objective,
 }
 
 

@@ -1,5 +1,6 @@
 """DiAD (He et al., AAAI 2024): a latent is noised as far as it goes and denoised in a few steps,
-while a second network shows the first what the image looked like.
+while a second network shows the first what the image looked like. Trained here, the network is
+shown the latent itself.
 
 As published, the noise is that of the last timestep and the first evaluation at an earlier one. The
 published guidance weighs two equal conditions against each other, which changes nothing: it is left
@@ -20,6 +21,7 @@ from invad_jax.diffusion.loss import perturb
 from invad_jax.diffusion.schedule import Plan
 from invad_jax.errors import UserError
 from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.paradigms.objective import Drawn, Objective
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
 from invad_jax.paradigms.restoring import compare_by, restoring
 from invad_jax.paradigms.walk import require, states_of
@@ -36,6 +38,8 @@ def paradigm(config: Config) -> Paradigm:
         """`noise` (B or 1, h, w, C), standard normal."""
         if noise is None:
             noise = jax.random.normal(jax.random.key(0), (1, *x0.shape[1:]))
+        if config.train.objective == "diad":
+            given = {"image": x0, **given}
 
         def step(x: jax.Array, level: Plan) -> jax.Array:
             eps = outputs_fn(x, level.timesteps[None], **given)["eps"]
@@ -46,6 +50,26 @@ def paradigm(config: Config) -> Paradigm:
 
     asks = frozenset({"eps"})
     return restoring(config, path, plan.timesteps, asks, compare_by(_squared))
+
+
+def objective(config: Config) -> Objective:
+    """The noise, told by a network that is shown x0 too: the loss of a diffusion."""
+    require(config, "train.objective=diad", prediction="eps")
+    alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
+
+    def draw(latent: jax.Array, rng: jax.Array) -> Drawn:
+        of_t, of_noise = jax.random.split(rng)
+        return {
+            "t": jax.random.randint(of_t, latent.shape[:1], 0, len(alpha_bar)),
+            "noise": jax.random.normal(of_noise, latent.shape),
+        }
+
+    def loss(outputs_fn: OutputsFn, x0: jax.Array, drawn: Drawn) -> jax.Array:
+        x_t = perturb(x0, drawn["noise"], alpha_bar[drawn["t"]])
+        error = outputs_fn(x_t, drawn["t"], image=x0)["eps"] - drawn["noise"]
+        return jnp.mean(jnp.square(error), axis=(1, 2, 3))
+
+    return Objective(draw, loss, says=(("eps", 0),), sees=(("image", 0),))
 
 
 def _plan(config: Config) -> Plan:

@@ -30,3 +30,6 @@ class Objective(NamedTuple):
     """Outputs that the network needs to have."""
     sees: Channels = ()
     """What it is shown beside x_t and t."""
+    copies: tuple[str, ...] = ()
+    """Names of as many networks, the one that is evaluated first; all start as `train.teacher`. The
+    loss asks each by `of`, and with `held` lets no gradient reach its parameters."""

@@ -167,21 +167,10 @@ def similarity(a: jax.Array, b: jax.Array) -> jax.Array:
     Gaussian windows, zeros outside. As published, the range of the numbers is 2 where some of `a`
     are below -0.5, else 1.
     """
-    C = a.shape[-1]
-    offsets = np.arange(WINDOW) - WINDOW // 2
-    weights = np.exp(-(offsets**2) / (2 * WINDOW_SIGMA**2))
-    kernel = np.outer(weights, weights).astype(np.float32) / np.square(weights.sum())
-    kernel = jnp.tile(jnp.asarray(kernel)[:, :, None, None], (1, 1, 1, C))
+    rows, columns = (_window(n) for n in a.shape[1:3])
 
     def mean(x: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (1, 1),
-            "SAME",
-            feature_group_count=C,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        return jnp.einsum("ip,bpqc,jq->bijc", rows, x, columns)
 
     mean_a, mean_b = mean(a), mean(b)
     var_a, var_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
@@ -190,6 +179,14 @@ def similarity(a: jax.Array, b: jax.Array) -> jax.Array:
     small, smaller = (0.03 * span) ** 2, (0.01 * span) ** 2
     above = (2 * mean_a * mean_b + smaller) * (2 * both + small)
     return _mean(above / ((mean_a**2 + mean_b**2 + smaller) * (var_a + var_b + small)))
+
+
+def _window(n: int) -> jax.Array:
+    """(n, n): the mean of neighbours under a Gaussian, zeros outside."""
+    offsets = np.subtract.outer(np.arange(n), np.arange(n))
+    weights = np.exp(-(offsets**2) / (2 * WINDOW_SIGMA**2)) * (abs(offsets) <= WINDOW // 2)
+    whole = np.exp(-(np.arange(-(WINDOW // 2), WINDOW // 2 + 1) ** 2) / (2 * WINDOW_SIGMA**2))
+    return jnp.asarray(weights / whole.sum(), jnp.float32)
 
 
 def _mean(x: jax.Array) -> jax.Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,10 @@ from invad_jax.data.dataset import Sample, fingerprint
 from invad_jax.detector import LatentStats
 from invad_jax.diffusion.loss import eps_loss, v_loss
 from invad_jax.encoders import Encoder
+from invad_jax.errors import UserError
 from invad_jax.inference.assembly import denoise, init_params, network_output, outputs
 from invad_jax.inference.latent_cache import Latents
+from invad_jax.inference.model import restore
 from invad_jax.inference.whitening import white_rows
 from invad_jax.normality import gaussian
 from invad_jax.normality.reference import Lessons
@@ -76,6 +79,34 @@ def denoiser_loss(config: Config) -> LossFn:
     )
 
 
+def _initial(config: Config, meta: dict[str, Any], mesh: Mesh) -> Callable[[jax.Array], Any]:
+    """What parameters training starts from: random ones, or a teacher's.
+
+    Raises:
+      UserError: there is no teacher, or one of other sizes or images.
+    """
+    objective, shape = objective_of(config), tuple(meta["latent_shape"])
+    if objective is None or not objective.copies:
+        return partial(init_params, config, shape)
+    name = config.train.teacher
+    if not name:
+        raise UserError(f"train.objective={config.train.objective}: give train.teacher=WORKDIR")
+    teacher = Workdir(name)
+    its_config = teacher.read_config()
+    restored = restore(teacher, its_config, mesh)
+    for what, ours, theirs in (
+        ("denoiser", config.denoiser, its_config.denoiser),
+        ("diffusion", config.diffusion, its_config.diffusion),
+        ("grid", shape, restored.latent_shape),
+        ("encoder", meta["encoder"], restored.encoder),
+        ("images", meta["dataset"], restored.made_of["dataset"]),
+    ):
+        if ours != theirs:
+            raise UserError(f"train.teacher={name}: was trained with another {what}")
+    params = jax.device_get(restored.ema_params)
+    return lambda rng: dict.fromkeys(objective.copies, params)
+
+
 def train_denoiser(
     config: Config,
     workdir: Workdir,
@@ -123,7 +154,7 @@ def train_denoiser(
     rows = white.rows if white else latents
     fitted = loop.fit(
         cfg=cfg,
-        init_params=partial(init_params, config, encoder.latent_shape),
+        init_params=_initial(config, meta, mesh),
         frozen=stats,
         loss_fn=loss_fn,
         iterator=pipeline.latent_batches(

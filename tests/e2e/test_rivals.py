@@ -21,6 +21,8 @@ def arguments(config: Path, workdir: Path) -> list[str]:
     """Of `train`: that config in small, on the procedural set."""
     tiny = [option for option in TINY_DIT if "encoder" not in option]
     data = ["data.name=procedural", "data.root=", "data.categories=all", "encoder.weights=random"]
+    if config.stem == "omiad":
+        data.append(f"train.teacher={workdir.parent / 'rival_masked_adaptive'}")
     return ["train", "--config", str(config), "--workdir", str(workdir), "--set", *tiny, *data]
 
 
@@ -39,10 +41,25 @@ def final_arrays(run: Path) -> list[object]:
     return [jax.device_get(model.network) for model in models]
 
 
+def test_a_teacher_has_to_be_one(commands, trained):
+    config = PROJECT / "configs" / "rivals" / "omiad.py"
+    run = commands.folder / "no_teacher"
+    for teacher, message in (
+        ("", "give train.teacher=WORKDIR"),
+        ("absent", "absent"),
+        (str(trained), "was trained with another d"),  # denoiser, or diffusion
+    ):
+        said = commands.refused(*arguments(config, run), f"train.teacher={teacher}")
+        assert message in said
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_train_resume_and_evaluate(config, commands):
     """A training that lost its last checkpoints ends with the same bits."""
     run = commands.folder / f"rival_{config.stem}"
+    teacher = commands.folder / "rival_masked_adaptive"
+    if config.stem == "omiad" and not teacher.exists():
+        commands.here(*arguments(config.with_stem("masked_adaptive"), teacher))
     commands.run(*arguments(config, run))
     expected = final_arrays(run)
     for step in sorted(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit())[

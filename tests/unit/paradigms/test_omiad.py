@@ -1,0 +1,123 @@
+"""The distillation to one step: its losses, what they reach, and what is evaluated."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from invad_jax.config import Config, DenoiserConfig
+from invad_jax.config.io import override
+from invad_jax.errors import UserError
+from invad_jax.inference.assembly import init_params, outputs
+from invad_jax.paradigms import objective_of, omiad, paradigm_of
+
+SHAPE = (4, 4, 3)
+OPTIONS = ["train.objective=omiad", "inversion.paradigm=omiad", "diffusion.prediction=sample"]
+SMALL = ["denoiser.width=16", "denoiser.depth=1", "denoiser.num_heads=2"]
+
+
+def nhwc(array):
+    return jnp.moveaxis(jnp.asarray(array, jnp.float32), -3, -1)
+
+
+def sigma_of(uniform):
+    """Karras, rho 7, between 0.002 and 80, its lower four fifths; as published."""
+    high, low = 80 ** (1 / 7), 0.002 ** (1 / 7)
+    return (low + 0.8 * uniform * (high - low)) ** 7
+
+
+@pytest.mark.parametrize("alpha", [1, 1.2])
+def test_the_generators_loss_is_the_published_one(golden_dir, alpha):
+    golden = np.load(golden_dir / "rivals" / "sid_loss" / "losses.npz")
+    sigma, noise = jnp.asarray(sigma_of(golden["uniform"])), nhwc(golden["gauss"])
+
+    def losses(made):
+        y = made + sigma * noise
+        true, fake = y / (1 + sigma**2), 0.9 * y / (1 + 0.5 * sigma**2)
+        return omiad.generator_loss(made, true, fake, alpha)
+
+    made = nhwc(golden["images"])
+    for found, key in (
+        (losses(made), "loss"),
+        (jax.grad(lambda x: jnp.sum(losses(x)))(made), "gradient"),
+    ):
+        expected = nhwc(golden[f"generator_{key}_alpha{alpha}"])
+        scale = float(jnp.max(jnp.abs(expected)))
+        np.testing.assert_allclose(found, expected, atol=1e-4 * scale)  # float32, as theirs
+
+
+def test_the_followers_loss_is_the_published_one(golden_dir):
+    golden = np.load(golden_dir / "rivals" / "sid_loss" / "losses.npz")
+    made = nhwc(golden["images"])
+    sigma = jnp.exp(-1.2 + 1.2 * jnp.asarray(golden["normal"]))
+    y = made + sigma * nhwc(golden["gauss"])
+    weight = (sigma**2 + 0.25) / (0.5 * sigma) ** 2
+    found = omiad.follower_loss(made, 0.9 * y / (1 + 0.5 * sigma**2), weight)
+    np.testing.assert_allclose(found, nhwc(golden["fake_score_loss"]), rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def made():
+    config = override(Config(), [*OPTIONS, *SMALL])
+    params = init_params(config, SHAPE, jax.random.key(0))
+    params = jax.tree.map(
+        lambda p: p + 0.05 * jnp.cos(jnp.arange(p.size, dtype=p.dtype).reshape(p.shape)), params
+    )
+    return config, params
+
+
+def test_what_learns_from_what(made):
+    """The teacher nothing; the follower from images of the student, which it does not change."""
+    config, params = made
+    objective = objective_of(config)
+    x0 = jnp.asarray(np.random.default_rng(0).standard_normal((2, *SHAPE)), jnp.float32)
+    drawn = objective.draw(x0, jax.random.key(1))
+
+    def loss(params):
+        return jnp.sum(objective.loss(lambda *a, **k: outputs(config, params, *a, **k), x0, drawn))
+
+    grads = jax.grad(loss)(params)
+    total = {name: sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(grads[name]))
+             for name in params}  # fmt: skip
+    assert total["teacher"] == 0
+    assert total["student"] > 0
+
+    def follows(params):
+        t = drawn["t"]
+        start = jnp.sqrt(0.5) * (x0 + drawn["noise"])
+        said = outputs(config, params, start, t, of="follower")["x0"]
+        return jnp.sum(omiad.follower_loss(x0, said))
+
+    alone = jax.grad(follows)(params)
+    assert sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(alone["follower"])) > 0
+    assert total["follower"] > 0
+
+
+def test_equal_scores_teach_the_student_nothing():
+    made = jnp.ones((1, 2, 2, 3))
+    same = jnp.full((1, 2, 2, 3), 0.3)
+    np.testing.assert_array_equal(omiad.generator_loss(made, same, same, 1.2), 0 * made)
+
+
+def test_the_student_is_asked_once(made):
+    config, params = made
+    paradigm = paradigm_of(config)
+    assert paradigm.timesteps == (499,)
+    x0 = jnp.asarray(np.random.default_rng(1).standard_normal((2, *SHAPE)), jnp.float32)
+    asked = []
+
+    def ask(x, t):
+        asked.append(t)
+        return outputs(config, params, x, t)
+
+    start, end = paradigm.path(ask, x0)
+    assert [t.tolist() for t in asked] == [[499]]
+    expected = outputs(config, {"student": params["student"]}, start, jnp.array([499]))["x0"]
+    np.testing.assert_array_equal(end, expected)
+    states = paradigm.states(ask, x0)
+    np.testing.assert_allclose(states[:, 0], end - x0, atol=1e-6)
+
+
+def test_it_needs_a_network_that_says_x0():
+    with pytest.raises(UserError, match=r"diffusion.prediction=eps"):
+        objective_of(override(Config(denoiser=DenoiserConfig()), ["train.objective=omiad"]))
