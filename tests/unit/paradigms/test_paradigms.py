@@ -68,6 +68,7 @@ def other_value(config, name):
 NEEDED = {
     "deco_diff": ("diffusion.prediction=deviation", "diffusion.num_timesteps=10"),
     "mad_ad": ("diffusion.prediction=sample", "diffusion.num_timesteps=10"),
+    "omiad": ("diffusion.prediction=sample",),
     "transfusion": ("diffusion.num_timesteps=5",),
     "diad": ("inversion.num_steps=4",),
 }
