@@ -43,12 +43,14 @@ def final_arrays(run: Path) -> list[object]:
 
 def test_a_teacher_has_to_be_one(commands, trained):
     config = PROJECT / "configs" / "rivals" / "omiad.py"
-    run = commands.folder / "no_teacher"
-    for teacher, message in (
-        ("", "give train.teacher=WORKDIR"),
-        ("absent", "absent"),
-        (str(trained), "was trained with another d"),  # denoiser, or diffusion
+    for i, (teacher, message) in enumerate(
+        (
+            ("", "give train.teacher=WORKDIR"),
+            ("absent", "absent"),
+            (str(trained), "was trained with another d"),  # denoiser, or diffusion
+        )
     ):
+        run = commands.folder / f"no_teacher_{i}"
         said = commands.refused(*arguments(config, run), f"train.teacher={teacher}")
         assert message in said
 
