@@ -28,6 +28,7 @@ from invad_jax.inference.calibrate import calibrate, fit, normal_scores, read_sc
 from invad_jax.inference.model import Model, load_model
 from invad_jax.inference.predictions import Prediction, Predictions, joined
 from invad_jax.normality.calibrations import Calibrations
+from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Scores
 
@@ -231,8 +232,10 @@ def of_workdir(workdir: Workdir, config: Config) -> Predictor:
 def of_bundle(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
     """The detector of a file that `export` wrote; see `load`."""
     model = BundleModel(Path(path), overrides)
-    rate = model.config.calibration.false_positive_rate
-    return Predictor(model, fit(model, model.normals, rate), model.normals)
+    fitted = fit(model, model.normals, model.config.calibration.false_positive_rate)
+    for doubt in fitted.doubts:
+        log.warning("%s", doubt)
+    return Predictor(model, fitted, model.normals)
 
 
 def _finite(scores: Scores) -> np.ndarray:

@@ -137,10 +137,11 @@ def test_predict_takes_either(commands, white, part, photographs, tmp_path):
         assert float(a["image_score"]) == pytest.approx(float(b["image_score"]), abs=1e-5)
 
 
-def test_a_rate_can_be_changed_and_nothing_else(part):
+def test_a_rate_can_be_changed_and_nothing_else(part, caplog):
     strict, usual = load(part, ["calibration.false_positive_rate=0.5"]), load(part)
     assert np.all(strict.calibrations.threshold(np.arange(2))
                   < usual.calibrations.threshold(np.arange(2)))  # fmt: skip
+    assert "cannot be promised by" in caplog.text  # a hundredth, by 40 images a kind
     with pytest.raises(UserError, match=r"inversion.num_steps: is fixed"):
         load(part, ["inversion.num_steps=5"])
     with pytest.raises(UserError, match="takes images alone"):
