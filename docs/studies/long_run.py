@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from invad_jax import eval as eval_command
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "four_sets_unified.py")
@@ -97,6 +99,23 @@ def main(data: Path, out: Path, names: list[str]) -> None:
                 numbers = (f"{value:.1f}" for value in values.values())
                 with table.open("a") as stream:
                     stream.write(f"| {' | '.join((*cells, *numbers))} |\n")
+
+    plot(table, out / "long_run.png")
+
+
+def plot(table: Path, picture: Path) -> None:
+    """Draws image AUROC and AUPRO of three steps over the epochs of training."""
+    rows = [line.strip("| ").split(" | ") for line in table.read_text().splitlines()[2:]]
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    for ax, metric in zip(figure.subplots(1, 2), ("i_auroc", "aupro"), strict=True):
+        column = 4 + METRICS.index(metric)
+        for name, colour in (("published", "tab:red"), ("whitened", "tab:blue")):
+            ours = [row for row in rows if row[0] == name and row[2:4] == ["3", "linspace"]]
+            epochs = [int(row[1]) * BATCH / IMAGES for row in ours]
+            ax.plot(epochs, [float(row[column]) for row in ours], "o-", color=colour, label=name)
+        ax.set(xlabel="epochs", ylabel=f"{metric}, %", ylim=(0, 100), xlim=(0, EPOCHS))
+    ax.legend(frameon=False)
+    figure.savefig(picture, dpi=150)
 
 
 if __name__ == "__main__":
