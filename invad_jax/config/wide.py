@@ -23,7 +23,7 @@ def wide_config(data: DataConfig, num_steps: int = 20_000) -> Config:
     """DINOv2-reg B at 392 px, whitened: 28 x 28 positions of 256 principal components.
 
     The features are the means of layers 2 to 5 and 6 to 9, as Dinomaly groups them (Guo et al.,
-    CVPR 2025): 1,536 channels. The network has 214 M parameters, its tokens are 2 x 2 positions.
+    CVPR 2025): 1,536 channels. The network has 131 M parameters, its tokens are 2 x 2 positions.
     What is kept of N normal images of K kinds, on every device: 0.206 K GB of whitening matrices
     and 0.00040 N GB of latents.
 

@@ -150,7 +150,6 @@ def draw_bmad(root):
     ("name", "draw_data", "categories"),
     [
         ("mvtec_dit", draw_mvtec, {"bottle", "screw"}),
-        ("mvtec_dit_white", draw_mvtec, {"bottle", "screw"}),
         ("visa_dit", draw_visa, {"candle", "pcb1"}),
         ("bmad_brain", draw_bmad, {"Brain"}),
     ],
