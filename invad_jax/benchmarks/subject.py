@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from invad_jax.config import Config, MeshConfig
 from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
-from invad_jax.encoders import build_encoder
+from invad_jax.encoders import build_encoder, components, with_components
 from invad_jax.inference.assembly import build_detector, init_params
 from invad_jax.inference.in_parts import in_parts, rounds_over
 from invad_jax.inference.model import Model
@@ -59,6 +59,8 @@ def of_config(config: Config, mesh: Mesh | None = None) -> Subject:
     )
     mesh = mesh or make_mesh(MeshConfig())
     encoder = build_encoder(config.encoder, config.data.image_size)
+    if channels := config.encoder.channels:
+        encoder = with_components(encoder, components.of_noise(encoder.latent_shape[-1], channels))
     encode = in_parts(encoder.apply, mesh)
     detector = build_detector(config, encoder.latent_shape, encode, rounds_over(mesh))
     timesteps = paradigm_of(config).timesteps

@@ -73,7 +73,8 @@ def _check(subject: Subject) -> None:
     config = subject.config
     fits = (
         config.encoder.name in efficientnet.VARIANTS and config.encoder.stage_resize == "bilinear"
-        and config.encoder.pool == 1 and config.denoiser.name == "dit"
+        and config.encoder.pool == 1 and not config.encoder.groups
+        and not config.encoder.channels and config.denoiser.name == "dit"
         and config.denoiser.patch_size == 1 and config.denoiser.dtype == "float32"
         and config.diffusion.prediction == "eps" and config.inversion.solver == "ddim"
         and config.train.latent_stats != "whiten" and subject.timesteps

@@ -105,6 +105,13 @@ def principal(of: Moments, channels: int) -> tuple[Components, float]:
     return Components(of.mean.astype(np.float32), basis.astype(np.float32)), share
 
 
+def of_noise(C: int, channels: int) -> Components:
+    """Random directions, for programs that are only timed."""
+    noise = np.random.default_rng(0).standard_normal((C, channels))
+    basis = np.linalg.qr(noise)[0]
+    return Components(np.zeros(C, np.float32), basis.astype(np.float32))
+
+
 def write(path: Path, components: Components, key: dict[str, Any]) -> None:
     """Writes one `.npz` atomically; `key` says what they were made of."""
     with files.replaced(path) as temporary, temporary.open("wb") as stream:

@@ -1,5 +1,7 @@
 """What the compiled detector computes and holds, counted: none of it may grow unnoticed."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -32,6 +34,17 @@ def compiled(subject):
     jax.config.update("jax_disable_most_optimizations", False)
     yield {(part.name, part.batch): part for part in parts.detector_parts(subject, [1, BATCH])}
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_components_take_the_place_of_channels():
+    encoder = dataclasses.replace(CONFIG.encoder, channels=5)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    subject = of_config(dataclasses.replace(CONFIG, encoder=encoder), mesh)
+    basis = subject.variables.encoder.components.basis
+    assert subject.latent_shape[-1] == basis.shape[1] == 5
+    np.testing.assert_allclose(basis.T @ basis, np.eye(5), atol=1e-6)  # float32
+    latent = subject.detector.encode(subject.variables.encoder, np.zeros((1, 64, 64, 3), np.uint8))
+    assert latent.shape[1:] == subject.latent_shape
 
 
 def test_the_denoiser_computes_its_products_and_no_more(compiled, subject):
