@@ -48,9 +48,15 @@ def main(args: argparse.Namespace) -> int:
     if processes.is_primary():
         outputs.claim(out, "benchmark", ("benchmark.json", "benchmark.md"), trusted=not args.out)
     run = session.measure(
-        config, workdir, sorted(set(args.batch)), args.seconds, args.repeats, args.images,
-        torch=args.against == "torch", trace=args.trace,
-    )  # fmt: skip
+        config,
+        workdir,
+        sorted(set(args.batch)),
+        args.seconds,
+        args.repeats,
+        args.images,
+        torch=args.against == "torch",
+        trace=args.trace,
+    )
     slower = report.slower(earlier, run, args.tolerance) if earlier else []
     if processes.is_primary():
         files.write_json(out / "benchmark.json", run)

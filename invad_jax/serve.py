@@ -113,8 +113,14 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_model()
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
     parser.add_argument("--port", type=int, default=8765, help="default 8765; 0: any that is free")
-    parser.add_argument("--watch", nargs="+", action="extend", default=[], metavar="FOLDER",
-                        help="score what lies there, and what comes")  # fmt: skip
+    parser.add_argument(
+        "--watch",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FOLDER",
+        help="score what lies there, and what comes",
+    )
     parser.add_argument("--history", metavar="DIR", help="gets a table of each shift")
     parser.add_argument("--max-megabytes", type=int, default=64, help="of an image; default 64")
     parser.set_defaults(distributed=False)

@@ -22,6 +22,9 @@ from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
 
+EXAMPLES = 6
+"""Images that are drawn beside their reconstructions."""
+
 
 def main(args: argparse.Namespace) -> None:
     """From a config to a workdir that the encoder `vae` reads."""
@@ -50,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
     config = with_value_range(workdir.adopt(config), dataset.train)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     perceptual = build_encoder(config.encoder, size) if perceptual_term else None
-    draw = make_draw(config, (held_out or fit)[: config.eval.num_examples], mesh)
+    draw = make_draw(config, (held_out or fit)[:EXAMPLES], mesh)
     workdir.claim(config, write=processes.is_primary())
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 

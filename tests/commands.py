@@ -24,12 +24,12 @@ TINY_DIT = (
     "data.image_size=64", "encoder.stages=0,2", "encoder.pool=2",
     "denoiser.width=16", "denoiser.depth=1", "denoiser.num_heads=2",
     "train.batch_size=8", "train.num_steps=12", "train.warmup_steps=2",
-    "train.checkpoint_every=4", "eval.batch_size=8", "eval.num_examples=2",
+    "train.checkpoint_every=4", "eval.batch_size=8",
 )  # fmt: skip
 TINY_MLP = (
     "data.image_size=32", "encoder.stages=0", "encoder.pool=4", "denoiser.name=mlp",
     "denoiser.width=64", "denoiser.depth=1", "train.batch_size=8", "train.warmup_steps=2",
-    "eval.batch_size=32", "eval.num_examples=1",
+    "eval.batch_size=32",
 )  # fmt: skip
 WHITE = (
     "train.latent_stats=whiten",

@@ -140,9 +140,11 @@ def _compile(name: str, batch: int, traced: Any) -> tuple[Any, Part]:
     program = traced.lower().compile()
     seconds, memory = time.perf_counter() - start, program.memory_analysis()
     peak = (
-        memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
-    )  # fmt: skip
+    )
     part = Part(
         name, batch, lambda: None, seconds, count_flops(traced.jaxpr), _moved(program), peak
     )

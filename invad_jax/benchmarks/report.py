@@ -35,10 +35,11 @@ def row(part: Part, repeats: Sequence[Sequence[float]], rates: Mapping[str, floa
         "share_of_products": round(part.flops / seconds / rates["matrix_product"], 3),
         "gb_moved": None if part.bytes_moved is None else round(part.bytes_moved / 1e9, 3),
         "share_of_bandwidth": (
-            None if part.bytes_moved is None
+            None
+            if part.bytes_moved is None
             else round(part.bytes_moved / seconds / rates["stream"], 3)
         ),
-    }  # fmt: skip
+    }
 
 
 def against_torch(ours: Sequence[Row], theirs: Mapping[str, Row], error: float) -> Row:
@@ -98,9 +99,20 @@ def markdown(run: Mapping[str, Any]) -> str:
         "| --- |" + " --- |" * 12,
     ]
     columns = (
-        "part", "batch", "images_per_second", "p50_ms", "p95_ms", "p99_ms", "spread", "gflop",
-        "share_of_products", "gb_moved", "share_of_bandwidth", "compile_s", "peak_mb",
-    )  # fmt: skip
+        "part",
+        "batch",
+        "images_per_second",
+        "p50_ms",
+        "p95_ms",
+        "p99_ms",
+        "spread",
+        "gflop",
+        "share_of_products",
+        "gb_moved",
+        "share_of_bandwidth",
+        "compile_s",
+        "peak_mb",
+    )
     lines += [
         "| " + " | ".join(_cell(one[name]) for name in columns) + " |" for one in run["parts"]
     ]

@@ -105,10 +105,8 @@ def _add_torch(runs: dict[str, Run], measured: Subject, batches: Sequence[int]) 
 def _predict(predictor: Predictor, count: int) -> dict[str, Any]:
     """Files to decisions, with the detector's own time for a batch measured right before."""
     size = predictor.model.batch_size
-    (part,) = (
-        one for one in parts.detector_parts(subject.of_model(_trained(predictor)), [size])
-        if one.name == "detector"
-    )  # fmt: skip
+    found = parts.detector_parts(subject.of_model(_trained(predictor)), [size])
+    (part,) = (one for one in found if one.name == "detector")
     alone = summary(interleaved({"detector": part.run}, 1.0, 3)["detector"])["p50_ms"] / 1e3
     with tempfile.TemporaryDirectory() as folder:
         paths = whole.write_images(Path(folder), max(count, size))

@@ -37,9 +37,13 @@ class Subject(NamedTuple):
 def of_model(model: Model) -> Subject:
     """A trained one."""
     return Subject(
-        model.config, model.detector, model.variables, model.latent_shape, model.mesh,
+        model.config,
+        model.detector,
+        model.variables,
+        model.latent_shape,
+        model.mesh,
         model.paradigm.timesteps,
-    )  # fmt: skip
+    )
 
 
 def of_config(config: Config, mesh: Mesh | None = None) -> Subject:

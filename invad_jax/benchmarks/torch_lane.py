@@ -72,13 +72,19 @@ def runs(
 def _check(subject: Subject) -> None:
     config = subject.config
     fits = (
-        config.encoder.name in efficientnet.VARIANTS and config.encoder.stage_resize == "bilinear"
-        and config.encoder.pool == 1 and not config.encoder.groups
-        and not config.encoder.channels and config.denoiser.name == "dit"
-        and config.denoiser.patch_size == 1 and config.denoiser.dtype == "float32"
-        and config.diffusion.prediction == "eps" and config.inversion.solver == "ddim"
-        and config.train.latent_stats != "whiten" and subject.timesteps
-    )  # fmt: skip
+        config.encoder.name in efficientnet.VARIANTS
+        and config.encoder.stage_resize == "bilinear"
+        and config.encoder.pool == 1
+        and not config.encoder.groups
+        and not config.encoder.channels
+        and config.denoiser.name == "dit"
+        and config.denoiser.patch_size == 1
+        and config.denoiser.dtype == "float32"
+        and config.diffusion.prediction == "eps"
+        and config.inversion.solver == "ddim"
+        and config.train.latent_stats != "whiten"
+        and subject.timesteps
+    )
     if not fits or config.scoring.prior != "standard_normal":
         raise UserError(f"--against torch: has {LIMITS}")
 
@@ -148,10 +154,11 @@ class Lane:
     def _stacked(self, stages: list[Any]) -> Any:
         h, w, _ = self.shape
         parts = [
-            x if x.shape[2:] == (h, w)
+            x
+            if x.shape[2:] == (h, w)
             else self.F.interpolate(x, size=(h, w), mode="bilinear", align_corners=False)
             for x in stages
-        ]  # fmt: skip
+        ]
         return self.torch.cat(parts, 1).flatten(2).transpose(1, 2)  # (B, h w, C)
 
     def invert(self, x: Any) -> Any:

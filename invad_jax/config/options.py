@@ -169,10 +169,10 @@ class DiffusionConfig:
     num_timesteps: int = 1000
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "given"] = "linear"
     """Family of the betas; `linear` is the published one (Ho et al. 2020)."""
-    beta_start: float = _where("diffusion.schedule=linear|scaled_linear|sigmoid", 1e-4)
-    """First beta."""
-    beta_end: float = _where("diffusion.schedule=linear|scaled_linear|sigmoid", 2e-2)
-    """Last beta."""
+    beta_range: tuple[float, ...] = _where(
+        "diffusion.schedule=linear|scaled_linear|sigmoid", (1e-4, 2e-2)
+    )
+    """First and last beta."""
     betas: tuple[float, ...] = _where("diffusion.schedule=given", ())
     """All of them, num_timesteps, part of the config, so that a workdir needs no other file."""
     prediction: Literal["eps", "v", "sample", "deviation"] = "eps"
@@ -269,9 +269,6 @@ class WhiteningConfig:
     """Positions around one, in both directions, where vectors of normal images are looked for."""
     images: int = _where(f"{_RETRIEVED} or inversion.paradigm=retrieval", 30)
     """How many of the most similar normal images are looked at."""
-    temperature: float = _where(_RETRIEVED, 0.25)
-    """Variance of the weights of the retrieved mean, in units of the mean squared distance of a
-    normal image to the nearest vector of the others."""
 
 
 @dataclass(frozen=True)
@@ -360,8 +357,6 @@ class EvalConfig:
     """How evaluation runs and what it draws."""
 
     batch_size: int = _free(16)
-    num_examples: int = _free(6)
-    """Cases a category drawn in the report: the worst and the best."""
 
 
 @dataclass(frozen=True)

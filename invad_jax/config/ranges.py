@@ -49,8 +49,7 @@ RANGES = {
     "denoiser.head_channels": Range(0, 2**16),
     "denoiser.norm_groups": Range(1, 2**16),
     "diffusion.num_timesteps": Range(2, 100_000),
-    "diffusion.beta_start": _SHARE_ABOVE,
-    "diffusion.beta_end": _SHARE_ABOVE,
+    "diffusion.beta_range": _SHARE_ABOVE,
     "diffusion.betas": _SHARE_ABOVE,
     "vae.width": Range(1, 2**16),
     "vae.multipliers": Range(1, 64),
@@ -71,14 +70,12 @@ RANGES = {
     "whitening.identity": Range(0, 1e6),
     "whitening.radius": Range(0, 4096),
     "whitening.images": Range(1, 10**6),
-    "whitening.temperature": Range(0, 1e6, above=True),
     "mesh.fsdp": Range(-1, 10**6),
     "mesh.tensor": Range(1, 10**6),
     "inversion.num_steps": Range(1, 100_000),
     "inversion.noise_ratio": _SHARE_ABOVE,
     "calibration.false_positive_rate": _SHARE,
     "eval.batch_size": Range(1, 2**16),
-    "eval.num_examples": Range(0, 1000),
 }
 """Of every option that is a number, or a list of numbers."""
 
@@ -170,6 +167,8 @@ def _check_number(name: str, value: float) -> None:
 
 
 def _check_betas(diffusion: DiffusionConfig) -> None:
+    if len(diffusion.beta_range) != 2:
+        raise UserError(f"diffusion.beta_range={diffusion.beta_range}: takes two, FIRST,LAST")
     expected = diffusion.num_timesteps if diffusion.schedule == "given" else 0
     if len(diffusion.betas) != expected:
         raise UserError(
@@ -180,14 +179,15 @@ def _check_betas(diffusion: DiffusionConfig) -> None:
     if _exponent(diffusion) > _MOST_EXPONENT:
         raise UserError(
             f"diffusion.num_timesteps={diffusion.num_timesteps}: with these betas, up to "
-            f"{max((diffusion.beta_end, *diffusion.betas)):g}, nothing that a float32 can hold is "
-            "left of an image before the last timestep; lower diffusion.beta_end, or give fewer"
+            f"{max((*diffusion.beta_range, *diffusion.betas)):g}, nothing that a float32 can hold "
+            "is left of an image before the last timestep; lower diffusion.beta_range, or give "
+            "fewer"
         )
 
 
 def _exponent(diffusion: DiffusionConfig) -> float:
     """About -log alpha_bar of the last timestep but one: what the betas add up to."""
-    first, last, count = diffusion.beta_start, diffusion.beta_end, diffusion.num_timesteps
+    (first, last), count = diffusion.beta_range, diffusion.num_timesteps
     match diffusion.schedule:
         case "linear" | "sigmoid":
             return count * (first + last) / 2

@@ -46,8 +46,7 @@ def read_diffusion(folder: Path) -> DiffusionConfig:
     diffusion = DiffusionConfig(
         num_timesteps=options.number("num_train_timesteps", 1000, least=2),
         schedule=options.choice("beta_schedule", SCHEDULES, "linear"),
-        beta_start=options.real("beta_start", 1e-4),
-        beta_end=options.real("beta_end", 0.02),
+        beta_range=(options.real("beta_start", 1e-4), options.real("beta_end", 0.02)),
         prediction=options.choice("prediction_type", PREDICTIONS, "epsilon"),
     )
     if said.get("trained_betas") is not None:
@@ -69,6 +68,5 @@ def _rescaled(diffusion: DiffusionConfig) -> DiffusionConfig:
         diffusion,
         schedule="given",
         betas=tuple(betas.tolist()),
-        beta_start=DiffusionConfig.beta_start,
-        beta_end=DiffusionConfig.beta_end,
+        beta_range=DiffusionConfig.beta_range,
     )

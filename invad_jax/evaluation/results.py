@@ -29,6 +29,10 @@ FILES = ("metrics.json", "metrics.csv", "scores.csv", "report.html", "examples",
 """What an evaluation writes."""
 
 
+EXAMPLES = 6
+"""Cases a category that are drawn: the worst and the best."""
+
+
 def write(
     out: Path,
     workdir: Path,
@@ -85,7 +89,7 @@ def write(
     if evaluation.unreadable:
         lost = evaluation.unreadable
         log.warning("test images that cannot be read, left out: %d (%s)", len(lost), some(lost))
-    order, examples = pictured(evaluation, config.eval.num_examples)
+    order, examples = pictured(evaluation, EXAMPLES)
 
     def cases(chosen: Sequence[int]) -> Iterator[Case]:
         return (make_case(evaluation, calibrations, config, i) for i in chosen)

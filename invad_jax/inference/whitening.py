@@ -40,6 +40,10 @@ from invad_jax.runtime.sharding import batch_sharding, replicated, rounded_up
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Prior
 
+TEMPERATURE = 0.25
+"""Variance of the weights of the retrieved mean, in units of the mean squared distance of a normal
+image to the nearest vector of the others."""
+
 
 class Learner:
     """Runs normal images through the local mean and the whitening, on a mesh."""
@@ -102,7 +106,7 @@ class Learner:
         distance = self._run(_nearest, (bank_to_device(bank), self._stats), latents, itself)
         spread = np.stack([distance[kind == k].mean(axis=0) for k in range(kind.max() + 1)])
         # Where all images are alike: a millionth of the unit that latents are standardised to.
-        bandwidth = self._cfg.temperature * np.maximum(spread, 1e-6)  # (K, h, w)
+        bandwidth = TEMPERATURE * np.maximum(spread, 1e-6)  # (K, h, w)
         return bank._replace(bandwidth=bandwidth.astype(np.float32))
 
     def _rest(self, bank: FittedBank | None, latents: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ def alpha_bar_of(config: Config) -> np.ndarray:
     return alpha_bar_schedule(
         diffusion.schedule,
         diffusion.num_timesteps,
-        diffusion.beta_start,
-        diffusion.beta_end,
+        diffusion.beta_range[0],
+        diffusion.beta_range[1],
         diffusion.betas,
     )
 

@@ -284,8 +284,18 @@ def _kind(line: Line, name: str) -> Kind:
 def _table(records: list[Record]) -> str:
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
-    columns = ("id", "time", "name", "decision", "image_score", "threshold", "component",
-               "normal_percentile", "milliseconds", "error")  # fmt: skip
+    columns = (
+        "id",
+        "time",
+        "name",
+        "decision",
+        "image_score",
+        "threshold",
+        "component",
+        "normal_percentile",
+        "milliseconds",
+        "error",
+    )
     writer.writerow(columns)
     for record in records:
         cells = [getattr(record, column) for column in columns]

@@ -108,9 +108,10 @@ def drift(records: Sequence[Record], normals: Mapping[str, np.ndarray]) -> list[
     lines = []
     for kind, reference in normals.items():
         own = [
-            record for record in records
+            record
+            for record in records
             if record.component == kind and record.decision == decision_word(False)
-        ][-RECENT:]  # fmt: skip
+        ][-RECENT:]
         scores = np.array([record.image_score for record in own], np.float64)
         highest = max((one.threshold or 0.0 for one in own), default=0.0)
         known = reference[reference <= highest]

@@ -198,7 +198,7 @@ def test_eval_and_predict_use_a_converted_workdir(published, commands, monkeypat
     commands.here(
         "convert", "--from", "invad-pytorch", "--input", str(published), "--workdir", "theirs",
         "--set", "encoder.name=efficientnet_lite0", "encoder.weights=random",
-        "data.name=procedural", "data.image_size=64", "eval.batch_size=8", "eval.num_examples=0",
+        "data.name=procedural", "data.image_size=64", "eval.batch_size=8",
     )  # fmt: skip
     copies = []
     monkeypatch.setattr(kept, "keep", lambda config, folder: copies.append(folder))

@@ -25,7 +25,7 @@ IMAGES = {  # normal images to train on, and devices that took 8 each
 SMALL = (
     "data.image_size=32", "encoder.weights=random", "denoiser.width=16", "denoiser.depth=1",
     "denoiser.num_heads=2", "train.batch_size=8", "train.num_steps=2", "train.warmup_steps=1",
-    "eval.batch_size=8", "eval.num_examples=1",
+    "eval.batch_size=8",
 )  # fmt: skip
 
 

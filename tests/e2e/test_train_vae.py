@@ -41,10 +41,10 @@ def test_a_first_stage_reports_what_it_wrote(first_stage):
     assert 0 < summary["ssim"] < 1
     assert summary["kl"] > 0
     with Image.open(workdir / "examples.png") as examples:
-        assert examples.size == (2 * SIZE, 2 * SIZE)  # eval.num_examples=2, each beside its own
+        assert examples.size == (2 * SIZE, 6 * SIZE)  # each beside its own
         picture = np.asarray(examples, np.float64) / 255
     error = np.square(picture[:, :SIZE] - picture[:, SIZE:]).mean()
-    flat = picture[:, :SIZE].reshape(2, -1, 3).var(axis=1).mean()
+    flat = picture[:, :SIZE].reshape(6, -1, 3).var(axis=1).mean()
     assert error < flat  # better than the best single colour for each image
     (log,) = (workdir / "logs").glob("events*")
     assert b"reconstructions" in log.read_bytes()

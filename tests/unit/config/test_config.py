@@ -117,7 +117,10 @@ def test_what_no_experiment_can_have_is_refused(assignments, message):
     [
         (["denoiser.head_channels=32"], "denoiser.head_channels=32: .* where denoiser.name=unet"),
         (["denoiser.name=mlp", "denoiser.num_heads=4"], "where denoiser.name=dit|dit_diffusers"),
-        (["diffusion.schedule=cosine", "diffusion.beta_end=0.03"], "where diffusion.schedule="),
+        (
+            ["diffusion.schedule=cosine", "diffusion.beta_range=1e-4,0.03"],
+            "where diffusion.schedule=",
+        ),
         (["inversion.noise_ratio=0.7"], r"where inversion.paradigm=reconstruction\|residual"),
         (["scoring.prior=standard_normal", "scoring.components=one"], "scoring.prior=fitted or"),
         (["whitening.images=5"], "train.latent_stats=whiten and whitening.mean=retrieved or"),

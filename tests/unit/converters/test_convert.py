@@ -130,7 +130,7 @@ def test_contradictions_are_refused(tmp_path, kind, settings, latent_size, messa
     [
         (Config(), "latent_stats=channel"),
         (Config(train=TrainConfig(latent_stats="none"),
-                diffusion=DiffusionConfig(beta_end=0.01)), "diffusion"),
+                diffusion=DiffusionConfig(beta_range=(1e-4, 0.01))), "diffusion"),
         (Config(train=TrainConfig(latent_stats="none"),
                 denoiser=DenoiserConfig(name="dit_diffusers")), "name=dit_diffusers"),
         (Config(train=TrainConfig(latent_stats="none"),

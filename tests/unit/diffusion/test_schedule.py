@@ -79,7 +79,8 @@ def test_given_betas_are_the_schedule_and_survive_json():
         (["diffusion.betas=0.1"], "schedule=linear .* takes 0"),
         (["diffusion.schedule=given", "diffusion.num_timesteps=2", "diffusion.betas=0.1,1.5"],
          r"1\.5: must be at most 1"),
-        (["diffusion.beta_end=1.5"], "at most 1"),
+        (["diffusion.beta_range=1e-4,1.5"], "at most 1"),
+        (["diffusion.beta_range=1e-4"], "takes two"),
     ],
 )  # fmt: skip
 def test_impossible_betas_are_refused(assignments, message):

@@ -34,9 +34,7 @@ from invad_jax.training.vae_loss import kl_to_standard_normal, make_vae_loss, pe
 
 SIZE = 16
 TINY = VAEConfig(width=12, multipliers=(1, 2), num_res_blocks=1, latent_channels=2)
-CONFIG = Config(
-    data=DataConfig(image_size=SIZE), vae=TINY, eval=EvalConfig(batch_size=8, num_examples=2)
-)
+CONFIG = Config(data=DataConfig(image_size=SIZE), vae=TINY, eval=EvalConfig(batch_size=8))
 MODEL = AutoencoderKL(TINY)
 
 
