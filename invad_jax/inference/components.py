@@ -113,7 +113,11 @@ def _kept(workdir: Workdir, key: dict[str, Any]) -> Components | None:
     """
     if not workdir.components.is_file():
         return None
-    found, its_key = components_lib.read(workdir.components)
+    try:
+        found, its_key = components_lib.read(workdir.components)
+    except UserError:
+        log.warning("%s: damaged; made anew of the same images", workdir.components)
+        return None
     if its_key == key:
         return found
     if workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):

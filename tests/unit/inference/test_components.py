@@ -66,6 +66,10 @@ def test_they_are_learnt_once_and_found_again(samples, tmp_path, monkeypatch):
         components.load(CONFIG, workdir, ENCODER),
     ):
         assert again.fingerprint == learnt.fingerprint
+    monkeypatch.undo()
+    workdir.components.write_bytes(b"damaged")
+    again = components.learn(CONFIG, workdir, ENCODER, samples, mesh)
+    assert again.fingerprint == learnt.fingerprint  # the same of the same images
     (workdir.checkpoints / "4").mkdir(parents=True)
     with pytest.raises(UserError, match="made with another dataset; restore it"):
         components.learn(CONFIG, workdir, ENCODER, samples[:5], mesh)
