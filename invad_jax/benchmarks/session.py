@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from invad_jax.benchmarks.subject import Subject
 from invad_jax.config import Config
 from invad_jax.config.io import config_hash
 from invad_jax.inference import predictor as predictors
+from invad_jax.inference.model import Model
 from invad_jax.inference.predictor import Predictor
 from invad_jax.runtime.workdir import Workdir
 
@@ -47,7 +48,7 @@ def measure(
     """
     described = machine.describe()
     predictor = predictors.of_workdir(workdir, config) if workdir else None
-    measured = subject.of_model(_trained(predictor)) if predictor else subject.of_config(config)
+    measured = _subject_of(predictor) if predictor else subject.of_config(config)
     compiled = [*parts.detector_parts(measured, batches)]
     if config.train.num_steps:
         compiled.append(parts.train_part(measured))
@@ -82,8 +83,8 @@ def measure(
     return result | {"peak_bytes": peak}
 
 
-def _trained(predictor: Predictor) -> Any:
-    return predictor.model
+def _subject_of(predictor: Predictor) -> Subject:
+    return subject.of_model(cast(Model, predictor.model))  # of a workdir
 
 
 def _add_torch(runs: dict[str, Run], measured: Subject, batches: Sequence[int]) -> float:
@@ -105,7 +106,7 @@ def _add_torch(runs: dict[str, Run], measured: Subject, batches: Sequence[int]) 
 def _predict(predictor: Predictor, count: int) -> dict[str, Any]:
     """Files to decisions, with the detector's own time for a batch measured right before."""
     size = predictor.model.batch_size
-    found = parts.detector_parts(subject.of_model(_trained(predictor)), [size])
+    found = parts.detector_parts(_subject_of(predictor), [size])
     (part,) = (one for one in found if one.name == "detector")
     alone = summary(interleaved({"detector": part.run}, 1.0, 3)["detector"])["p50_ms"] / 1e3
     with tempfile.TemporaryDirectory() as folder:
