@@ -7,6 +7,7 @@ Chromium is that of PyQt6-WebEngine (`requirements-browser.txt`), in a process o
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -32,9 +33,20 @@ class Seen(NamedTuple):
 
 
 def require() -> None:
-    """Skips where there is no Chromium."""
+    """Skips where there is no Chromium, or none that can start."""
     if importlib.util.find_spec("PyQt6") is None:
         pytest.skip("no Chromium: pip install --requirement requirements-browser.txt")
+    problem = _problem()
+    if problem:
+        pytest.skip(f"Chromium lacks a library of the system (docs/development.md): {problem}")
+
+
+@functools.cache
+def _problem() -> str:
+    """The last line of what importing it says, if it cannot be imported."""
+    command = [sys.executable, "-c", "import PyQt6.QtWebEngineWidgets"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
 def look(
