@@ -272,8 +272,8 @@ def test_inverse_scheduler_trajectory(family, prediction):
         output = network(x, t[:, None, None, None])
         return to_eps(PREDICTIONS[prediction], x, output, t, table)
 
-    begun = [Plan(*(levels[:count] for levels in plan)) for count in range(len(levels))]
-    states = np.stack([invert(eps_fn, jnp.asarray(x0), steps) for steps in begun])
+    begun = [Plan(*(array[:count] for array in plan)) for count in range(1, len(levels))]
+    states = np.stack([x0, *(invert(eps_fn, jnp.asarray(x0), steps) for steps in begun)])
     expected = np.stack([state.numpy() for state in expected])
     # At t = 0 the cosine's 1 - alpha_bar is 4e-5, of which a float32 rounding of alpha_bar is
     # 1.5e-3: half of that in the root by which a predicted sample is divided.
