@@ -197,7 +197,7 @@ def promise(calibration: Calibration) -> str:
     >>> shared = {"terms": (), "threshold": 1.0, "guaranteed_false_positive_rate": 0.1}
     >>> shared |= {"left_out": 0, "heat": (0.0, 1.0), "held_out": True}
     >>> promise(Calibration(false_positive_rate=0.1, num_normals=59, **shared))
-    'at 95 % at most 14 % of good parts are called anomalous: 5 of 59 lie above; 10 % was asked'
+    'at 95 % at most 17 % of good parts are called anomalous: 5 of 59 lie above; 10 % was asked'
     """
     n, rate = calibration.num_normals, calibration.false_positive_rate
     above = round(calibration.guaranteed_false_positive_rate * (n + 1)) - 1

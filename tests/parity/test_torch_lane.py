@@ -36,12 +36,17 @@ def test_its_scores_are_those_of_jax(encoder):
 
 
 @pytest.mark.parametrize(
-    "option", ["encoder.name=wide_resnet50_2", "denoiser.name=mlp", "diffusion.prediction=v"]
+    "options",
+    [
+        ["encoder.name=wide_resnet50_2", "denoiser.num_heads=2"],
+        ["denoiser.name=mlp"],
+        ["diffusion.prediction=v", "denoiser.num_heads=2"],
+    ],
 )
-def test_what_it_has_not_is_refused(option):
+def test_what_it_has_not_is_refused(options):
     from invad_jax.benchmarks import torch_lane
 
-    small = ["data.image_size=64", "denoiser.width=32", "denoiser.depth=1", "denoiser.num_heads=2"]
-    config = override(Config(), [*small, "encoder.stages=0,1", option])
+    small = ["data.image_size=64", "denoiser.width=32", "denoiser.depth=1", "encoder.stages=0,1"]
+    config = override(Config(), [*small, *options])
     with pytest.raises(UserError, match="EfficientNets"):
         torch_lane.runs(of_config(config), batch=1)
