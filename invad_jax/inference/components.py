@@ -18,8 +18,7 @@ from invad_jax.data.dataset import Sample, fingerprint
 from invad_jax.data.pipeline import image_batches
 from invad_jax.encoders import Encoder, with_components
 from invad_jax.encoders import components as components_lib
-from invad_jax.encoders.components import Components, Moments
-from invad_jax.errors import UserError
+from invad_jax.encoders.components import Moments
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
@@ -50,7 +49,7 @@ def learn(
         "channels": config.encoder.channels,
         "value_range": list(config.data.value_range),
     }
-    kept = _kept(workdir, key)
+    kept = workdir.learnt_before(workdir.components, components_lib.read, key)
     processes.barrier("components read")  # before any process writes
     if kept is None:
         found = moments([sample.path for sample in samples], encoder, config, mesh)
@@ -103,27 +102,3 @@ def _write(workdir: Workdir, found: Moments, key: dict[str, Any]) -> None:
     components_lib.write(workdir.components, components, key)
     said = "%d of %d channels hold %.1f %% of the variance"
     log.info(said, key["channels"], len(found.mean), 100 * share)
-
-
-def _kept(workdir: Workdir, key: dict[str, Any]) -> Components | None:
-    """What the workdir has, if it was made of the same.
-
-    Raises:
-      UserError: there is a checkpoint in it, which belongs to the others.
-    """
-    if not workdir.components.is_file():
-        return None
-    try:
-        found, its_key = components_lib.read(workdir.components)
-    except UserError:
-        log.warning("%s: damaged; made anew of the same images", workdir.components)
-        return None
-    if its_key == key:
-        return found
-    if workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):
-        other = ", ".join(name for name in key if key[name] != its_key.get(name))
-        raise UserError(
-            f"{workdir.path}: its checkpoint was made with another {other}; restore it or give "
-            "another --workdir"
-        )
-    return None

@@ -21,7 +21,6 @@ from invad_jax import coordinates as coordinates_lib
 from invad_jax.config import Config
 from invad_jax.coordinates import Neighbourhood
 from invad_jax.detector import LatentStats, standardise
-from invad_jax.errors import UserError
 from invad_jax.inference.arrays import (
     bank_to_device,
     coordinates_to_device,
@@ -35,7 +34,6 @@ from invad_jax.normality.mixture import FittedPrior
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms.retrieval import neighbourhood
 from invad_jax.runtime import processes
-from invad_jax.runtime.log import log
 from invad_jax.runtime.sharding import batch_sharding, replicated, rounded_up
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Prior
@@ -171,7 +169,7 @@ def white_rows(
         "components": config.scoring.components,
     }
     labels = clusters.kinds(config.scoring.components, categories, latents)
-    kept = _kept(workdir, key)
+    kept = workdir.learnt_before(workdir.coordinates, whitening.read, key)
     processes.barrier("coordinates read")  # before any process writes
     if kept:
         rest = learner.rest(kept, latents)
@@ -182,30 +180,6 @@ def white_rows(
         processes.barrier("coordinates")
     new = learner.white(kept, held_out) if config.train.num_steps and held_out is not None else None
     return White(learner.training_rows(rest, labels), new, key)
-
-
-def _kept(workdir: Workdir, key: dict[str, Any]) -> FittedCoordinates | None:
-    """What the workdir has, if it was made of the same.
-
-    Raises:
-      UserError: there is a checkpoint in it, which belongs to the others.
-    """
-    if not workdir.coordinates.is_file():
-        return None
-    try:
-        fitted, its_key = whitening.read(workdir.coordinates)
-    except UserError:
-        log.warning("%s: damaged; made anew of the same images", workdir.coordinates)
-        return None
-    if its_key == key:
-        return fitted
-    if workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):
-        other = ", ".join(name for name in key if key[name] != its_key.get(name))
-        raise UserError(
-            f"{workdir.path}: its checkpoint was made with another {other}; restore it or give "
-            "another --workdir"
-        )
-    return None
 
 
 def _standardised(where: Neighbourhood, stats: LatentStats, latent: jax.Array) -> jax.Array:

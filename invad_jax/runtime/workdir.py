@@ -18,20 +18,23 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from invad_jax.config import Config, DataConfig, option, option_names
 from invad_jax.config import io as config_io
 from invad_jax.config.effect import is_read
 from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
+from invad_jax.runtime.log import log
+from invad_jax.version import __version__
 
 if TYPE_CHECKING:
     from invad_jax.paradigms.paradigm import Paradigm  # which imports JAX
-from invad_jax.version import __version__
+
+Learnt = TypeVar("Learnt")
 
 NORMALS_FORMAT = 7
 """Raised when the files of that folder change: what an older version kept is then made anew."""
@@ -79,6 +82,36 @@ class Workdir:
                 f"{self.path}: was made by invad_jax {version}, and this is {__version__}; take "
                 f"the newer one ({error})"
             ) from None
+
+    def learnt_before(
+        self, path: Path, read: Callable[[Path], tuple[Learnt, Any]], key: dict[str, Any]
+    ) -> Learnt | None:
+        """What an earlier start of a training learnt of normal images, if it was the same ones.
+
+        Args:
+          path: of its file.
+          read: gives what is in it, and the key that it was written with.
+          key: all that it depends on.
+
+        Raises:
+          UserError: it is of other images, and a checkpoint that belongs to it is there.
+        """
+        if not path.is_file():
+            return None
+        try:
+            learnt, its_key = read(path)
+        except UserError:
+            log.warning("%s: damaged; made anew of the same images", path)
+            return None
+        if its_key == key:
+            return learnt
+        if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
+            other = ", ".join(name for name in key if key[name] != its_key.get(name))
+            raise UserError(
+                f"{self.path}: its checkpoint was made with another {other}; restore it or give "
+                "another --workdir"
+            )
+        return None
 
     def claim(self, config: Config, write: bool) -> None:
         """Makes this the workdir of `config`; training calls it first.
