@@ -11,8 +11,8 @@ the images, or lie in it: no image is replaced, and no overlay is ever taken for
 written as soon as it is known; a kill loses none of those before. With `--out -` the rows go to the
 standard output, and there is nothing else; with --watch or `--input -` there is no page.
 
-An image that cannot be read has a row with the reason. Leaves with status 0; with --strict, 1 if
-there is such a row; 2 if none could be read.
+An image that cannot be read has a row with the reason. Leaves with status 0; 1 if there is such a
+row, with --strict also if an overlay or a sorted file is missing; 2 if none could be read.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
     found = None if endless else inputs.find(given)
     from invad_jax.evaluation import new_images
     from invad_jax.inference import predictor as predictors
+    from invad_jax.report import tables
 
     if workdir and config:
         predictor = predictors.of_workdir(workdir, config)
@@ -69,7 +70,8 @@ def main(args: argparse.Namespace) -> int:
         if out:
             new_images.write_page(results, predictor, out, source, _command(source, args))
     recorder.report(args.out if out else "the standard output")
-    return 1 if args.strict and recorder.count["error"] else 0
+    wrong = recorder.count["error" if args.strict else tables.UNREADABLE]
+    return 1 if wrong else 0
 
 
 def _check(args: argparse.Namespace) -> bool:
@@ -169,7 +171,11 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--sort-by", choices=("copy", "link"), default="copy", help="copies, or links to them"
     )
-    parser.add_argument("--strict", action="store_true", help="status 1 if one cannot be read")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="status 1 also if a picture or a sorted file is missing",
+    )
     return command_line.run(main, parser, argv)
 
 

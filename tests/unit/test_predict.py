@@ -161,8 +161,8 @@ def test_images_of_one_stem_have_an_overlay_each(photos, tmp_path):
 def test_an_unreadable_image_loses_no_other(photos, tmp_path, capsys):
     (photos / "0a.png").write_bytes(b"\x89PNG not really")
     (photos / "3.jpg").symlink_to("nowhere")
-    run(photos, tmp_path / "out")
     run(photos, tmp_path / "out", "--strict", status=1)
+    run(photos, tmp_path / "out", status=1)
     rows = table(tmp_path / "out")
     assert [row["decision"] for row in rows] == [
         "normal", "unreadable", "normal", "anomalous", "unreadable",
@@ -191,6 +191,7 @@ def test_a_picture_that_cannot_be_written_loses_no_score(photos, tmp_path, monke
         raise UserError(f"{path}: cannot be written: No space left on device")
 
     monkeypatch.setattr(records, "write_overlay", full)
+    run(photos, tmp_path / "out")
     run(photos, tmp_path / "out", "--strict", status=1)
     rows = table(tmp_path / "out")
     assert [row["decision"] for row in rows] == ["normal", "normal", "anomalous"]
@@ -225,7 +226,7 @@ def test_several_inputs_each_once(photos, tmp_path):
 def test_any_name_is_read_back_from_the_table(photos, tmp_path, name):
     shutil.copy(photos / "2.png", photos / name)
     (photos / f"bad {name}").write_bytes(b"x")
-    run(photos, tmp_path / "out")
+    run(photos, tmp_path / "out", status=1)
     rows = {row["path"]: row for row in table(tmp_path / "out")}
     assert set(rows) == {str(path) for path in photos.iterdir()}
     assert (tmp_path / "out" / rows[str(photos / name)]["overlay"]).is_file()
@@ -279,7 +280,7 @@ def test_regions_are_in_pixels_of_the_photograph(photos, tmp_path):
 def test_json_lines_on_the_standard_output(photos, capsys):
     (photos / "1a.png").write_bytes(b"x")
     arguments = ["--workdir", "w", "--input", str(photos), "--out", "-"]
-    assert predict.cli(arguments) == 0
+    assert predict.cli(arguments) == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["decision"] for row in rows] == ["normal", "normal", "unreadable", "anomalous"]
     assert rows[3]["terms"] == dict.fromkeys(TERMS, 200.0)
@@ -333,8 +334,8 @@ def test_images_are_sorted_and_stay_as_they_are(photos, tmp_path, by):
     (photos / "0.png").chmod(0o640)
     before = {path: (path.stat(), path.read_bytes()) for path in photos.rglob("*.png")}
     options = ["--sort-into", str(tmp_path / "sorted"), "--sort-by", by]
-    run(photos, tmp_path / "out", *options)
-    run(photos, tmp_path / "out", "--threshold", "50", *options)  # one goes to another folder
+    run(photos, tmp_path / "out", *options, status=1)
+    run(photos, tmp_path / "out", "--threshold", "50", *options, status=1)  # one moves
     found = {
         str(path.relative_to(tmp_path / "sorted"))
         for path in (tmp_path / "sorted").rglob("*.png")
@@ -369,7 +370,7 @@ def test_what_was_not_sorted_here_is_not_replaced(photos, tmp_path, capsys):
 def test_paths_on_the_standard_input(photos, tmp_path, monkeypatch, capsys):
     lines = [f"{photos}/{name}\n" for name in ("2.png", "absent.png", "0.png", "1.png")]
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(lines)))
-    assert predict.cli(["--workdir", "w", "--input", "-", "--out", "-", "--format", "csv"]) == 0
+    assert predict.cli(["--workdir", "w", "--input", "-", "--out", "-", "--format", "csv"]) == 1
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     by_path = {row["path"].rsplit("/", 1)[-1]: row for row in rows}
     assert {name: row["decision"] for name, row in by_path.items()} == {
