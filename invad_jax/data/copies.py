@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 from invad_jax.data.dataset import LeftOut, Sample, content_hash
 from invad_jax.data.records import recorded_hash
@@ -13,35 +14,41 @@ from invad_jax.errors import UserError
 REASON = "copies of other training images, which count once"
 
 
-def without_copies(train: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[LeftOut, ...]]:
-    """The first of training images of equal content in each category, and the others.
+class Found(NamedTuple):
+    """A data set without its copies."""
 
-    Only files of equal size are read.
-    """
-    seen, kept, left_out = set(), [], []
-    for sample, content in _contents(train):
+    train: tuple[Sample, ...]
+    """The first of training images of equal content in each category."""
+    copied: tuple[LeftOut, ...]
+    """The others."""
+    tested: list[str]
+    """Paths of test images whose content is that of a training image."""
+
+
+def find(train: Sequence[Sample], test: Sequence[Sample]) -> Found:
+    """Compares files of equal size, each of which is read once."""
+    contents = _contents([*train, *test])
+    of_train, of_test = contents[: len(train)], contents[len(train) :]
+    seen, kept, copied = set(), [], []
+    for sample, content in zip(train, of_train, strict=True):
         if content is not None and (sample.category, content) in seen:
-            left_out.append(LeftOut(REASON, sample.path))
+            copied.append(LeftOut(REASON, sample.path))
         else:
             seen.add((sample.category, content))
             kept.append(sample)
-    return tuple(kept), tuple(left_out)
+    trained = {content for content in of_train if content is not None}
+    tested = [s.path for s, content in zip(test, of_test, strict=True) if content in trained]
+    return Found(tuple(kept), tuple(copied), tested)
 
 
-def trained_and_tested(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
-    """Paths of test images whose content is that of a training image."""
-    contents = [content for _, content in _contents([*train, *test])]
-    trained = {content for content in contents[: len(train)] if content is not None}
-    tested = zip(test, contents[len(train) :], strict=True)
-    return [sample.path for sample, content in tested if content in trained]
-
-
-def _contents(samples: Sequence[Sample]) -> Iterable[tuple[Sample, str | None]]:
-    """Each image with the SHA-256 of its content, or None where no other has its size."""
+def _contents(samples: Sequence[Sample]) -> list[str | None]:
+    """The SHA-256 of each image's content, or None where no other has its size."""
     sizes = [_size(sample.path) for sample in samples]
     count = Counter(sizes)
-    for sample, size in zip(samples, sizes, strict=True):
-        yield sample, _hash(sample.path) if size is not None and count[size] > 1 else None
+    return [
+        _hash(sample.path) if size is not None and count[size] > 1 else None
+        for sample, size in zip(samples, sizes, strict=True)
+    ]
 
 
 def _size(path: str) -> Hashable | None:

@@ -62,11 +62,14 @@ def load_dataset(cfg: DataConfig) -> Dataset:
             raise UserError(f"data.categories={name}: not found in {cfg.root or cfg.name}{near}")
     parts = [categories[name]() for name in wanted]
     left_out = tuple(file for part in parts for file in part.left_out)
-    train, copied = copies.without_copies([sample for part in parts for sample in part.train])
     test = tuple(sample for part in parts for sample in part.test)
-    dataset = Dataset(train, test, (*left_out, *copied))
+    found = copies.find([sample for part in parts for sample in part.train], test)
+    dataset = Dataset(found.train, test, (*left_out, *found.copied))
     _check_names(dataset)
     _report(dataset)
+    if found.tested:
+        named = some(found.tested)
+        log.warning("test images that are training images too: %d (%s)", len(found.tested), named)
     return dataset
 
 
@@ -83,9 +86,6 @@ def _check_names(dataset: Dataset) -> None:
 def _report(dataset: Dataset) -> None:
     """Says what is not used, and how many masks there are: names that do not fit show here."""
     report_left_out(dataset.left_out)
-    both = copies.trained_and_tested(dataset.train, dataset.test)
-    if both:
-        log.warning("test images that are training images too: %d (%s)", len(both), some(both))
     anomalous = [sample for sample in dataset.test if sample.gt_label]
     without = [sample.path for sample in anomalous if not sample.mask_paths]
     if without:
