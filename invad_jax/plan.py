@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.runtime.sharding import check_batch, make_mesh
 
     jax.config.update("jax_platforms", "cpu")  # the TPU, if there is one, is left to others
-    _, encoder = describe_encoder(config.encoder, config.data.image_size)
+    _, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
     rows: list[Row] = []
     for topology in args.topology:
         devices, chip = topology_devices(topology)

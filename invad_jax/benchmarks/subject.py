@@ -62,7 +62,7 @@ def of_config(config: Config, mesh: Mesh | None = None) -> Subject:
         scoring=dataclasses.replace(config.scoring, prior="standard_normal"),
     )
     mesh = mesh or make_mesh(MeshConfig())
-    encoder = build_encoder(config.encoder, config.data.image_size)
+    encoder = build_encoder(config.encoder, config.data.image_size, config.tiling)
     if channels := config.encoder.channels:
         encoder = with_components(encoder, components.of_noise(encoder.latent_shape[-1], channels))
     encode = in_parts(encoder.apply, mesh)

@@ -77,6 +77,7 @@ def _check(subject: Subject) -> None:
         and config.encoder.pool == 1
         and not config.encoder.groups
         and not config.encoder.channels
+        and not config.tiling.size
         and config.denoiser.name == "dit"
         and config.denoiser.patch_size == 1
         and config.denoiser.dtype == "float32"

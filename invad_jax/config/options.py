@@ -101,6 +101,17 @@ class EncoderConfig:
     latents are made of; 0 keeps the channels as they are."""
 
 
+@dataclass(frozen=True)
+class TilingConfig:
+    """Large images through the encoder in parts (`encoders/tiles.py`)."""
+
+    size: int = 0
+    """Side in pixels of the overlapping tiles that the image of `data.image_size` is cut into; the
+    latents of all of them become one grid. 0: the encoder sees the image whole."""
+    overlap: int = _where("tiling.size!=0", 0)
+    """Pixels that neighbouring tiles share, in which their latents are blended."""
+
+
 Variant = Literal[
     "pad_at_end",
     "resample_in_blocks",
@@ -365,6 +376,7 @@ class Config:
 
     data: DataConfig = DataConfig()
     encoder: EncoderConfig = EncoderConfig()
+    tiling: TilingConfig = TilingConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     vae: VAEConfig = VAEConfig()

@@ -37,6 +37,8 @@ RANGES = {
     "encoder.pool": Range(1, 4096),
     "encoder.groups": Range(0, 1000),
     "encoder.channels": Range(0, 2**16),
+    "tiling.size": Range(0, 2**14),
+    "tiling.overlap": Range(0, 2**14),
     "denoiser.width": Range(1, 2**16),
     "denoiser.depth": Range(1, 1024),
     "denoiser.num_heads": Range(1, 4096),
@@ -104,6 +106,7 @@ def validate(config: Config) -> None:
     _check_betas(config.diffusion)
     _check_whitening(config)
     _check_value_range(config.data.value_range)
+    _check_tiling(config)
     _check_levels("vae.multipliers", config.vae.multipliers)
     for name in ("vae.encoder_attention", "vae.decoder_attention"):
         _check_factors(name, option(config, name), config.vae.multipliers)
@@ -122,6 +125,17 @@ def _check_whitening(config: Config) -> None:
         )
     if not white and config.train.num_steps == 0:
         raise UserError("train.num_steps=0: needs train.latent_stats=whiten, or nothing is known")
+
+
+def _check_tiling(config: Config) -> None:
+    size, overlap = config.tiling.size, config.tiling.overlap
+    least = RANGES["data.image_size"].least
+    if size and not least <= size <= config.data.image_size:
+        raise UserError(
+            f"tiling.size={size}: must be 0, or {least} to data.image_size={config.data.image_size}"
+        )
+    if size and overlap >= size:
+        raise UserError(f"tiling.overlap={overlap}: must be below tiling.size={size}")
 
 
 def _check_option(name: str, value: Any) -> None:

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invad_jax.config import EncoderConfig
+from invad_jax.config import EncoderConfig, TilingConfig
 from invad_jax.encoders import efficientnet, resnet, vae, vit
 from invad_jax.encoders.backbone import Backbone, Variables
 from invad_jax.encoders.components import Components, Projected, project
 from invad_jax.encoders.feature_stack import stack_features
+from invad_jax.encoders.tiles import tiled
 from invad_jax.encoders.weights import load_variables
 from invad_jax.errors import UserError, what_there_is
 
@@ -32,6 +33,10 @@ ENCODERS: dict[str, Callable[[EncoderConfig, int], Backbone]] = {
     "vae": vae.build_trained_backbone,
 }
 """Name -> builder, (`encoder` options, image size) -> `Backbone`."""
+
+
+WHOLE = TilingConfig()
+"""No tiles."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,13 @@ class Encoder:
     """Hex SHA-256 of all that a latent depends on besides the image."""
 
 
-def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
+def build_encoder(config: EncoderConfig, image_size: int, tiling: TilingConfig = WHOLE) -> Encoder:
     """Builds an encoder and loads its weights; all its channels, see `with_components`.
 
     Args:
       config: the `encoder` options.
       image_size: side in pixels of the images it will be given.
+      tiling: how it cuts them; by default it sees them whole.
 
     Raises:
       UserError: an unknown name, options that do not fit, or weights that cannot be had.
@@ -66,7 +72,7 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     >>> encoder.latent_shape
     (2, 2, 192)
     """
-    backbone, encoder = _with_all_channels(config, image_size)
+    backbone, encoder = _with_all_channels(config, image_size, tiling)
     variables = load_variables(backbone, config.name, config.weights)
     ingredients = {
         "name": config.name,
@@ -77,6 +83,7 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
         "mean": backbone.mean,
         "std": backbone.std,
         **({"groups": config.groups} if config.groups else {}),
+        **({"tiling": dataclasses.asdict(tiling)} if tiling.size else {}),
     }
     return dataclasses.replace(
         encoder, variables=variables, fingerprint=_fingerprint(ingredients, variables)
@@ -103,13 +110,15 @@ def with_components(encoder: Encoder, components: Components) -> Encoder:
     )
 
 
-def describe_encoder(config: EncoderConfig, image_size: int) -> tuple[Backbone, Encoder]:
+def describe_encoder(
+    config: EncoderConfig, image_size: int, tiling: TilingConfig = WHOLE
+) -> tuple[Backbone, Encoder]:
     """An encoder without its weights: `jax.ShapeDtypeStruct`s for variables, no fingerprint.
 
     Raises:
       UserError: an unknown name, or options that do not fit.
     """
-    backbone, encoder = _with_all_channels(config, image_size)
+    backbone, encoder = _with_all_channels(config, image_size, tiling)
     if not config.channels:
         return backbone, encoder
     C = encoder.latent_shape[-1]
@@ -119,12 +128,19 @@ def describe_encoder(config: EncoderConfig, image_size: int) -> tuple[Backbone, 
     return backbone, with_components(encoder, Components(mean, basis))
 
 
-def _with_all_channels(config: EncoderConfig, image_size: int) -> tuple[Backbone, Encoder]:
+def _with_all_channels(
+    config: EncoderConfig, image_size: int, tiling: TilingConfig
+) -> tuple[Backbone, Encoder]:
     if config.name not in ENCODERS:
         raise UserError(
             f"encoder.name={config.name}: unknown{what_there_is(config.name, ENCODERS)}"
         )
-    backbone = ENCODERS[config.name](config, image_size)
+    try:
+        backbone = ENCODERS[config.name](config, tiling.size or image_size)
+    except UserError as error:
+        if not tiling.size:
+            raise
+        raise UserError(str(error).replace("data.image_size", "tiling.size")) from None
 
     def features(variables: Variables, image: jax.Array) -> list[jax.Array]:
         mean, std = (
@@ -136,8 +152,13 @@ def _with_all_channels(config: EncoderConfig, image_size: int) -> tuple[Backbone
         stages = features(variables, image)
         return stack_features(stages, config.stage_resize, config.pool, config.groups)
 
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
-    _, h, w, C = jax.eval_shape(apply, backbone.abstract, images).shape
+    def shape_of(side: int) -> tuple[int, ...]:
+        image = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+        return jax.eval_shape(apply, backbone.abstract, image).shape[1:]
+
+    if tiling.size:
+        apply = tiled(apply, tiling, image_size, shape_of(tiling.size)[0])
+    h, w, C = shape_of(image_size)
     return backbone, Encoder(config.name, apply, features, backbone.abstract, (h, w, C), "")
 
 

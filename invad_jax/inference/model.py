@@ -408,7 +408,7 @@ def load_model(workdir: Workdir, config: Config) -> Model:
 def _matching_encoder(config: Config, workdir: Workdir, restored: Restored) -> Encoder:
     """The config's encoder, if its latents are the ones that the checkpoint was made for."""
     options = kept_weights.options(config.encoder, workdir.encoder)
-    whole = build_encoder(options, config.data.image_size)
+    whole = build_encoder(options, config.data.image_size, config.tiling)
     encoder = components.load(config, workdir, whole)
     if restored.encoder not in (None, encoder.fingerprint):
         raise UserError(

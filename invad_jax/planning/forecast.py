@@ -40,7 +40,7 @@ class Forecast(NamedTuple):
 
 def forecast(config: Config, mesh: Mesh) -> Forecast:
     """Compiles and times what the training of a config runs; needs no weights and no images."""
-    _, encoder = describe_encoder(config.encoder, config.data.image_size)
+    _, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
     begun = time.perf_counter()
     step = trace_train_step(config, encoder, mesh).lower().compile()
     (state, batch), _ = jax.tree.map(_zeros, step.args_info)

@@ -60,9 +60,10 @@ def require(what: str, parts: Mapping[str, float], advice: str) -> None:
 def require_for_images(config: Config, mesh: Mesh) -> None:
     """Raises UserError if a batch of images that goes through the encoder is too large."""
     batch, side = config.eval.batch_size, config.data.image_size
+    seen = config.tiling.size or side
     rows = -(-batch // mesh.size)
     require(
         f"eval.batch_size={batch} with data.image_size={side}",
-        {"images": rows * side**2 * BYTES_A_PIXEL},
+        {"images": rows * seen**2 * BYTES_A_PIXEL},
         "one of them",
     )

@@ -45,13 +45,13 @@ WHITE = ("train.latent_stats=whiten", "diffusion.prediction=v", "scoring.prior=s
 @cache
 def training_step(config):
     """The program that `train` compiles, as text."""
-    _, encoder = describe_encoder(config.encoder, config.data.image_size)
+    _, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
     return str(trace_train_step(config, encoder, make_mesh(config.mesh)).jaxpr)
 
 
 def latents(config):
     """The program and the shape of the encoder."""
-    backbone, encoder = describe_encoder(config.encoder, config.data.image_size)
+    backbone, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
     return encoder.latent_shape, str(jax.make_jaxpr(encoder.apply)(backbone.abstract, image))
 
@@ -129,6 +129,8 @@ ROWS = {
     "encoder.stages": ((), "2", latents),
     "encoder.stage_resize": ((), "area", stacked),
     "encoder.pool": ((), "2", latents),
+    "tiling.size": (("encoder.pool=2",), "32", latents),
+    "tiling.overlap": (("encoder.pool=2", "tiling.size=32"), "16", latents),
     "denoiser.name": ((), "mlp", training_step),
     "denoiser.width": ((), "32", training_step),
     "denoiser.depth": ((), "3", training_step),
