@@ -21,7 +21,7 @@ from invad_jax.encoders import efficientnet, resnet, vae, vit
 from invad_jax.encoders.backbone import Backbone, Variables
 from invad_jax.encoders.components import Components, Projected, project
 from invad_jax.encoders.feature_stack import stack_features
-from invad_jax.encoders.tiles import tiled
+from invad_jax.encoders.tiles import Apply, tiled
 from invad_jax.encoders.weights import load_variables
 from invad_jax.errors import UserError, what_there_is
 
@@ -148,18 +148,20 @@ def _with_all_channels(
         )
         return backbone.features(variables, (image.astype(jnp.float32) - mean) / std)
 
-    def apply(variables: Variables, image: jax.Array) -> jax.Array:
+    def whole(variables: Variables, image: jax.Array) -> jax.Array:
         stages = features(variables, image)
         return stack_features(stages, config.stage_resize, config.pool, config.groups)
 
-    def shape_of(side: int) -> tuple[int, ...]:
+    def shape_of(apply: Apply, side: int) -> tuple[int, int, int]:
         image = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
-        return jax.eval_shape(apply, backbone.abstract, image).shape[1:]
+        _, h, w, C = jax.eval_shape(apply, backbone.abstract, image).shape
+        return h, w, C
 
+    apply: Apply = whole
     if tiling.size:
-        apply = tiled(apply, tiling, image_size, shape_of(tiling.size)[0])
-    h, w, C = shape_of(image_size)
-    return backbone, Encoder(config.name, apply, features, backbone.abstract, (h, w, C), "")
+        apply = tiled(whole, tiling, image_size, shape_of(whole, tiling.size)[0])
+    latent_shape = shape_of(apply, image_size)
+    return backbone, Encoder(config.name, apply, features, backbone.abstract, latent_shape, "")
 
 
 def _fingerprint(ingredients: dict[str, object], variables: Variables) -> str:
