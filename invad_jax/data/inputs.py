@@ -7,17 +7,29 @@ out is counted by kind.
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from invad_jax.data import records
 from invad_jax.data.names import is_image
 from invad_jax.errors import UserError
 from invad_jax.io import outputs
 from invad_jax.io.files import read_bytes
+
+
+class Found(NamedTuple):
+    """One image that a person means."""
+
+    path: str
+    name: str
+    """Relative, parts between slashes: where it lies below what was given."""
+    reason: str = ""
+    """Why there is nothing to read: a link that leads nowhere, a pipe, a closed folder."""
 
 
 class Inputs(NamedTuple):
@@ -46,32 +58,65 @@ def find(sources: Sequence[str | Path], option: str = "--input") -> Inputs:
     Raises:
       UserError: there is no image in all of them.
     """
-    given = [str(path) for source in sources for path in _expanded(str(source))]
-    folders = [path for path in given if os.path.isdir(path)]
-    for path in given:
-        if len(given) == 1 and outputs.is_written(path):
-            raise UserError(f"{option} {path}: was written by invad_jax itself; give photographs")
-    found = Inputs([], [], {}, Counter())
-    seen: set[str] = set()
-    for path in given:
-        if outputs.is_written(path):
-            found.left_out["written by invad_jax"] += 1
-        elif path in folders:
-            prefix = Path(os.path.abspath(path)).name if len(given) > 1 else ""
-            _add_folder(found, seen, path, prefix)
-        else:
-            _add(found, seen, path, os.path.basename(path))
+    found, seen = Inputs([], [], {}, Counter()), set[str]()
+    for path, name, reason in each(sources, found.left_out, option):
+        key = os.path.abspath(path)
+        if key in seen:
+            continue
+        seen.add(key)
+        if reason:
+            found.unusable[len(found.paths)] = reason
+        found.paths.append(path)
+        found.names.append(name)
     if len(found.unusable) == len(found.paths):
-        raise UserError(_nothing(found, given, option))
+        raise UserError(_nothing(found, sources, option))
     return found
+
+
+def each(
+    sources: Iterable[str | Path], left_out: Counter[str], option: str = "--input"
+) -> Iterator[Found]:
+    """As `find`, one by one as they are found, and those that are given twice twice.
+
+    Memory: the names in one folder, or of one prepared data set.
+
+    Args:
+      sources: as of `find`.
+      left_out: counts what is not taken.
+      option: named in errors.
+
+    Raises:
+      UserError: the only source is what a command wrote.
+    """
+    given = (path for source in sources for path in _expanded(str(source)))
+    first = list(itertools.islice(given, 2))
+    several = len(first) > 1
+    for path in itertools.chain(first, given):
+        if outputs.is_written(path):
+            if not several:
+                raise UserError(
+                    f"{option} {path}: was written by invad_jax itself; give photographs"
+                )
+            left_out["written by invad_jax"] += 1
+            continue
+        folder_name = Path(os.path.abspath(path)).name if several else ""
+        if os.path.isdir(path):
+            for below, reason in _walk(path, left_out, {os.path.realpath(path)}):
+                yield Found(below, _name_below(path, folder_name, below), reason)
+        elif records.is_split(path):
+            for name in records.images(path):
+                yield Found(f"{path}/{name}", name)
+        else:
+            yield Found(path, os.path.basename(path), _why_unusable(path))
 
 
 def images_below(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The images that lie in folders now, and their names as `Inputs.names`; sorted in each."""
     for folder in folders:
         prefix = Path(os.path.abspath(folder)).name if len(folders) > 1 else ""
-        found = sorted(path for path, reason in _walk(folder, Counter()) if not reason)
-        yield from ((path, _name_below(folder, prefix, path)) for path in found)
+        for path, reason in _walk(folder, Counter(), {os.path.realpath(folder)}):
+            if not reason:
+                yield path, _name_below(folder, prefix, path)
 
 
 def require_usable(path: str) -> None:
@@ -110,45 +155,44 @@ def _expanded(source: str) -> list[str]:
     return sorted(glob.glob(source, recursive=True)) or [source]
 
 
-def _add_folder(found: Inputs, seen: set[str], folder: str, prefix: str) -> None:
-    below = []
-    for path, reason in _walk(folder, found.left_out):
-        below.append((path, _name_below(folder, prefix, path), reason))
-    for path, name, reason in sorted(below, key=lambda file: Path(file[0])):
-        _add(found, seen, path, name, reason)
-
-
 def _name_below(folder: str, prefix: str, path: str) -> str:
     return os.path.join(prefix, os.path.relpath(path, folder)).replace(os.sep, "/")
 
 
-def _add(found: Inputs, seen: set[str], path: str, name: str, reason: str = "") -> None:
-    key = os.path.abspath(path)
-    if key in seen:
+def _walk(folder: str, left_out: Counter[str], entered: set[str]) -> Iterator[tuple[str, str]]:
+    """Image files below a folder in the order of their paths, part by part, and why one, or a
+    folder, cannot be read; empty: it can."""
+    try:
+        with os.scandir(folder) as entries:
+            there = sorted((e.name, e.is_symlink(), _is_folder(e), _is_file(e)) for e in entries)
+    except OSError as error:
+        yield folder, f"cannot be listed: {error.strerror}"
         return
-    seen.add(key)
-    reason = reason or _why_unusable(path)
-    if reason:
-        found.unusable[len(found.paths)] = reason
-    found.paths.append(path)
-    found.names.append(name)
+    names = {name for name, *_ in there}
+    ours = outputs.written_in(folder) if outputs.MARKER in names else frozenset[str]()
+    inner = sorted((is_link, name) for name, is_link, is_folder, _ in there if is_folder)
+    entering = {name for _, name in inner if _enters(folder, name, ours, entered, left_out)}
+    for name, _, is_folder, is_file in there:
+        path = os.path.join(folder, name)
+        kind = "" if is_folder else _kind_left_out(name, ours)
+        if name in entering:
+            yield from _walk(path, left_out, entered)
+        elif kind:
+            left_out[kind] += 1
+        elif not is_folder:
+            yield path, "" if is_file else _why_unusable(path)
 
 
-def _walk(folder: str, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
-    """Image files below a folder, and folders that cannot be listed with the reason."""
-    closed: list[OSError] = []
-    entered = {os.path.realpath(folder)}
-    for parent, folders, files in os.walk(folder, onerror=closed.append, followlinks=True):
-        ours = outputs.written_in(parent) if outputs.MARKER in files else frozenset[str]()
-        folders[:] = [name for name in folders if _enters(parent, name, ours, entered, left_out)]
-        for name in files:
-            kind = _kind_left_out(name, ours)
-            if kind:
-                left_out[kind] += 1
-            else:
-                yield os.path.join(parent, name), ""
-    for error in closed:
-        yield str(error.filename), f"cannot be listed: {error.strerror}"
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Without asking for each file: the folder knows, unless it is a link."""
+    return entry.is_file(follow_symlinks=False)
 
 
 def _enters(
@@ -189,11 +233,11 @@ def _why_unusable(path: str) -> str:
     return "" if stat.S_ISREG(mode) else "not a file but a pipe, socket or device"
 
 
-def _nothing(found: Inputs, given: Sequence[str], option: str) -> str:
+def _nothing(found: Inputs, given: Sequence[str | Path], option: str) -> str:
     """Says that there is nothing to read, and why."""
     if found.unusable:
         row, reason = next(iter(found.unusable.items()))
         others = f" (and {len(found.paths) - 1} more)" if len(found.paths) > 1 else ""
         return f"{option} {found.paths[row]}: {reason}{others}"
     seen = f"; left out: {summary(found.left_out)}" if found.left_out else ""
-    return f"{option} {' '.join(given[:3])}: holds no image{seen}"
+    return f"{option} {' '.join(map(str, given[:3]))}: holds no image{seen}"

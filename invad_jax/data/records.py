@@ -23,7 +23,8 @@ from invad_jax.errors import UserError
 
 REBUILD = "make it again with python -m invad_jax.build_dataset"
 
-_PATH = re.compile(r"(.+)/(train|test)\.array_record/(.+)", re.DOTALL)
+_SPLIT = re.compile(r"(.+)/(train|test)\.array_record", re.DOTALL)
+_PATH = re.compile(rf"{_SPLIT.pattern}/(.+)", re.DOTALL)
 
 
 class Row(TypedDict):
@@ -58,6 +59,23 @@ def path_of(root: str | Path, split: str, name: str) -> str:
     '/data/visa/test.array_record/candle/Data/Images/Anomaly/000.JPG'
     """
     return f"{root}/{split}.array_record/{name}"
+
+
+def is_split(path: str | Path) -> bool:
+    """Whether a path is that of all records of a split, as `path_of` begins."""
+    return _SPLIT.fullmatch(str(path)) is not None and not Path(path).exists()
+
+
+def images(path: str | Path) -> list[str]:
+    """The names of the images of a split, by its path.
+
+    Raises:
+      UserError: there is no such data set.
+    """
+    found = _SPLIT.fullmatch(str(path))
+    assert found, path
+    root, split = found.groups()
+    return [row["path"] for row in listing(root).get(split, [])]
 
 
 def open_binary(path: str | Path) -> BinaryIO:

@@ -60,6 +60,28 @@ def test_links_to_folders_are_followed_once(photos):
     assert found.left_out["folder that is taken already"] == 2
 
 
+def test_images_are_found_one_by_one_in_the_order_of_their_paths(photos):
+    for name in ("sub/0.png", "sub.png", "sub-1/z.png", "sub/deep/a.png"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).write_bytes(b"x")
+    found = [one.name for one in inputs.each([photos], Counter())]
+    assert found == [
+        "a.PNG", "b.jpg", "sub/0.png", "sub/c.tif", "sub/deep/a.png", "sub-1/z.png", "sub.png",
+    ]  # fmt: skip
+    assert found == inputs.find([photos]).names
+    endless = iter(lambda: photos / "b.jpg", None)
+    assert [next(inputs.each(endless, Counter())).name] == ["b.jpg"]
+
+
+def test_the_images_of_a_prepared_data_set(photos, monkeypatch):
+    rows = {"test": [{"path": "nut/0.png"}, {"path": "nut/1.png"}]}
+    monkeypatch.setattr(inputs.records, "listing", {"/data/nuts": rows}.__getitem__)
+    found = inputs.find(["/data/nuts/test.array_record", photos / "b.jpg"])
+    assert found.names == ["nut/0.png", "nut/1.png", "b.jpg"]
+    assert found.paths[0] == "/data/nuts/test.array_record/nut/0.png"
+    assert not found.unusable
+
+
 def test_what_a_command_drew_is_no_image(photos):
     outputs.claim(photos, "predict", ("overlays",))
     outputs.claim(photos / "sub", "predict", ("overlays",))
