@@ -11,6 +11,10 @@ the images, or lie in it: no image is replaced, and no overlay is ever taken for
 written as soon as it is known; a kill loses none of those before. With `--out -` the rows go to the
 standard output, and there is nothing else; with --watch or `--input -` there is no page.
 
+With --distributed every process scores its own share of the images, as many as there are: --out, a
+folder that all see, gets the same rows, and summary.json in place of the page. The same command goes
+on where it was stopped (docs/pods.md).
+
 An image that cannot be read has a row with the reason. Leaves with status 0; 1 if there is such a
 row, with --strict also if an overlay or a sorted file is missing; 2 if none could be read.
 """
@@ -18,10 +22,11 @@ row, with --strict also if an overlay or a sorted file is missing; 2 if none cou
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +35,9 @@ from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
 if TYPE_CHECKING:
-    from invad_jax.evaluation.records import Recorder
+    from invad_jax.data.inputs import Inputs
+    from invad_jax.evaluation.records import Recorder, Sorting
+    from invad_jax.evaluation.tally import Tally
     from invad_jax.inference.predictor import Predictor
 
 
@@ -42,36 +49,31 @@ def main(args: argparse.Namespace) -> int:
     workdir = None if source.is_file() else Workdir(source)
     config = workdir.resolve(args.config, args.set) if workdir else None
     endless = _check(args)
+    import jax
+
     from invad_jax.data import inputs
-
-    given = [*args.input, *(inputs.listed(args.list) if args.list else [])]
-    found = None if endless else inputs.find(given)
-    from invad_jax.evaluation import new_images
     from invad_jax.inference import predictor as predictors
-    from invad_jax.report import tables
+    from invad_jax.report.tables import UNREADABLE
+    from invad_jax.runtime import processes
 
+    given = itertools.chain(args.input, inputs.listed(args.list) if args.list else ())
+    found = None if endless or args.distributed else inputs.find(list(given))
     if workdir and config:
-        predictor = predictors.of_workdir(workdir, config)
+        devices = jax.local_devices() if args.distributed else None
+        predictor = predictors.of_workdir(workdir, config, devices)
     else:
         predictor = predictors.of_bundle(source, args.set)
     if args.threshold is not None:
         predictor = predictor.decide_at(args.threshold)
-    out = None if args.out == "-" else Path(args.out)
-    if out:
-        new_images.claim(out, args.format or "csv")
-        if found and not args.no_overlays:
-            new_images.check_apart(out, found)
-    recorder = _recorder(args, out, predictor)
-    if found is None:
-        _endless(args, given, recorder, predictor)
+    if args.distributed:
+        tally = _fleet(args, source, given, predictor)
+    elif found is None:
+        tally = _endless(args, predictor)
     else:
-        results = new_images.Results(found, recorder)
-        new_images.score(results, predictor)
-        if out:
-            new_images.write_page(results, predictor, out, source, _command(source, args))
-    recorder.report(args.out if out else "the standard output")
-    wrong = recorder.count["error" if args.strict else tables.UNREADABLE]
-    return 1 if wrong else 0
+        tally = _finite(args, source, found, predictor)
+    if processes.is_primary():
+        tally.report("the standard output" if args.out == "-" else args.out)
+    return 1 if tally.count["error" if args.strict else UNREADABLE] else 0
 
 
 def _check(args: argparse.Namespace) -> bool:
@@ -87,35 +89,61 @@ def _check(args: argparse.Namespace) -> bool:
         raise UserError("give --threshold or --false-positive-rate, not both")
     if (streamed or args.watch) and args.distributed:
         raise UserError("--distributed: takes images that are all there")
+    if args.out == "-" and args.distributed:
+        raise UserError("--distributed: --out has to be a folder that all processes see")
+    if args.out.endswith(".parquet"):
+        raise UserError(f"--out {args.out}: rows are written as CSV or JSON lines (--format)")
     return streamed or args.watch
 
 
-def _recorder(args: argparse.Namespace, out: Path | None, predictor: Predictor) -> Recorder:
-    from invad_jax.evaluation import new_images, records
-    from invad_jax.report.tables import PredictionStream
+def _finite(args: argparse.Namespace, source: Path, found: Inputs, predictor: Predictor) -> Tally:
+    """Scores images that are all there, and writes the page."""
+    from invad_jax.evaluation import new_images
+    from invad_jax.io import names
 
-    kind: Literal["csv", "jsonl"] = args.format or ("csv" if out else "jsonl")
-    target = out / new_images.TABLES[kind] if out else sys.stdout
-    sorting = records.Sorting(Path(args.sort_into), args.sort_by) if args.sort_into else None
-    return records.Recorder(
-        PredictionStream(target, kind),
-        predictor.model.config.data,
-        None if args.no_overlays else out,
-        sorting,
-    )
+    recorder = _recorder(args, predictor)
+    if recorder.out:
+        new_images.check_apart(recorder.out, found.paths, names.unique(found.names, ".png"))
+    results = new_images.Results(found, recorder)
+    new_images.score(results, predictor)
+    if args.out != "-":
+        new_images.write_page(results, predictor, Path(args.out), source, _command(source, args))
+    return recorder.tally
 
 
-def _endless(
-    args: argparse.Namespace, given: Sequence[str], recorder: Recorder, predictor: Predictor
-) -> None:
+def _fleet(
+    args: argparse.Namespace, source: Path, given: Iterable[str], predictor: Predictor
+) -> Tally:
+    """Scores images that are all there on all processes of the job."""
+    from invad_jax.config.io import config_hash
+    from invad_jax.evaluation import fleet
+
+    key = {
+        "model": str(source.absolute()),
+        "step": predictor.model.step,
+        "config": config_hash(predictor.model.config),
+        "thresholds": [one.threshold for one in predictor.calibrations.each],
+        "input": args.input,
+        "list": args.list,
+        "format": _format(args),
+        "overlays": not args.no_overlays,
+        "sort_into": args.sort_into,
+        "sort_by": args.sort_by,
+    }
+    out, sorting = Path(args.out), _sorting(args)
+    return fleet.predict(out, key, given, predictor, not args.no_overlays, sorting)
+
+
+def _endless(args: argparse.Namespace, predictor: Predictor) -> Tally:
     """Scores what comes until the stream ends, or somebody stops it."""
     from invad_jax.evaluation import arriving
     from invad_jax.runtime.log import log
 
+    recorder = _recorder(args, predictor)
     arriving.warm_up(predictor)
     if args.watch:
-        log.info("watching %s; Ctrl-C ends it", ", ".join(given))
-        arrivals = arriving.Folders(given, predictor.model.config.data).arrivals()
+        log.info("watching %s; Ctrl-C ends it", ", ".join(args.input))
+        arrivals = arriving.Folders(args.input, predictor.model.config.data).arrivals()
     else:
         arrivals = arriving.on_stream(sys.stdin, predictor.model.batch_size)
     try:
@@ -125,6 +153,37 @@ def _endless(
             raise
     finally:
         recorder.close()
+    return recorder.tally
+
+
+def _recorder(args: argparse.Namespace, predictor: Predictor) -> Recorder:
+    """Claims what will be written."""
+    from invad_jax.evaluation import new_images, records
+    from invad_jax.report.tables import PredictionStream
+
+    out, kind, sorting = None if args.out == "-" else Path(args.out), _format(args), _sorting(args)
+    if out:
+        new_images.claim(out, kind)
+    if sorting:
+        sorting.claim()
+    return records.Recorder(
+        PredictionStream(out / new_images.TABLES[kind] if out else sys.stdout, kind),
+        predictor.model.config.data,
+        None if args.no_overlays else out,
+        sorting,
+    )
+
+
+def _format(args: argparse.Namespace) -> Literal["csv", "jsonl"]:
+    """`--format`, or what the end of `--out` says."""
+    lines = args.out == "-" or args.out.endswith(".jsonl")
+    return args.format or ("jsonl" if lines else "csv")
+
+
+def _sorting(args: argparse.Namespace) -> Sorting | None:
+    from invad_jax.evaluation.records import Sorting
+
+    return Sorting(Path(args.sort_into), args.sort_by) if args.sort_into else None
 
 
 def _command(source: Path, args: argparse.Namespace) -> str:

@@ -19,7 +19,6 @@ from invad_jax.data import records
 from invad_jax.data.names import is_image
 from invad_jax.errors import UserError
 from invad_jax.io import outputs
-from invad_jax.io.files import read_bytes
 
 
 class Found(NamedTuple):
@@ -126,17 +125,24 @@ def require_usable(path: str) -> None:
         raise UserError(f"{path}: {reason}")
 
 
-def listed(path: str | Path) -> list[str]:
-    """The paths of a list file, one a line; empty lines are left out.
+def listed(path: str | Path) -> Iterator[str]:
+    """The paths of a list file, one a line, as they are read; empty lines are left out.
 
     Raises:
       UserError: it cannot be read, or names nothing.
     """
-    text = read_bytes(path).decode("utf-8", errors="surrogateescape")
-    found = [line for line in text.replace("\r\n", "\n").split("\n") if line]
-    if not found:
+    empty = True
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
+            for line in stream:
+                name = line.removesuffix("\n").removesuffix("\r")
+                if name:
+                    empty = False
+                    yield name
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if empty:
         raise UserError(f"--list {path}: names no image")
-    return found
 
 
 def summary(left_out: Counter[str]) -> str:

@@ -59,7 +59,7 @@ def image_batches(
       UserError: an image cannot be read, here or in a worker, and is not to be skipped.
     """
     ids = _padded_ids(len(paths), batch_size, process_count)[:, process_index]  # (batches, b)
-    read = _BatchReader(tuple(paths), data, skip_unreadable)
+    read = _BatchReader(paths, data, skip_unreadable)
     for batch in _read_in_order(read, ids, data.num_workers):
         if "error" in batch:
             raise UserError(batch["error"])
@@ -179,7 +179,7 @@ class _Images:
 class _BatchReader:
     """Reads one row of ids; a class, not a closure, because it travels to the workers."""
 
-    def __init__(self, paths: tuple[str, ...], data: DataConfig, skip_unreadable: bool):
+    def __init__(self, paths: Sequence[str], data: DataConfig, skip_unreadable: bool):
         self.paths = paths
         self.data = data
         self.skip_unreadable = skip_unreadable

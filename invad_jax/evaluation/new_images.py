@@ -6,7 +6,7 @@ Read next: `records.py`, what becomes of each; `inference/predictor.py`, which d
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from invad_jax.config.io import to_dict
 from invad_jax.data import inputs, preprocess
 from invad_jax.errors import UserError
 from invad_jax.evaluation.records import OVERLAYS, Recorder
-from invad_jax.inference.predictor import Prediction, Predictor
+from invad_jax.inference.predictions import Prediction, Predictions
+from invad_jax.inference.predictor import Predictor
 from invad_jax.io import names, outputs
 from invad_jax.report import page, tables
 from invad_jax.report.figures import Case
 from invad_jax.report.pictures import SIDE
-from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 
 PAGE = "report.html"
@@ -72,14 +72,7 @@ def claim(out: Path, kind: str) -> None:
     Raises:
       UserError: something there would be replaced that was not written by this command.
     """
-    if processes.is_primary():
-        outputs.claim(out, "predict", (TABLES[kind], PAGE, OVERLAYS))
-
-
-def check_apart(out: Path, found: inputs.Inputs) -> None:
-    """Raises UserError if an overlay would replace an image, by whatever links it is reached."""
-    if processes.is_primary():
-        _check_apart(found.paths, out / OVERLAYS, names.unique(found.names, ".png"))
+    outputs.claim(out, "predict", (TABLES[kind], PAGE, OVERLAYS))
 
 
 def score(results: Results, predictor: Predictor) -> None:
@@ -93,7 +86,6 @@ def score(results: Results, predictor: Predictor) -> None:
     finally:
         results.recorder.close()
     if not results.scored:
-        processes.barrier("predicted")  # the primary process has written
         first = results.failed[0]
         raise UserError(
             f"{first['path']}: {first['error']}; none of {len(results.rows)} images could be read"
@@ -114,21 +106,27 @@ def write_page(
     """
     config, rows = predictor.model.config, [row for row in results.rows if row]
     calibrations = predictor.calibrations
-    if processes.is_primary():
-        page.write_html(
-            out / PAGE,
-            f"{len(rows)} new images, by {source}",
-            command,
-            to_dict(config),
-            calibrations,
-            rows,
-            make_cases(results, config.data, calibrations.terms),
-            normals=predictor.normal_scores,
-        )
-    processes.barrier("predicted")
+    page.write_html(
+        out / PAGE,
+        f"{len(rows)} new images, by {source}",
+        command,
+        to_dict(config),
+        calibrations,
+        rows,
+        make_cases(results, config.data, calibrations.terms),
+        normals=predictor.normal_scores,
+    )
 
 
-def _check_apart(paths: Sequence[str], folder: Path, overlays: Sequence[str]) -> None:
+def check_apart(out: Path, paths: Sequence[str], overlays: Sequence[str]) -> None:
+    """Raises UserError if an overlay would replace an image, by whatever links it is reached.
+
+    Args:
+      out: the folder of `overlays/`.
+      paths: of the images.
+      overlays: names of their overlays.
+    """
+    folder = out / OVERLAYS
     real: dict[str, str] = {}
 
     def place(path: str) -> tuple[str, str]:
@@ -144,31 +142,41 @@ def _check_apart(paths: Sequence[str], folder: Path, overlays: Sequence[str]) ->
             raise UserError(f"--out: {path} is an image of --input; give another folder")
 
 
+def in_order(
+    count: int, batches: Iterable[tuple[np.ndarray, Predictions]]
+) -> Iterator[Prediction | None]:
+    """Of every image in turn its result, or None where none came.
+
+    Args:
+      count: of the images.
+      batches: indices of images, those of later batches greater, and results of these.
+    """
+    results = (
+        one
+        for ids, some in batches
+        for one in sorted(zip(ids.tolist(), some, strict=True), key=lambda one: one[0])
+    )
+    index, result = -1, None
+    for i in range(count):
+        if index < i:
+            index, result = next(results, (count, None))
+        yield result if index == i else None
+
+
 def _fill(results: Results, predictor: Predictor) -> None:
-    """Fills the rows; what never comes could not be read."""
+    """Fills the rows."""
     found, data = results.found, predictor.model.config.data
     if found.left_out:
         log.info("left out of --input: %s", inputs.summary(found.left_out))
     rows = [row for row in range(len(found.paths)) if row not in found.unusable]
-    begun = 0
-
-    def fail_until(row: int) -> None:
-        nonlocal begun
-        for earlier in range(begun, row):
-            if results.rows[earlier] is None:
-                reason = found.unusable.get(earlier) or why_unreadable(found.paths[earlier], data)
-                results.fail(earlier, reason)
-        begun = row
-
-    with tqdm(
-        total=len(rows), desc="predict", unit="image", disable=not processes.is_primary()
-    ) as bar:
-        for ids, predictions in predictor.predict_files([found.paths[row] for row in rows]):
-            for i, prediction in sorted(zip(ids, predictions, strict=True), key=lambda x: x[0]):
-                fail_until(rows[i])
-                results.add(rows[i], prediction)
-                bar.update()
-    fail_until(len(found.paths))
+    answers = in_order(len(rows), predictor.predict_files([found.paths[row] for row in rows]))
+    for row in tqdm(range(len(found.paths)), desc="predict", unit="image"):
+        result = None if row in found.unusable else next(answers)
+        if result:
+            results.add(row, result)
+        else:
+            reason = found.unusable.get(row) or why_unreadable(found.paths[row], data)
+            results.fail(row, reason)
 
 
 def why_unreadable(path: str, data: DataConfig) -> str:

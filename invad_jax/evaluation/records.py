@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,12 +14,11 @@ from typing import Any, Literal, NamedTuple
 from invad_jax.config import DataConfig
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
+from invad_jax.evaluation.tally import Tally
 from invad_jax.inference.predictions import Prediction
 from invad_jax.io import files, names, outputs
 from invad_jax.report import tables
 from invad_jax.report.figures import write_overlay
-from invad_jax.runtime import processes
-from invad_jax.runtime.log import log
 
 OVERLAY_SIDE = 1600
 """Pixels of the longer side of an overlay, at most: one of 20 megapixels takes 12 s and 1.2 GB."""
@@ -35,6 +33,14 @@ class Sorting(NamedTuple):
     folder: Path
     by: Literal["copy", "link"]
 
+    def claim(self) -> None:
+        """Makes the folders ours.
+
+        Raises:
+          UserError: they hold what was not sorted by this command.
+        """
+        outputs.claim(self.folder, "predict", tuple(SORTED.values()), option="--sort-into")
+
 
 class Recorder:
     """Writes what is known of images as they come."""
@@ -45,28 +51,23 @@ class Recorder:
         data: DataConfig,
         out: Path | None,
         sorting: Sorting | None,
+        tally: Tally | None = None,
     ):
-        """Makes the folders of `sorting` ours.
+        """See `add`.
 
         Args:
           table: takes the rows.
           data: how images are read.
           out: gets `overlays/`; None: there are none.
           sorting: None: images stay where they are.
-
-        Raises:
-          UserError: the folders hold what was not sorted by this command.
+          tally: counts the rows; None: one of its own.
         """
         self._table = table
-        self._data = data
-        self._out = out
+        self.data = data
+        self.out = out
         self._sorting = sorting
         self._places = names.Taken()
-        self.count = Counter[str]()
-        """Rows of each decision; and of `error`, those with one."""
-        self.first_errors: list[str] = []
-        if sorting and processes.is_primary():
-            outputs.claim(sorting.folder, "predict", tuple(SORTED.values()), option="--sort-into")
+        self.tally = tally or Tally()
 
     def add(self, path: str, name: str, overlay: str, result: Prediction) -> dict[str, Any]:
         """Draws, sorts and writes one result; what of it fails loses no score.
@@ -88,13 +89,10 @@ class Recorder:
             "decision": tables.decision_word(result.decision),
             "component": result.component,
             "normal_percentile": result.normal_percentile,
-            "regions": [],
-            "overlay": None,
+            "regions": self._regions(path, result),
+            "overlay": self._drawn(path, overlay, result, errors),
             "terms": result.terms,
         }
-        if processes.is_primary():
-            row["regions"] = self._regions(path, result)
-            row["overlay"] = self._drawn(path, overlay, result, errors)
         return self._finished(row, name, errors)
 
     def fail(self, path: str, name: str, reason: str) -> dict[str, Any]:
@@ -107,46 +105,27 @@ class Recorder:
         """Closes the table."""
         self._table.close()
 
-    def report(self, where: str) -> None:
-        """Says how many images are anomalous and how many have an error."""
-        scored = self.count["normal"] + self.count["anomalous"]
-        log.info("%d of %d images anomalous; written to %s", self.count["anomalous"], scored, where)
-        for line in self.first_errors:
-            log.warning("%s", line)
-        if self.count["error"]:
-            log.warning(
-                "%d of %d images with an error, in the column `error`",
-                self.count["error"],
-                scored + self.count[tables.UNREADABLE],
-            )
-
     def _finished(self, row: dict[str, Any], name: str, errors: list[str]) -> dict[str, Any]:
-        if processes.is_primary():
-            self._sort(row, name, errors)
+        self._sort(row, name, errors)
         row["error"] = "; ".join(errors)
-        self.count[row["decision"]] += 1
-        if errors:
-            self.count["error"] += 1
-            if len(self.first_errors) < 3:
-                self.first_errors.append(f"{row['path']}: {row['error']}")
-        if processes.is_primary():
-            self._table.write(row)
+        self.tally.add(row)
+        self._table.write(row)
         return row
 
     def _regions(self, path: str, result: Prediction) -> list[Mapping[str, Any]]:
         try:
-            size = preprocess.size_of(path, self._data)
+            size = preprocess.size_of(path, self.data)
         except UserError:  # has gone since
             size = None
         return [region._asdict() for region in result.regions(size)]
 
     def _drawn(self, path: str, overlay: str, result: Prediction, errors: list[str]) -> str | None:
-        if self._out is None:
+        if self.out is None:
             return None
         place = f"{OVERLAYS}/{overlay}"
         try:
-            image = preprocess.read_original(path, self._data, OVERLAY_SIDE)
-            write_overlay(self._out / place, image, result.latent_norm, result.heat)
+            image = preprocess.read_original(path, self.data, OVERLAY_SIDE)
+            write_overlay(self.out / place, image, result.latent_norm, result.heat)
         except UserError as problem:
             errors.append(f"no overlay: {problem}")
             return None

@@ -375,14 +375,21 @@ def read_coordinates(workdir: Workdir, meta: dict[str, Any]) -> FittedCoordinate
     return fitted
 
 
-def load_model(workdir: Workdir, config: Config) -> Model:
+def load_model(
+    workdir: Workdir, config: Config, devices: Sequence[jax.Device] | None = None
+) -> Model:
     """Restores the newest checkpoint of a workdir as a compiled detector.
+
+    Args:
+      workdir: of the training.
+      config: resolved.
+      devices: None: all of all processes.
 
     Raises:
       UserError: no checkpoint.
     """
     warn_if_wrong()
-    mesh = make_mesh(MeshConfig())  # that of the training is the training's
+    mesh = make_mesh(MeshConfig(), devices)  # that of the training is the training's
     memory.require_for_images(config, mesh)
     restored = restore(workdir, config, mesh)
     if config.train.latent_stats == "whiten" and restored.coordinates is None:

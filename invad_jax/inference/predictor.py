@@ -218,9 +218,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
     return of_workdir(folder, folder.resolve(None, overrides))
 
 
-def of_workdir(workdir: Workdir, config: Config) -> Predictor:
-    """The detector of a workdir under a resolved config; see `load`."""
-    model = load_model(workdir, config)
+def of_workdir(
+    workdir: Workdir, config: Config, devices: Sequence[jax.Device] | None = None
+) -> Predictor:
+    """The detector of a workdir under a resolved config, on all devices or these; see `load`."""
+    model = load_model(workdir, config, devices)
     try:
         return Predictor(model, calibrate(model, workdir, None), read_scores(workdir, model) or {})
     except UserError as error:

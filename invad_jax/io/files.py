@@ -40,6 +40,8 @@ DISK_ERRORS = frozenset(
 to mend, no fault of the program."""
 _WITHOUT_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL))
 
+LOCK = ".lock"
+"""File of a folder that `alone` holds."""
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """As `gs://bucket`, or as a `Path` writes it; a letter alone is a drive."""
 
@@ -179,7 +181,7 @@ def alone(folder: str | Path, busy: str) -> Iterator[int]:
     Where the file system knows no locks, nothing is held.
 
     Args:
-      folder: created when missing; gets a file `.lock`.
+      folder: created when missing; gets a file `LOCK`.
       busy: the message where another process holds it.
 
     Yields:
@@ -191,7 +193,7 @@ def alone(folder: str | Path, busy: str) -> Iterator[int]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / ".lock").open("w")
+        stream = (folder / LOCK).open("w")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     with stream:

@@ -20,6 +20,7 @@ from invad_jax.inference import predictor
 from invad_jax.inference.predictions import Predictions
 from invad_jax.io import files
 from invad_jax.normality import calibration, calibrations
+from invad_jax.runtime import processes
 from invad_jax.runtime.workdir import Workdir
 
 SMALL = DataConfig(image_size=8)
@@ -38,8 +39,10 @@ class BrightnessPredictor:
     stop_at: int | None = None
     threshold = 100.0
 
-    def __init__(self, workdir, config):
-        self.model = SimpleNamespace(config=config, batch_size=2, batch_size_for=lambda n: n)
+    def __init__(self, workdir, config, devices=None):
+        self.model = SimpleNamespace(
+            config=config, batch_size=2, batch_size_for=lambda n: n, step=7
+        )
 
     def decide_at(self, threshold):
         self.threshold = threshold
@@ -379,6 +382,14 @@ def test_paths_on_the_standard_input(photos, tmp_path, monkeypatch, capsys):
     assert by_path["absent.png"]["error"] == "no such file or folder"
 
 
+@pytest.fixture
+def joined(monkeypatch):
+    """A job of one process, which is joined already."""
+    monkeypatch.setattr(processes, "join", lambda _: None)
+    monkeypatch.setattr(processes, "leave", lambda _: None)
+
+
+@pytest.mark.usefixtures("joined")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -386,11 +397,76 @@ def test_paths_on_the_standard_input(photos, tmp_path, monkeypatch, capsys):
         (["--input", "-", "x"], "give it alone"),
         (["--input", "absent", "--watch"], "has to be folders"),
         (["--input", "x", "--threshold", "1", "--false-positive-rate", "0.1"], "not both"),
+        (["--input", "-", "--distributed"], "images that are all there"),
+        (["--input", ".", "--watch", "--distributed"], "images that are all there"),
+        (["--input", "x", "--distributed", "--out", "-"], "a folder that all processes see"),
+        (["--input", "x", "--out", "x.parquet"], "CSV or JSON lines"),
     ],
 )
 def test_what_does_not_go_together(options, words, capsys):
     assert predict.cli(["--workdir", "w", "--out", "o", *options]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("joined")
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_fleet_writes_the_rows_of_one_process_and_a_summary(photos, tmp_path, kind):
+    (photos / "1a.png").write_bytes(b"x")
+    os.mkfifo(photos / "3.png")
+    run(photos, tmp_path / "one", "--format", kind, "--no-overlays", status=1)
+    fleet = ("--no-overlays", "--distributed")
+    run(photos, tmp_path / f"many.{kind}", *fleet, status=1)
+    name = f"predictions.{kind}"
+    one, many = ((tmp_path / out / name).read_bytes() for out in ("one", f"many.{kind}"))
+    assert one == many
+    summary = json.loads((tmp_path / f"many.{kind}" / "summary.json").read_text())
+    assert summary["images"] == 5
+    assert summary["count"] == {"normal": 2, "anomalous": 1, "unreadable": 2, "error": 2}
+    assert summary["highest"][0] == [200.0, str(photos / "2.png")]
+    assert [error for _, error in summary["errors"]] == [
+        "cannot be read as image: of no known image format",
+        "not a file but a pipe, socket or device",
+    ]
+    assert sorted(path.name for path in (tmp_path / f"many.{kind}").iterdir()) == [
+        "made_by_invad_jax.json", name, "summary.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_fleet_draws_and_sorts_below_the_number_of_the_shard(photos, tmp_path):
+    run(photos, tmp_path / "out", "--distributed", "--sort-into", str(tmp_path / "sorted"))
+    assert [row["overlay"] for row in table(tmp_path / "out")] == [
+        f"overlays/000000/{i}.png" for i in range(3)
+    ]
+    assert size(tmp_path / "out" / "overlays" / "000000" / "2.png") == (40, 30)
+    assert (tmp_path / "sorted" / "ng" / "000000" / "2.png").is_file()
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_fleet_of_which_none_can_be_read_is_one_line(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"x")
+    run(tmp_path / "photos", tmp_path / "out", "--distributed", status=2)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert "none of 1 images could be read" in line
+    assert len(table(tmp_path / "out")) == 1
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_fleet_that_was_stopped_goes_on_and_refuses_another(
+    photos, tmp_path, monkeypatch, capsys
+):
+    for i in range(3, 40):
+        shutil.copy(photos / "0.png", photos / f"{i:02}.png")
+    monkeypatch.setattr(BrightnessPredictor, "stop_at", 20)
+    run(photos, tmp_path / "out", "--distributed", status=130)
+    monkeypatch.setattr(BrightnessPredictor, "stop_at", None)
+    run(photos, tmp_path / "out", "--distributed", "--no-overlays", status=2)
+    assert "other work (overlays was True, now False)" in capsys.readouterr().err
+    (photos / "0a.png").write_bytes(b"came later")
+    run(photos, tmp_path / "out", "--distributed")
+    assert "40 images in 3 shards, 1 of them done before" in capsys.readouterr().err
+    assert len(table(tmp_path / "out")) == 40
 
 
 def broken(folder, count):

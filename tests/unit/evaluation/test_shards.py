@@ -1,0 +1,118 @@
+"""The files of a fleet's work: the list of images, shards that are whole or absent, one table."""
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from invad_jax.errors import UserError
+from invad_jax.evaluation import shards
+from invad_jax.evaluation.shards import LARGEST, SMALLEST, Paths
+
+KEY = {"model": "m", "format": "csv"}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """70 files that look like images, and a link that leads nowhere."""
+    for i in range(70):
+        path = tmp_path / "photos" / f"{i % 3}" / f"{i:02}\n\udcff.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "photos" / "link.png").symlink_to("nowhere")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def job(tmp_path, photos):
+    (tmp_path / "shards").mkdir()
+    return shards.begin(tmp_path / "shards", KEY, [str(photos)])
+
+
+def test_images_are_listed_once_and_read_back_one_by_one(job, photos):
+    assert (job.images, job.size, job.count) == (71, SMALLEST, 5)
+    names = sorted(path.relative_to(photos) for path in photos.rglob("*.png"))
+    assert [job.found(row).name for row in range(71)] == [str(name) for name in names]
+    assert job.found(70).reason == "a link that leads nowhere"
+    np.testing.assert_array_equal(job.readable(np.arange(71)), np.arange(70))
+    assert [job.rows(k).start for k in range(5)] == [0, 16, 32, 48, 64]
+    assert list(job.rows(4)) == [64, 65, 66, 67, 68, 69, 70]
+
+
+def test_paths_are_read_when_they_are_asked_for_also_elsewhere(job, photos):
+    paths = pickle.loads(pickle.dumps(Paths(job, np.array([3, 69]))))
+    assert len(pickle.dumps(paths)) < 500  # no list of them
+    assert list(paths) == [job.found(3).path, job.found(69).path]
+    assert list(paths[1:]) == [job.found(69).path]
+
+
+def test_what_is_given_twice_is_taken_once_where_it_comes_first(tmp_path, photos):
+    (tmp_path / "shards").mkdir()
+    given = [str(photos / "link.png"), str(photos / "0"), f"{photos}/1/../0", str(photos)]
+    job = shards.begin(tmp_path / "shards", KEY, given)
+    found = [job.found(row).path for row in range(job.images)]
+    assert found[:2] == [given[0], str(photos / "0" / "00\n\udcff.png")]
+    assert len(found) == 71
+
+
+@pytest.mark.parametrize(("images", "size"), [(1, SMALLEST), (10_000, 40), (200_000, LARGEST)])
+def test_shards_are_few_of_few_images_and_never_large(tmp_path, monkeypatch, images, size):
+    monkeypatch.setattr(shards, "_list", lambda *_: images)
+    assert shards.begin(tmp_path, KEY, []).size == size
+
+
+def test_a_job_goes_on_with_its_list_and_only_as_the_same(job, photos):
+    (photos / "later.png").write_bytes(b"x")
+    again = shards.begin(job.folder, KEY, ["is not asked"])
+    assert again.images == 71
+    with pytest.raises(UserError, match=r"other work \(model was m, now other\)"):
+        shards.begin(job.folder, {**KEY, "model": "other"}, [str(photos)])
+
+
+def test_nothing_to_score_begins_nothing(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.txt").write_text("x")
+    (tmp_path / "shards").mkdir()
+    with pytest.raises(UserError, match=r"holds no image; left out: 1 no image \(\.txt\)"):
+        shards.begin(tmp_path / "shards", KEY, [str(tmp_path / "empty")])
+    assert not shards.is_begun(tmp_path / "shards")
+
+
+def row(i, decision="normal", error=""):
+    score = None if decision == "unreadable" else float(i % 7)
+    return {
+        "path": str(i), "image_score": score, "decision": decision, "component": "nut",
+        "error": error,
+    }  # fmt: skip
+
+
+def test_a_shard_that_is_broken_off_is_not_there(job):
+    def broken_off():
+        with job.writing(2) as (temporary, _):
+            temporary.write_text("path\n1\n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    assert not job.finished(2)
+    assert not list(job.folder.glob(".*.csv.*"))
+
+
+def test_the_table_and_the_tally_of_all_do_not_depend_on_who_came_first(job, tmp_path):
+    for shard in (3, 0, 4, 2, 1):
+        assert not job.finished(shard)
+        with job.writing(shard) as (temporary, tally):
+            for i in job.rows(shard):
+                tally.add(row(i, "unreadable", "why") if i % 30 == 0 else row(i))
+            temporary.write_text("path\n" + "".join(f"{i}\n" for i in job.rows(shard)))
+    job.wait()
+    tally = job.merge(tmp_path / "all.csv")
+    assert (tmp_path / "all.csv").read_text().split() == ["path", *map(str, range(71))]
+    assert tally.count == Counter(normal=68, unreadable=3, error=3)
+    assert tally.components == {"nut": Counter(normal=68)}
+    assert tally.errors == [("0", "why"), ("30", "why"), ("60", "why")]
+    ranked = sorted((i for i in range(71) if i % 30), key=lambda i: -(i % 7))[:20]
+    assert tally.highest == [(float(i % 7), str(i)) for i in ranked]
+    job.remove()
+    assert not job.folder.exists()
