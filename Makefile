@@ -1,4 +1,4 @@
-# make setup | quickstart | bench | test | test-fast | test-kills | lint | clean; what tests cost: docs/development.md
+# make setup | quickstart | bench | docs | test | test-fast | test-kills | lint | clean; what tests cost: docs/development.md
 find_python = $(shell for p in python$(1) $$HOME/.pyenv/versions/$(1).*/bin/python$(1); do \
 	"$$p" -c '' 2>/dev/null && echo "$$p" && break; done)
 # The tested pairs are 3.12 with JAX 0.12, and 3.11 with JAX 0.10, the last that runs there and the
@@ -19,7 +19,7 @@ TESTS311 = tests/parity tests/e2e/test_commands.py tests/unit/config tests/unit/
 # Rooms whose unit tests compile networks.
 NETWORKS = converters denoisers encoders inference planning training
 
-.PHONY: setup quickstart bench test test-first test-oracles test-fast test-kills lint clean
+.PHONY: setup quickstart bench docs test test-first test-oracles test-fast test-kills lint clean
 
 setup: $(VENV)/.installed  ## a virtual environment with what running needs
 
@@ -50,6 +50,10 @@ endif
 	$(PIP) --requirement requirements-browser.txt
 	touch $@
 
+%/.installed-docs: %/.installed requirements-docs.txt
+	$(PIP) --requirement requirements-docs.txt
+	touch $@
+
 %/.installed-oracles: %/.installed-test requirements-oracles.txt requirements-oracles-nodeps.txt
 	$(PIP) --requirement requirements-oracles.txt
 	$(PIP) --no-deps --requirement requirements-oracles-nodeps.txt
@@ -64,9 +68,12 @@ quickstart: $(VENV)/.installed  ## train and evaluate on real photographs
 bench: $(VENV)/.installed  ## how fast the quickstart's detector is here: docs/performance.md
 	$(BIN)/python -m invad_jax.benchmark --workdir runs/hazelnut
 
+docs: $(VENV)/.installed-docs  ## the site, in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
 test: test-first $(if $(filter-out $(VENV),$(VENV311)),test-oracles)  ## all that this machine can run
 
-test-first: $(VENV)/.installed-browser $(if $(filter $(VENV),$(VENV311)),$(VENV)/.installed-oracles)
+test-first: $(VENV)/.installed-browser $(VENV)/.installed-docs $(if $(filter $(VENV),$(VENV311)),$(VENV)/.installed-oracles)
 	$(BIN)/$(PYTEST)
 
 test-oracles: $(if $(PYTHON311),$(VENV311)/.installed-oracles)  ## the part for Python 3.11

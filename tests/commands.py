@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import io
@@ -15,6 +16,7 @@ from unittest import mock
 import jax
 
 from invad_jax.inference.predictor import load
+from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.log import log
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -121,6 +123,23 @@ class Commands:
         assert last.startswith("error: ")
         assert not any("Traceback" in line or line.startswith("error: ") for line in rest)
         return last
+
+
+def parsed(verb: str, arguments: list[str]) -> argparse.Namespace:
+    """What the parser of a command makes of its arguments, without the command.
+
+    Raises:
+      UserError: it refuses them.
+    """
+    read: list[argparse.Namespace] = []
+
+    def parse(main: object, parser: command_line.Parser, argv: list[str], **_: object) -> int:
+        read.append(parser.parse_args(argv))
+        return 0
+
+    with mock.patch.object(command_line, "run", parse):
+        importlib.import_module(f"invad_jax.{verb.replace('-', '_')}").cli(arguments)
+    return read[0]
 
 
 def newest_step(workdir: Path) -> int:

@@ -48,12 +48,12 @@ def alpha_bar_schedule(
 ) -> np.ndarray:
     """alpha_bar of a named family of betas.
 
-      `linear`         beta linear from start to end (Ho et al. 2020)
-      `scaled_linear`  its square root linear (latent diffusion, Rombach et al. 2022)
-      `cosine`         alpha_bar a squared cosine, betas at most 0.999; start and end unused
-                       (Nichol & Dhariwal 2021, equation 17)
-      `sigmoid`        a logistic curve over -6..6, scaled to start..end (GeoDiff, Xu et al. 2022)
-      `given`          `betas` as they are; start and end unused
+    - `linear`: beta linear from start to end (Ho et al. 2020)
+    - `scaled_linear`: its square root linear (latent diffusion, Rombach et al. 2022)
+    - `cosine`: alpha_bar a squared cosine, betas at most 0.999; start and end unused
+      (Nichol & Dhariwal 2021, equation 17)
+    - `sigmoid`: a logistic curve over -6..6, scaled to start..end (GeoDiff, Xu et al. 2022)
+    - `given`: `betas` as they are; start and end unused
 
     Args:
       schedule: one of the names above.
@@ -100,11 +100,13 @@ def spaced_timesteps(spacing: str, num_steps: int, num_timesteps: int) -> np.nda
     """S rising timesteps out of 0..T-1, as the named spacing lays them.
 
     With u_i = i / (S - 1) for i = 0..S-1, rounded half to even:
-      `linspace`     (T - 1) u, as published code does: 0, 500, 999 for S = 3
-      `paper`        (T - 1) (i + 1) / S: 333, 666, 999 for S = 3
-      `quadratic`    (T - 1) u^2
-      `cubic`        (T - 1) u^3
-      `exponential`  T^u - 1
+
+    - `linspace`: (T - 1) u, as published code does: 0, 500, 999 for S = 3
+    - `paper`: (T - 1) (i + 1) / S: 333, 666, 999 for S = 3
+    - `quadratic`: (T - 1) u^2
+    - `cubic`: (T - 1) u^3
+    - `exponential`: T^u - 1
+
     S = 1 has u = 0, and 1 for `paper`. Where rounding makes neighbours equal, the later one moves
     up by the least that keeps all S distinct.
 

@@ -32,7 +32,7 @@ from invad_jax.normality import whitening
 from invad_jax.normality.reference import Learnt
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
-from invad_jax.runtime import memory
+from invad_jax.runtime import log, memory
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
 from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated, rounded_up
 from invad_jax.runtime.workdir import Workdir
@@ -331,7 +331,7 @@ def restore(workdir: Workdir, config: Config, mesh: Mesh) -> Restored:
     Raises:
       UserError: no checkpoint.
     """
-    with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+    with log.quiet(), Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
         meta = checkpoints.meta()
         if "latent_shape" not in meta:
             raise UserError(

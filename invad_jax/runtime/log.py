@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 
 log = logging.getLogger("invad_jax")
 CHATTY = ("absl", "asyncio")
@@ -21,6 +23,20 @@ def configure(primary: bool = True) -> None:
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The same silence of others for a while, in a program that is not ours."""
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
