@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import Config
-from invad_jax.errors import UserError
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.paradigm import Paradigm, PathFn
 from invad_jax.paradigms.prior import under_prior
@@ -45,16 +44,11 @@ def restoring(
       raw: whether `compare` takes latents as the encoder gives them.
 
     Raises:
-      UserError: `decoded` where there is no such comparison, or latents that are whitened.
+      UserError: `decoded` where there is no such comparison.
     """
     decodes = config.scoring.prior == "decoded" and compare_images is not None
     fitted = config.scoring.prior == "fitted"
     raw = decodes or (raw and not fitted)
-    if raw and config.train.latent_stats == "whiten":
-        raise UserError(
-            f"train.latent_stats=whiten: inversion.paradigm={config.inversion.paradigm} compares "
-            "latents in the encoder's own units; take scoring.prior=fitted"
-        )
 
     def states(outputs_fn: object, x0: jax.Array) -> jax.Array:
         restored = path(outputs_fn, x0)[-1]

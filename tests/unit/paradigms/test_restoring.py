@@ -102,13 +102,6 @@ def test_what_compares_no_images_is_refused(name):
         paradigm_of(override(Config(), options))
 
 
-def test_whitened_latents_have_no_units_of_the_encoder():
-    options = ["inversion.paradigm=diad", "inversion.num_steps=4", "train.latent_stats=whiten"]
-    with pytest.raises(UserError, match=r"take scoring.prior=fitted"):
-        paradigm_of(override(Config(), [*options, "scoring.prior=standard_normal"]))
-    paradigm_of(override(Config(), [*options, "scoring.prior=fitted"]))
-
-
 def test_a_vae_gives_its_way_back(tmp_path):
     config = VAEConfig(width=32, multipliers=(1, 1), num_res_blocks=1)
     network = AutoencoderKL(config)
