@@ -105,12 +105,15 @@ def _load_decoder(config: EncoderConfig, decoder: ImageDecoder) -> tuple[Decode,
     return decoder.apply, load_variables(decoder, config.name, config.weights)
 
 
-def stage_channels(config: EncoderConfig, image_size: int) -> tuple[int, ...]:
+def stage_channels(
+    config: EncoderConfig, image_size: int, tiling: TilingConfig = WHOLE
+) -> tuple[int, ...]:
     """Channels of each run in a latent: of a stage, or of a group of stages; components are one."""
     if config.channels:
         return (config.channels,)
-    _, encoder = _with_all_channels(config, image_size)
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
+    _, encoder = _with_all_channels(config, image_size, tiling)
+    side = tiling.size or image_size
+    images = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
     stages = jax.eval_shape(encoder.features, encoder.variables, images)
     return tuple(stage.shape[-1] for stage in stages)[: config.groups or None]
 

@@ -58,7 +58,7 @@ def paradigm(config: Config) -> Paradigm:
 def unlike_by_stage(config: Config, x0: jax.Array, restored: jax.Array) -> jax.Array:
     """1 - cosine of the channels of each stage of the encoder, added up: (B, h, w, C) twice ->
     (B, h, w). Latents that are not the encoder's are one stage."""
-    sizes = stage_channels(config.encoder, config.data.image_size)
+    sizes = stage_channels(config.encoder, config.data.image_size, config.tiling)
     if sum(sizes) != x0.shape[-1]:  # of a converted network, whose encoder nobody has named
         sizes = (x0.shape[-1],)
     ends = np.cumsum(sizes)[:-1]
