@@ -14,7 +14,6 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from invad_jax.runtime import cli as command_line
 
@@ -60,16 +59,20 @@ def _arithmetic() -> list[str]:
 def _cache() -> list[str]:
     """Whether there is a place for weights and latents."""
     from invad_jax.errors import UserError
-    from invad_jax.io.downloads import cache_dir
+    from invad_jax.io.downloads import shared_cache_dir
     from invad_jax.io.files import replaced
+    from invad_jax.io.paths import is_remote
 
-    folder = cache_dir()
+    folder = shared_cache_dir()
     try:
         with replaced(folder / "doctor") as temporary:
             temporary.write_bytes(b"x")
         (folder / "doctor").unlink()
     except (UserError, OSError) as error:
         return [f"cache: {error}; set INVAD_CACHE to a folder that can be written"]
+    if is_remote(folder):
+        print(f"cache: {folder}")
+        return []
     print(f"cache: {folder}, {shutil.disk_usage(folder).free / 1e9:.3g} GB free")
     return []
 
@@ -77,12 +80,12 @@ def _cache() -> list[str]:
 def _weights(wanted: str) -> list[str]:
     """Which encoders are here, and whether the wanted one can be fetched at all."""
     from invad_jax.encoders.sources import SOURCES
-    from invad_jax.io.downloads import cache_dir
+    from invad_jax.io.downloads import shared_cache_dir
 
     here = [
         name
         for name, source in SOURCES.items()
-        if Path(cache_dir(), "weights", name, source.file).is_file()
+        if (shared_cache_dir() / "weights" / name / source.file).is_file()
     ]
     print(f"weights here: {', '.join(here) or 'none'}; of {len(SOURCES)} that can be fetched")
     if wanted not in SOURCES:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from invad_jax.errors import UserError
+from invad_jax.io.paths import to_path
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     dataset = layouts.load_dataset(config.data)
     if not dataset.test:
         raise UserError(f"data.root={config.data.root}: has no test images; use predict")
-    out = Path(args.out) if args.out else workdir.path / "eval"
+    out = to_path(args.out) if args.out else workdir.path / "eval"
     if processes.is_primary():
         outputs.claim(out, "eval", results.FILES, trusted=not args.out)
     trained_on = workdir.trained_on(config.data)
@@ -68,6 +68,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser = command_line.Parser(__doc__)
     parser.add_run()
     parser.add_argument("--out", metavar="DIR", help="default <workdir>/eval")
+    parser.in_buckets.add("out")
     parser.add_argument("--save-maps", action="store_true", help="also write every anomaly map")
     parser.add_argument("--no-speed", action="store_true", help="leave out the two clocks of 2 s")
     return command_line.run(main, parser, argv)

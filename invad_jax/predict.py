@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from invad_jax.errors import UserError
+from invad_jax.io.paths import to_path
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
@@ -107,7 +108,7 @@ def _finite(args: argparse.Namespace, source: Path, found: Inputs, predictor: Pr
     results = new_images.Results(found, recorder)
     new_images.score(results, predictor)
     if args.out != "-":
-        new_images.write_page(results, predictor, Path(args.out), source, _command(source, args))
+        new_images.write_page(results, predictor, to_path(args.out), source, _command(source, args))
     return recorder.tally
 
 
@@ -130,7 +131,7 @@ def _fleet(
         "sort_into": args.sort_into,
         "sort_by": args.sort_by,
     }
-    out, sorting = Path(args.out), _sorting(args)
+    out, sorting = to_path(args.out), _sorting(args)
     return fleet.predict(out, key, given, predictor, not args.no_overlays, sorting)
 
 
@@ -161,7 +162,11 @@ def _recorder(args: argparse.Namespace, predictor: Predictor) -> Recorder:
     from invad_jax.evaluation import new_images, records
     from invad_jax.report.tables import PredictionStream
 
-    out, kind, sorting = None if args.out == "-" else Path(args.out), _format(args), _sorting(args)
+    out, kind, sorting = (
+        None if args.out == "-" else to_path(args.out),
+        _format(args),
+        _sorting(args),
+    )
     if out:
         new_images.claim(out, kind)
     if sorting:
@@ -214,6 +219,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--list", metavar="FILE", help="a file of such paths, one a line")
     parser.add_argument("--watch", action="store_true", help="and what comes into these folders")
+    parser.in_buckets.update(("input", "out"))
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write; -: rows alone")
     parser.add_argument("--format", choices=("csv", "jsonl"), help="of the rows")
     parser.add_argument("--no-overlays", action="store_true", help="no picture of each image")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from invad_jax.config import Config, DenoiserConfig, DiffusionConfig, option, option_names
 from invad_jax.errors import UserError
-from invad_jax.io.files import require_local
+from invad_jax.io.paths import require_known
 
 
 class Range(NamedTuple):
@@ -149,7 +149,7 @@ def _check_option(name: str, value: Any) -> None:
         ):
             raise UserError(f"{name}: longer than {_MOST_BYTES} bytes, or with a zero byte")
     if name in _PATHS:
-        require_local(name, value)
+        require_known(name, value)
     if name in _SETS:
         twice = [item for item in values if values.count(item) > 1]
         if twice:

@@ -15,6 +15,7 @@ from invad_jax.encoders.sources import sha256_of
 from invad_jax.encoders.weights import source_file
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.paths import to_path
 from invad_jax.io.tensors import read_tensors, write_tensors
 
 SOURCE = "source.json"
@@ -50,7 +51,7 @@ def options(config: EncoderConfig, folder: Path) -> EncoderConfig:
     source = files.read_json(folder / SOURCE)
     if config.weights == source["weights"] and _copy(config, folder).is_file():
         return dataclasses.replace(config, weights=str(folder))
-    if config.weights != "auto" and not Path(config.weights).exists():
+    if config.weights != "auto" and not to_path(config.weights).exists():
         raise UserError(
             f"encoder.weights={config.weights}: no such file; the training had {source['file']} of "
             f"SHA-256 {source['sha256']}, which may not be copied: bring it, and set "

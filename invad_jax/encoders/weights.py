@@ -14,15 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from invad_jax.encoders.backbone import Backbone, ImageDecoder, Variables
+from invad_jax.encoders.backbone import Backbone, Variables
 from invad_jax.encoders.sources import fetch
 from invad_jax.errors import UserError
+from invad_jax.io.paths import to_path
 from invad_jax.io.tensor_reader import TensorReader
 from invad_jax.io.tensors import read_tensors
 
 
-def load_variables(backbone: Backbone | ImageDecoder, name: str, weights: str) -> Variables:
-    """The variables of an encoder, or of the way back.
+def load_variables(backbone: Backbone, name: str, weights: str) -> Variables:
+    """The variables of an encoder.
 
     Args:
       backbone: the network.
@@ -57,7 +58,7 @@ def weights_file(name: str, weights: str) -> Path:
     Raises:
       UserError: a folder without that file.
     """
-    path = Path(weights)
+    path = to_path(weights)
     if path.is_dir():
         path /= f"{name}.safetensors"
         if not path.is_file():

@@ -36,7 +36,7 @@ def encode_samples(
     hashes = [layouts.content_hash(sample.path) for sample in samples]
     reading = "".join(f" {value!r}" for value in config.data.value_range)
     folder = latent_cache.entry(
-        downloads.cache_dir() / "latents", encoder.fingerprint + reading, hashes
+        downloads.shared_cache_dir() / "latents", encoder.fingerprint + reading, hashes
     )
     return latent_cache.cached(
         folder,

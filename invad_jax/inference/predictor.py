@@ -27,6 +27,7 @@ from invad_jax.inference.bundle import BundleModel
 from invad_jax.inference.calibrate import calibrate, fit, normal_scores, read_scores
 from invad_jax.inference.model import Model, load_model
 from invad_jax.inference.predictions import Prediction, Predictions, joined
+from invad_jax.io.paths import to_path
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
@@ -212,7 +213,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
       UserError: no checkpoint, or nothing learnt of normal images yet for these options; a file
         that is damaged.
     """
-    if Path(path).is_file():
+    if to_path(path).is_file():
         return of_bundle(path, overrides)
     folder = Workdir(path)
     return of_workdir(folder, folder.resolve(None, overrides))
@@ -233,7 +234,7 @@ def of_workdir(
 
 def of_bundle(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
     """The detector of a file that `export` wrote; see `load`."""
-    model = BundleModel(Path(path), overrides)
+    model = BundleModel(to_path(path), overrides)
     fitted = fit(model, model.normals, model.config.calibration.false_positive_rate)
     for doubt in fitted.doubts:
         log.warning("%s", doubt)

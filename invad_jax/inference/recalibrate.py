@@ -6,7 +6,6 @@ new images. A kind of product of which there is none keeps its own. Read next: `
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from invad_jax.inference import bundle, calibrate, exporting, packing
 from invad_jax.inference.bundle import BundleModel
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model
+from invad_jax.io import files
 from invad_jax.normality import calibrations, drift
 from invad_jax.normality.calibration import heat_scale
 from invad_jax.normality.calibrations import Calibrations
@@ -199,10 +199,10 @@ def _keep_aside(folder: Path) -> None:
     aside = folder / OF_TRAINING
     if (aside / FILES[0]).is_file():
         return
-    aside.mkdir(exist_ok=True)
     for name in reversed(FILES):
         if (folder / name).is_file():
-            shutil.copyfile(folder / name, aside / name)
+            with files.replaced(aside / name) as temporary:
+                temporary.write_bytes(files.read_bytes(folder / name))
 
 
 def _readable(path: str, model: Model | BundleModel) -> bool:

@@ -22,22 +22,33 @@ from typing import IO
 
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.paths import is_remote, require_known, to_path
 
 
 def cache_dir() -> Path:
-    """Folder for everything that can be made again: `INVAD_CACHE`, else `~/.cache/invad_jax`.
+    """Folder of this machine for everything that can be made again: `INVAD_CACHE`, else, and where
+    that is in a bucket, `~/.cache/invad_jax`.
 
     A user without a home, as containers have them, gets one among the temporary files.
 
     Raises:
-      UserError: `INVAD_CACHE` is no local folder.
+      UserError: `INVAD_CACHE` is neither a local folder nor in a bucket.
     """
     given = os.environ.get("INVAD_CACHE", "")
-    files.require_local("INVAD_CACHE", given)
+    require_known("INVAD_CACHE", given)
+    if is_remote(given):
+        given = ""
     try:
         return Path(given or "~/.cache/invad_jax").expanduser()
     except RuntimeError:  # neither HOME nor an entry of the user
         return own_folder(Path(tempfile.gettempdir()) / f"invad_jax-{os.getuid()}")
+
+
+def shared_cache_dir() -> Path:
+    """The folder for what is worth more than a copy: latents and weights. `INVAD_CACHE`, in a
+    bucket too, else `cache_dir()`."""
+    given = os.environ.get("INVAD_CACHE", "")
+    return to_path(given) if is_remote(given) else cache_dir()
 
 
 def own_folder(path: Path) -> Path:

@@ -7,16 +7,21 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import tempfile
+import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invad_jax.errors import UserError
+from invad_jax.io.paths import is_remote, to_path
+
+if TYPE_CHECKING:
+    from invad_jax.io.bucket import BucketPath
 
 _UMASK = os.umask(0o077)  # asked for once, while nothing else of this process writes
 os.umask(_UMASK)
@@ -42,28 +47,16 @@ _WITHOUT_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBA
 
 LOCK = ".lock"
 """File of a folder that `alone` holds."""
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""As `gs://bucket`, or as a `Path` writes it; a letter alone is a drive."""
-
-
-def require_local(option: str, path: str | Path) -> None:
-    """Raises UserError for a path in a bucket or elsewhere in a network: it would become a local
-    folder of that name.
-
-    >>> require_local("--out", "runs/gs:/x")
-    """
-    if _REMOTE.match(str(path)):
-        raise UserError(
-            f"{option}={path}: only local paths are read and written; mount the bucket, or copy"
-        )
 
 
 @contextmanager
 def replaced(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on a clean exit it is renamed to `path`.
 
+    For one in a bucket, a path on this machine; on a clean exit it is uploaded.
+
     Raises:
-      UserError: the folder cannot be written.
+      UserError: the folder or the bucket cannot be written.
 
     >>> target = Path(tempfile.mkdtemp()) / "a.txt"
     >>> with replaced(target) as temporary:
@@ -71,7 +64,12 @@ def replaced(path: str | Path) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
-    path = Path(path)
+    path = to_path(path)
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="invad_jax-") as folder:
+            yield Path(folder, path.name)
+            path.upload(Path(folder, path.name))
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # of a name as long as the file system allows, only the beginning
@@ -112,12 +110,20 @@ def replace_link(path: Path, target: str) -> None:
 def new_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; on a clean exit it is renamed to `path`.
 
+    For one in a bucket, a folder on this machine; on a clean exit its files are uploaded, those
+    that lie directly in it last: readers ask for them first.
+
     Raises:
       UserError: `path` exists and is not an empty folder, or cannot be written.
     """
-    path = Path(path).absolute()
+    path = to_path(path).absolute()
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path}: exists already; give a new or an empty folder")
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="invad_jax-") as name:
+            yield Path(name)
+            upload_folder(Path(name), path)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -129,6 +135,39 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Growing:
+    """A folder whose files grow: in a bucket, where nothing can be appended, they are written on
+    this machine and uploaded now and then."""
+
+    EVERY_S = 30.0
+
+    def __init__(self, target: Path):
+        self.target, self._uploaded = target, time.monotonic()
+        self.folder = target
+        """Where to write."""
+        if is_remote(target):
+            self.folder = Path(tempfile.mkdtemp(prefix="invad_jax-"))
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+    def update(self) -> None:
+        """To be called after each addition."""
+        if time.monotonic() - self._uploaded >= self.EVERY_S:
+            self.close()
+
+    def close(self) -> None:
+        """Uploads what was added since."""
+        if is_remote(self.target):
+            upload_folder(self.folder, self.target)
+        self._uploaded = time.monotonic()
+
+
+def upload_folder(source: Path, target: BucketPath) -> None:
+    """Uploads the files of a local folder, the deepest first."""
+    found = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    for path in sorted(found, key=lambda path: (-len(path.parts), path)):
+        (target / path.as_posix()).upload(source / path)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -149,7 +188,10 @@ def read_bytes(path: str | Path) -> bytes:
       UserError: missing, unreadable, larger than the memory, or no file with an end: a pipe or a
         device, of which reading would wait for ever.
     """
+    path = to_path(path)
     try:
+        if is_remote(path):
+            return path.read_bytes()
         # Opening a pipe waits for its other end, unless told not to.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
@@ -178,7 +220,7 @@ def read_json(path: str | Path) -> Any:
 def alone(folder: str | Path, busy: str) -> Iterator[int]:
     """Holds a folder for this process, and for those that inherit the hold.
 
-    Where the file system knows no locks, nothing is held.
+    Where the file system knows no locks, as no bucket does, nothing is held.
 
     Args:
       folder: created when missing; gets a file `LOCK`.
@@ -190,7 +232,11 @@ def alone(folder: str | Path, busy: str) -> Iterator[int]:
     Raises:
       UserError: held by another, or the folder cannot be written.
     """
-    folder = Path(folder)
+    folder = to_path(folder)
+    if is_remote(folder):
+        with open(os.devnull) as nothing:
+            yield nothing.fileno()
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / LOCK).open("w")
@@ -223,7 +269,7 @@ def digests(folder: str | Path, skip: Sequence[str] = ()) -> dict[str, str]:
       folder: read recursively.
       skip: names of files to leave out.
     """
-    root, found = Path(folder), {}
+    root, found = to_path(folder), {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         if path.name not in skip:
             found[path.relative_to(root).as_posix()] = sha256(path)
@@ -232,5 +278,5 @@ def digests(folder: str | Path, skip: Sequence[str] = ()) -> dict[str, str]:
 
 def sha256(path: str | Path) -> str:
     """Of a file's content, hexadecimal."""
-    with open(path, "rb") as stream:
+    with to_path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

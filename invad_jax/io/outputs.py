@@ -11,6 +11,7 @@ from pathlib import Path
 
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.paths import is_remote, to_path
 
 MARKER = "made_by_invad_jax.json"
 """{command: names of the files and folders that it may replace in the folder of this file}."""
@@ -36,7 +37,7 @@ def claim(
       UserError: one of them is there and is not known to be this command's, or the folder cannot
         be written.
     """
-    folder = Path(folder)
+    folder = to_path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{option} {folder}: is a file; give a folder")
     owners = _owners(folder)
@@ -53,14 +54,14 @@ def claim(
 
 def written_in(folder: str | Path) -> frozenset[str]:
     """Names in a folder that commands wrote; the file that says so is one of them."""
-    owners = _owners(Path(folder))
+    owners = _owners(to_path(folder))
     names = {name for names in owners.values() for name in names}
     return frozenset(names | {MARKER} if owners else names)
 
 
 def is_written(path: str | Path) -> bool:
     """Whether a file or folder is, or lies in, what a command wrote."""
-    path = Path(os.path.abspath(path))
+    path = to_path(path) if is_remote(path) else Path(os.path.abspath(path))
     return any(
         inner.name in written_in(outer)
         for inner, outer in zip((path, *path.parents), path.parents, strict=False)
@@ -91,7 +92,7 @@ def _holds(path: Path) -> bool:
     """Whether something is there that could be lost: an empty folder could not."""
     if path.is_dir():
         return any(path.iterdir())
-    return os.path.lexists(path)
+    return path.exists() if is_remote(path) else os.path.lexists(path)
 
 
 def _owners(folder: Path) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ import numpy as np
 from invad_jax.errors import UserError
 from invad_jax.io import torch_format
 from invad_jax.io.files import read_bytes, replaced
+from invad_jax.io.paths import to_path
 from invad_jax.io.torch_format import check_growth
 
 Tensors = dict[str, np.ndarray]
@@ -78,7 +79,7 @@ def read_tensors(path: str | Path) -> Tensors:
       UserError: missing, damaged, of another kind, asking for code to be run, or saying that its
         tensors are much larger than it is.
     """
-    path = Path(path)
+    path = to_path(path)
     format_, data = _format_of(path), read_bytes(path)
     try:
         return format_.read(data)
@@ -117,7 +118,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     >>> read_tensors(path)
     {'x': array([0, 1, 2])}
     """
-    path = Path(path)
+    path = to_path(path)
     format_ = _format_of(path)
     # order="C" rather than ascontiguousarray, which makes vectors of scalars.
     plain = {k: np.asarray(v, v.dtype.newbyteorder("<"), order="C") for k, v in tensors.items()}

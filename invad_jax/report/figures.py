@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from invad_jax.io import files, names
+from invad_jax.io.paths import to_path
 from invad_jax.report.tables import TERM_TITLES, decision_word
 
 # It tells on first use that it builds a cache; nobody who asked for a report can act on that.
@@ -181,7 +182,7 @@ def write_examples(folder: str | Path, cases: Iterable[Case]) -> list[Path]:
     Returns:
       The files, in the order of the cases.
     """
-    folder, written = Path(folder), dict[str, Path]()
+    folder, written = to_path(folder), dict[str, Path]()
     for case in cases:
         name = "_".join(
             part for part in (case.category, case.defect, Path(case.path).stem[:80]) if part

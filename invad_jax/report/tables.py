@@ -10,12 +10,13 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TextIO
 
 from invad_jax.config import TERMS
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.paths import to_path
 
 METRICS = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro", "mad")
 COUNTS = ("n_normal", "n_anomalous")
@@ -113,6 +114,7 @@ class PredictionStream:
         self._target = target
         self._kind = kind
         self._stream: TextIO | None = None
+        self._growing: files.Growing | None = None
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes a row, keyed by `PREDICTION_COLUMNS` less `REGION_COLUMNS`; `regions` is a list of
@@ -126,6 +128,8 @@ class PredictionStream:
             stream = self._stream or self._begin()
             stream.write(line)
             stream.flush()
+            if self._growing:
+                self._growing.update()
         except OSError as error:
             with suppress(OSError):  # what it still holds cannot be written either
                 self.close()
@@ -137,12 +141,20 @@ class PredictionStream:
         """Closes the file."""
         if self._stream is not None and self._stream is not self._target:
             self._stream.close()
+        if self._growing:
+            self._growing.close()
 
     def _begin(self) -> TextIO:
-        if isinstance(self._target, str | Path):
+        if isinstance(self._target, str | PurePath):
+            path = to_path(self._target)
+            self._growing = files.Growing(path.parent)
             # surrogateescape: the name of an image need not be valid Unicode, and is kept
             self._stream = open(  # noqa: SIM115, closed by `close`
-                self._target, "w", encoding="utf-8", errors="surrogateescape", newline=""
+                self._growing.folder / path.name,
+                "w",
+                encoding="utf-8",
+                errors="surrogateescape",
+                newline="",
             )
         else:
             self._stream = self._target

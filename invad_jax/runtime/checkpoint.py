@@ -31,6 +31,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.paths import is_remote, to_path
 from invad_jax.runtime.log import log
 
 ITEMS = ("model", "optimizer", "data", "meta")
@@ -54,14 +55,14 @@ class Checkpoints:
         Raises:
           UserError: it cannot be created or written.
         """
-        self.directory = Path(directory).absolute()
+        self.directory = to_path(directory).absolute()
         self._items = MODEL_ITEMS if read_only else ITEMS
         self._sound_step: int | None = None
         self._saving = 0
         self._broken = False
         with self._writing():
             self._manager = ocp.CheckpointManager(
-                self.directory,
+                str(self.directory),
                 item_names=ITEMS,
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=checkpoint_managers.LatestN(keep),
@@ -185,6 +186,8 @@ class Checkpoints:
 
     def _require_space(self, state: Any) -> None:
         """Says that a disk is full before orbax does, which takes it pages."""
+        if is_remote(self.directory):
+            return
         free = shutil.disk_usage(self.directory).free
         need = sum(leaf.nbytes for leaf in jax.tree.leaves(state))  # a little more than is written
         if free < need:
@@ -277,8 +280,8 @@ def _reason(error: BaseException) -> str:
     code = re.search(r"os_error_code='(\d+)'", str(error))
     if code:
         return os.strerror(int(code[1]))
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    lines = str(error).partition(" [tensorstore_spec=")[0].strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:400]}" if lines else type(error).__name__
 
 
 def abstract_like(state: Any, shardings: Any) -> Any:

@@ -18,6 +18,7 @@ from invad_jax.config import Config
 from invad_jax.config import io as config_io
 from invad_jax.errors import UserError, did_you_mean
 from invad_jax.io import files
+from invad_jax.io.paths import require_known, to_path
 from invad_jax.runtime import compiled_programs, interrupts, log
 
 Main = Callable[[argparse.Namespace], int | None]
@@ -28,6 +29,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, doc: str | None):
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.in_buckets = {"workdir", "model"}
+        """Options whose paths may be in one."""
 
     def add_config(self, help: str = "configs/X.py") -> None:
         """`--config` and `--set`."""
@@ -91,7 +94,9 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
         for option, value in vars(args).items():
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str | Path):
-                    files.require_local(f"--{option.replace('_', '-')}", text)
+                    require_known(
+                        f"--{option.replace('_', '-')}", text, option in parser.in_buckets
+                    )
         compiled_programs.keep()
         if getattr(args, "distributed", False):
             return _run_with_others(main, args, preemptible)
@@ -143,7 +148,7 @@ def _line(error: BaseException) -> str:
 def workdir_of(args: argparse.Namespace) -> Path:
     """`--workdir`, or `runs/X` for `--config configs/X.py`."""
     if args.workdir:
-        return Path(args.workdir)
+        return to_path(args.workdir)
     if args.config:
         return Path("runs") / Path(args.config).stem
     raise UserError("give --config configs/X.py or --workdir DIR")
@@ -157,7 +162,7 @@ def model_of(args: argparse.Namespace) -> Path:
     """
     if not args.model:
         return workdir_of(args)
-    path = Path(args.model)
+    path = to_path(args.model)
     if args.workdir or (args.config and path.is_file()):
         raise UserError("--model: give it alone, without --workdir or --config")
     if path.is_file() and args.distributed:

@@ -28,6 +28,7 @@ from invad_jax.config import io as config_io
 from invad_jax.config.effect import is_read
 from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
+from invad_jax.io.paths import to_path
 from invad_jax.runtime.log import log
 from invad_jax.version import __version__
 
@@ -47,8 +48,7 @@ class Workdir:
     """Paths of one run."""
 
     def __init__(self, path: str | Path):
-        files.require_local("workdir", path)
-        self.path = Path(path)
+        self.path = to_path(path)
         self.config = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
         self.components = self.path / "components.npz"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from invad_jax.errors import UserError
+from invad_jax.io import files
 from invad_jax.runtime.processes import is_primary
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ class ScalarWriter:
 
     def __init__(self, folder: Path, first_step: int):
         """`first_step`: what an earlier, unbroken-off run logged from there on is superseded."""
-        self._writer, self._folder = None, folder
+        self._writer, self._logs = None, files.Growing(folder)
         if is_primary():
             import tensorboardX  # which imports torch wherever that is installed: 2 s
 
-            self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
+            logs = str(self._logs.folder)
+            self._writer = tensorboardX.SummaryWriter(logs, purge_step=first_step)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Adds one point to each curve."""
@@ -44,9 +46,11 @@ class ScalarWriter:
         if self._writer is not None:
             self._flush(self._writer)
             self._writer.close()
+            self._logs.close()
 
     def _flush(self, writer: tensorboardX.SummaryWriter) -> None:
         try:
             writer.flush()
         except OSError as error:
-            raise UserError(f"{self._folder}: cannot be written: {error.strerror}") from error
+            raise UserError(f"{self._logs.target}: cannot be written: {error.strerror}") from error
+        self._logs.update()

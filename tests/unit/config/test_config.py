@@ -100,8 +100,8 @@ WHITE = ("train.latent_stats=whiten", "diffusion.prediction=v")
         ([UNET, "denoiser.channel_mult="], "1 to 15"),
         ([UNET, "denoiser.variants=pad_at_end,resample_in_blocks"], "exclude each other"),
         (["diffusion.num_timesteps=100000"], "nothing that a float32 can hold"),
-        (["data.root=gs://bucket/x"], "only local paths"),
-        (["encoder.weights=s3://bucket/x"], "only local paths"),
+        (["data.root=az://bucket/x"], "only local paths, gs:// and s3://"),
+        (["encoder.weights=https://host/x"], "only local paths, gs:// and s3://"),
         (["data.root=" + "x" * 5000], "longer than 4096 bytes"),
     ],
 )  # fmt: skip

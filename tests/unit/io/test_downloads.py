@@ -248,6 +248,6 @@ def test_a_user_without_a_home_has_a_cache_of_their_own(monkeypatch, tmp_path):
     folder.symlink_to(tmp_path)  # as another user may have made it
     with pytest.raises(UserError, match="INVAD_CACHE names another folder"):
         downloads.cache_dir()
-    monkeypatch.setenv("INVAD_CACHE", "gs://bucket")
+    monkeypatch.setenv("INVAD_CACHE", "az://bucket")
     with pytest.raises(UserError, match="only local paths"):
         downloads.cache_dir()

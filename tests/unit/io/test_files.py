@@ -84,14 +84,3 @@ def test_a_folder_is_held_by_one(tmp_path):
         files.alone(folder, "taken").__enter__()
     with files.alone(folder, "taken"):
         assert [path.name for path in folder.iterdir()] == [".lock"]
-
-
-@pytest.mark.parametrize("path", ["gs://b/x", "s3://b", "gs:/b/x", "https://x/y", "file:///x"])
-def test_paths_elsewhere_are_refused(path):
-    with pytest.raises(UserError, match=r"--out=.*only local"):
-        files.require_local("--out", path)
-
-
-@pytest.mark.parametrize("path", ["a/b", "/a", "C:/a", "a:b", "", "./gs://b", "a.b-c:d"])
-def test_local_paths_are_taken(path):
-    files.require_local("--out", path)

@@ -1,6 +1,8 @@
 """What every command has in common: one line for what is the user's, and for Ctrl-C."""
 
 import errno
+import importlib
+import re
 import signal
 import threading
 import time
@@ -12,7 +14,7 @@ from invad_jax import build_dataset, compare, convert, plan, predict, sweep, tra
 from invad_jax import eval as eval_main
 from invad_jax.errors import UserError
 from invad_jax.runtime import cli, interrupts
-from invad_jax.runtime.workdir import Workdir
+from tests.commands import PROJECT
 
 
 @pytest.fixture(autouse=True)
@@ -100,33 +102,46 @@ def test_a_fault_of_the_program_keeps_its_traceback(error):
 
 REMOTE = [
     (train, ["--config", "gs://b/x.py"]),
-    (train, ["--workdir", "gs://b/run", "--config", "configs/folder.py"]),
-    (train_vae, ["--workdir", "s3://b/run", "--config", "configs/folder.py"]),
-    (eval_main, ["--workdir", "gs://b/run"]),
-    (eval_main, ["--workdir", "run", "--out", "gs://b/out"]),
-    (predict, ["--workdir", "run", "--input", "gs://b/images", "--out", "x"]),
+    (train, ["--workdir", "az://b/run", "--config", "configs/folder.py"]),
+    (eval_main, ["--workdir", "run", "--out", "gs:/b/out"]),
     (predict, ["--workdir", "run", "--input", "images", "--out", "hdfs://b/x"]),
+    (predict, ["--workdir", "run", "--input", "images", "--out", "x", "--sort-into", "gs://b/x"]),
     (convert, ["--from", "invad-pytorch", "--input", "gs://b/x", "--workdir", "run"]),
     (convert, ["--to", "invad-pytorch", "--output", "gs://b/x", "--workdir", "run"]),
     (build_dataset, ["--layout", "mvtec", "--root", "gs://b", "--out", "x"]),
     (build_dataset, ["--layout", "mvtec", "--root", "x", "--out", "gs:/b"]),
     (compare, ["gs://b/run", "run"]),
-    (sweep, ["--config", "x.py", "--out", "az://b"]),
+    (sweep, ["--config", "x.py", "--out", "s3://b"]),
     (plan, ["--config", "configs/folder.py", "--topology", "cpu:8", "--json", "gs://b/x.json"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("command", "argv"), REMOTE)
-def test_a_bucket_is_refused_in_one_line_and_no_folder_made(
+def test_what_takes_no_bucket_says_so_in_one_line_and_makes_no_folder(
     command, argv, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     assert command.cli(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("only local paths are read and written; mount the bucket, or copy")
+    assert re.search("only local paths(, gs:// and s3://)? are read and written here$", line)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bucket_is_refused_from_python_too():
-    with pytest.raises(UserError, match="only local paths"):
-        Workdir("gs://bucket/run")
+BUCKETS = [
+    (train, ["--workdir", "gs://b/run", "--config", "configs/folder.py"]),
+    (train_vae, ["--workdir", "s3://b/run", "--config", "configs/folder.py"]),
+    (eval_main, ["--workdir", "gs://b/run"]),
+    (predict, ["--workdir", "s3://b/run", "--input", "gs://b/images", "--out", "gs://b/x"]),
+]
+
+
+@pytest.mark.parametrize(("command", "argv"), BUCKETS)
+def test_a_bucket_without_the_extra_is_one_line(command, argv, capsys, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: find(name) if name[-2:] != "fs" else None
+    )
+    assert command.cli(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r's: pip install "invad-jax\[cloud\]"$', line)

@@ -1,0 +1,253 @@
+"""Objects in a bucket (`gs://`, `s3://`) behind the interface of `pathlib.Path`.
+
+`etils.epath` names them, as it does for orbax, and fsspec reaches them: gcsfs and s3fs, the extra
+`[cloud]`. They find credentials by themselves, as the tools of the platform do, and ask again,
+later and later, where a store answers 429 or 5xx.
+
+A bucket has no folders, no links, no locks and no rename. An object is written by one request and
+is whole or absent, so what is renamed into place on a disk is uploaded here; where many objects
+belong together, the one that readers ask for first is written last.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import fsspec
+from etils.epath.gpath import PosixGPath
+
+from invad_jax.errors import UserError
+
+# Else gcsfs asks for the kind of a bucket before each request, by another protocol. Zonal buckets,
+# which alone need it, are for those who set this.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+_Answer = TypeVar("_Answer")
+
+_PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
+_LOGIN = {
+    "gs": "gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS",
+    "s3": "aws configure, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+}
+_DENIED = re.compile(
+    r"NoCredentials|DefaultCredentials|Unauthorized|Forbidden|AccessDenied|PermissionError"
+    r"|Anonymous caller|InvalidAccessKeyId|Invalid Credentials|SignatureDoesNotMatch|\b40[13]\b"
+)
+MOST_HELD = 2**26
+"""Bytes of an object that is read at once; of a larger one, parts as they are asked for."""
+_ATTEMPTS, _FIRST_PAUSE_S = 4, 0.5
+"""For what gcsfs and s3fs do not try again: an answer that stays out, one that is cut short."""
+
+
+def open_path(url: str) -> BucketPath:
+    """The path of a URL.
+
+    Raises:
+      UserError: the package that reads it is not installed.
+    """
+    scheme = url.partition(":")[0]
+    package = _PACKAGES[scheme]
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f'{url}: needs {package}: pip install "invad-jax[cloud]"')
+    return BucketPath(url)
+
+
+def _filesystem(scheme: str) -> Any:
+    """Of all buckets of a kind; what it lists is never remembered, as other processes write, too.
+
+    `FSSPEC_GS='{...}'` and `FSSPEC_S3` add arguments, as everywhere in fsspec.
+    """
+    given = fsspec.config.conf.get("gcs" if scheme == "gs" else scheme, {})
+    return fsspec.filesystem(scheme, **({"use_listings_cache": False} | given))
+
+
+class BucketPath(PosixGPath):
+    """An object, or all whose names begin with its own and a slash."""
+
+    def is_file(self) -> bool:
+        """Whether it is an object."""
+        return self._kind() == "file"
+
+    def is_dir(self) -> bool:
+        """Whether it is a bucket, or objects lie below it."""
+        return self._kind() == "directory"
+
+    def exists(self) -> bool:
+        """Either of them."""
+        return self._kind() is not None
+
+    def size(self) -> int:
+        """Bytes of an object."""
+        return int(self._ask(lambda store, name: store.info(name))["size"])
+
+    def absolute(self) -> BucketPath:
+        """Itself."""
+        return self
+
+    def iterdir(self) -> Iterator[BucketPath]:
+        """What lies directly in it, sorted."""
+        return (path for path, _ in self.scan())
+
+    def scan(self) -> list[tuple[BucketPath, bool]]:
+        """What lies directly in it, sorted, and whether it is a folder."""
+        listed = self._ask(lambda store, name: store.ls(name, detail=True))
+        entries = {e["name"].rstrip("/"): e["type"] == "directory" for e in listed}
+        own = entries.pop(self._name(), None)  # an object that stands for the folder
+        if own is False and not entries and not str(listed[0]["name"]).endswith("/"):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self))
+        return [(self / name.rpartition("/")[2], entries[name]) for name in sorted(entries)]
+
+    def rglob(self, pattern: str) -> Iterator[BucketPath]:
+        """Objects at any depth below it, sorted, by their last name."""
+        found = self._ask(lambda store, name: store.find(name))
+        paths = (BucketPath(f"{self.scheme}://{name}") for name in sorted(found))
+        return (path for path in paths if path != self and fnmatch(path.name, pattern))
+
+    def glob(self, pattern: str) -> Iterator[BucketPath]:
+        """What lies below it at the depth of the pattern, sorted."""
+        head, slash, rest = pattern.partition("/")
+        for path, is_folder in self.scan() if self.is_dir() else []:
+            if fnmatch(path.name, head) and (is_folder or not slash):
+                yield from path.glob(rest) if slash else [path]
+
+    def read_bytes(self) -> bytes:
+        """All of an object, as long as the store says it is."""
+        size = self.size()
+        return self._read(0, size) if size else b""
+
+    def open(  # type: ignore[override]
+        self,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:
+        """Opens an object to read it; to write one, see `upload`."""
+        if mode not in ("r", "rb"):
+            raise ValueError(f"mode {mode}: an object is uploaded as a whole")
+        size = self.size()
+        stream: Any = io.BytesIO(self._read(0, size) if size else b"")
+        if size > MOST_HELD:
+            stream = io.BufferedReader(_Parts(self, size), MOST_HELD // 4)
+        return stream if mode == "rb" else io.TextIOWrapper(stream, encoding, errors, newline)
+
+    def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: a folder is there as soon as something is in it."""
+
+    def upload(self, source: Path) -> None:
+        """Writes a local file into the object, which until then stays what it is."""
+        self._ask(lambda store, name: store.put_file(str(source), name))
+        if self.size() != source.stat().st_size:
+            raise UserError(f"{self}: cannot be written: the store holds another size")
+
+    def download(self, target: Path) -> None:
+        """Writes the object into a local file."""
+        with self.open("rb") as stream, target.open("wb") as out:
+            while part := stream.read(MOST_HELD):
+                out.write(part)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Deletes an object."""
+        try:
+            self._ask(lambda store, name: store.rm_file(name))
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def rmtree(self, missing_ok: bool = False) -> None:
+        """Deletes everything below it."""
+        for path in self.rglob("*"):
+            path.unlink(missing_ok=True)
+
+    @property
+    def scheme(self) -> str:
+        """`gs` or `s3`."""
+        return str(self).partition(":")[0]
+
+    def _name(self) -> str:
+        return str(self).partition("://")[2].rstrip("/")
+
+    def _kind(self) -> str | None:
+        try:
+            return str(self._ask(lambda store, name: store.info(name))["type"])
+        except FileNotFoundError:
+            return None
+
+    def _read(self, start: int, stop: int) -> bytes:
+        def read(store: Any, name: str) -> bytes:
+            data: bytes = store.cat_file(name, start=start, end=stop)
+            if len(data) != stop - start:
+                raise EOFError(f"{len(data)} bytes came, of {stop - start}")
+            return data
+
+        return self._ask(read)
+
+    def _ask(self, question: Callable[[Any, str], _Answer]) -> _Answer:
+        """What the store answers, in the words of a disk.
+
+        Raises:
+          FileNotFoundError: no such object.
+          UserError: it does not answer, or refuses.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                return question(_filesystem(self.scheme), self._name())
+            except FileNotFoundError as error:
+                no_such = os.strerror(errno.ENOENT)
+                raise FileNotFoundError(errno.ENOENT, no_such, str(self)) from error
+            except (EOFError, TimeoutError, ConnectionError) as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise UserError(f"{self}: {_reason(error)}") from error
+                time.sleep(_FIRST_PAUSE_S * 2**attempt)
+            except Exception as error:  # of aiohttp, of botocore, of google.auth
+                raise UserError(f"{self}: {self._refusal(error)}") from error
+        raise AssertionError
+
+    def _refusal(self, error: Exception) -> str:
+        reason = _reason(error)
+        if _DENIED.search(reason):
+            return f"no credentials that may do this ({reason}); {_LOGIN[self.scheme]}"
+        return reason
+
+
+class _Parts(io.RawIOBase):
+    """An object that is read in parts."""
+
+    def __init__(self, path: BucketPath, size: int):
+        self._path, self._size, self._position = path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(start + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._position + len(buffer), self._size)
+        if stop <= self._position:
+            return 0
+        data = self._path._read(self._position, stop)
+        buffer[: len(data)] = data
+        self._position = stop
+        return len(data)
+
+
+def _reason(error: BaseException) -> str:
+    """One line of at most 200 characters."""
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
