@@ -38,6 +38,13 @@ def test_links_lead_somewhere(page: Path):
         assert (page.parent / target).exists(), target
 
 
+def test_the_site_has_every_page():
+    """Sphinx would warn, where it is installed."""
+    listed = (PROJECT / "docs" / "index.md").read_text().splitlines()
+    pages = {page.stem for page in PROJECT.glob("docs/*.md")} - {"index"}
+    assert pages <= set(listed), "name it below a toctree of docs/index.md"
+
+
 def test_the_picture_is_small():
     assert (PROJECT / "docs" / "hazelnut.png").stat().st_size < 200_000
     assert "](docs/hazelnut.png)" in (PROJECT / "README.md").read_text()
