@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-_TOP_SHARE = 10  # `map_top` averages one position in so many
+_TOP_SHARE = 50  # `map_top` averages one position in so many
 _VECTORS_AT_A_TIME = 1024  # of a memory: their distances are B h w times as many numbers
 
 
@@ -82,7 +82,7 @@ class Scores(NamedTuple):
     map_max: jax.Array
     """(B,) float32: largest `latent_norm`."""
     map_top: jax.Array
-    """(B,) float32: mean of the highest tenth of `latent_norm`, at least one position."""
+    """(B,) float32: mean of the highest fiftieth of `latent_norm`, at least one position."""
     component: jax.Array
     """(B,) int32: the likeliest kind of product; 0 where there is one, or nothing was learnt."""
     x_T: jax.Array | None = None  # noqa: N815, the field's own capital

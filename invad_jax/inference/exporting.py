@@ -31,7 +31,7 @@ MEANING = {
     "map_range": "largest minus smallest value of latent_norm",
     "map_mean": "mean of latent_norm",
     "map_max": "largest latent_norm",
-    "map_top": "mean of the highest tenth of latent_norm",
+    "map_top": "mean of the highest 2 % of latent_norm",
 }
 """The outputs; each has a row for each image."""
 

@@ -40,7 +40,7 @@ TERM_TITLES = {
     "map_range": "Diff",
     "map_mean": "mean of the map",
     "map_max": "maximum of the map",
-    "map_top": "top tenth of the map",
+    "map_top": "top 2 % of the map",
 }
 """What pages and pictures call the terms of a score."""
 

@@ -14,7 +14,7 @@ MEANINGS = {
     "NLL": "negative log density of an image's latent under what is normal, in nats; higher is "
     "stranger as a whole",
     "Diff": "largest minus smallest value of the map: strange at one place",
-    "mean, maximum, top tenth of the map": "its mean, maximum, mean of the highest tenth",
+    "mean, maximum, top 2 % of the map": "its mean, maximum, mean of the highest 2 %",
     "i_auroc": "how often an anomalous image scores above a normal one; 50 is chance",
     "i_ap": "precision, averaged over the anomalous images as the threshold falls from one to the "
     "next",

@@ -317,9 +317,9 @@ def test_page_names_and_shows_the_terms_that_decide(tmp_path):
         cases=[make_case(terms={"map_top": 7.25})],
     )  # fmt: skip
     reader = Reader(text)
-    assert "The score is top tenth of the map, on a scale" in reader.text
-    assert "Decisions on this page are made by: top tenth of the map." in reader.text
-    assert "top tenth of the map 7.25" in reader.text
+    assert "The score is top 2 % of the map, on a scale" in reader.text
+    assert "Decisions on this page are made by: top 2 % of the map." in reader.text
+    assert "top 2 % of the map 7.25" in reader.text
     assert [plot["data-term"] for plot in reader.find("div") if "data-term" in plot] == ["map_top"]
     assert list(known(text)["images"]["terms"]) == ["map_top"]
     assert "the paper's, scaled" not in reader.text
