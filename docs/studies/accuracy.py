@@ -2,14 +2,15 @@
 
     python docs/studies/accuracy.py ../shared/data runs/accuracy  # -> table.md there
 
-What is there already is not run again: the same command goes on where it was stopped.
+Other folders in MVTec AD's layout: `--sets` names them. What is there already is not run again: the
+same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,20 +39,21 @@ class Model(NamedTuple):
     """Title in the table -> options of `eval`."""
 
 
-def models() -> Iterator[Model]:
-    """All of them."""
+def models(sets: Sequence[str], seeds: int) -> Iterator[Model]:
+    """All of them: one for all sets, without a network and with one, and one for each set."""
+    all_sets = f"data.categories={','.join(sets)}"
     none = ["train.num_steps=0"]
     baselines = {title: [option] for title, option in BASELINES.items()}
-    yield Model("no_network", none, {"ours, no network": [], **baselines})
-    for seed in range(3):
+    yield Model("no_network", [*none, all_sets], {"ours, no network": [], **baselines})
+    for seed in range(seeds):
         ways = {"ours, 300 steps": []}
         if seed == 0:
             ways |= {"reconstruction (r = 0.5)": ["inversion.paradigm=reconstruction"]}
-        yield Model(f"trained_{seed}", [f"train.seed={seed}"], ways)
+        yield Model(f"trained_{seed}", [f"train.seed={seed}", all_sets], ways)
     for stats, latents in (("none", "raw"), ("channel", "standardised")):
-        options = [f"train.latent_stats={stats}", *OF_ITS_TIME]
+        options = [f"train.latent_stats={stats}", *OF_ITS_TIME, all_sets]
         yield Model(f"paper_{stats}", options, {f"the paper's score, {latents} latents": []})
-    for name in SETS:
+    for name in sets:
         options = [*none, f"data.categories={name}"]
         yield Model(f"one_{name}", options, {"ours, no network": [], **baselines})
 
@@ -79,10 +81,11 @@ def row(title: str, results: list[dict[str, float | None]]) -> str:
     return f"| {title} | {' | '.join(cells)} |"
 
 
-def main(data: Path, out: Path) -> None:
+def main(args: argparse.Namespace) -> None:
     """Runs what is missing and writes the tables."""
+    data, out, sets = args.data, args.out, sorted(args.sets)
     known: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for model in models():
+    for model in models(sets, args.seeds):
         of = "one" if model.name.startswith("one_") else "unified"
         for title in model.ways:
             known.setdefault((of, title), []).append(evaluated(data, out, model, title))
@@ -90,7 +93,7 @@ def main(data: Path, out: Path) -> None:
     for of, head in (("unified", "One model for all"), ("one", "One model a set")):
         lines += [f"{head}\n", f"| set | method | {' | '.join(METRICS)} |"]
         lines += ["| --- | --- " + "| ---: " * len(METRICS) + "|"]
-        for name in (*SETS, "mean"):
+        for name in (*sets, "mean"):
             for (kind, title), results in known.items():
                 if kind == of:
                     lines.append(row(f"{name} | {title}", _of(name, results, of)))
@@ -113,5 +116,14 @@ def _of(name: str, results: list[dict[str, Any]], of: str) -> list[dict[str, flo
     return [mean]
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder that has the sets")
+    parser.add_argument("out", type=Path, help="for workdirs, metrics and table.md")
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings")
+    return parser
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(_parser().parse_args())
