@@ -12,8 +12,8 @@ written as soon as it is known; a kill loses none of those before. With `--out -
 standard output, and there is nothing else; with --watch or `--input -` there is no page.
 
 With --distributed every process scores its own share of the images, as many as there are: --out, a
-folder that all see, gets the same rows, and summary.json in place of the page. The same command goes
-on where it was stopped (docs/pods.md).
+folder that all see, gets the same rows, and summary.json in place of the page. The same command
+goes on where it was stopped (docs/pods.md).
 
 An image that cannot be read has a row with the reason. Leaves with status 0; 1 if there is such a
 row, with --strict also if an overlay or a sorted file is missing; 2 if none could be read.
