@@ -40,6 +40,8 @@ class DetectorVariables(NamedTuple):
     """What normal images taught for this way of comparing, if anything."""
     coordinates: Coordinates | None = None
     """In which normal latents are N(0, I), where the network was trained in them."""
+    decoder: Params = None
+    """Of the encoder, the way back, where images are compared."""
 
 
 class Detector(NamedTuple):
@@ -53,8 +55,8 @@ class Detector(NamedTuple):
     states: Callable[[Any, jax.Array], jax.Array]
     """(`denoise` of the parameters, x0 (B, h, w, C)) -> what is compared, (B, M, h, w, C)
     float32."""
-    compare: Callable[[Reference | None, jax.Array, int], Scores]
-    """(reference, states, image size) -> scores."""
+    compare: Callable[[Any, jax.Array, int], Scores]
+    """(reference, or images where there is a `decode`; states, image size) -> scores."""
     image_size: int
     inverts: bool = True
     """Whether the last state is x_T."""
@@ -62,6 +64,10 @@ class Detector(NamedTuple):
     """Whether x0 is taken in the coordinates of normal latents, if there are any."""
     where: Neighbourhood = Neighbourhood(radius=0, images=1)
     """In which the coordinates look for normal latents."""
+    raw: bool = False
+    """Whether states are compared in the encoder's own units."""
+    decode: Callable[[Params, jax.Array], jax.Array] | None = None
+    """(decoder variables, latent (B, h, w, C)) -> image (B, S, S, 3), where images are compared."""
 
     def predict(self, variables: DetectorVariables, image: jax.Array) -> Scores:
         """Scores images.
@@ -91,7 +97,14 @@ class Detector(NamedTuple):
 
     def judge(self, variables: DetectorVariables, states: jax.Array) -> Scores:
         """Scores states, (B, M, h, w, C)."""
-        return self.compare(variables.reference, states, self.image_size)
+        given: Any = variables.reference
+        if self.raw:
+            states = unstandardise(states, variables.latent_stats)
+        if self.decode is not None:
+            B, M, *latent = states.shape
+            flat = self.decode(variables.decoder, states.reshape(B * M, *latent))
+            given = flat.reshape(B, M, *flat.shape[1:])  # (B, M, S, S, 3)
+        return self.compare(given, states, self.image_size)
 
     def _states(
         self, variables: DetectorVariables, latent: jax.Array
@@ -107,3 +120,9 @@ def standardise(latent: jax.Array, stats: LatentStats) -> jax.Array:
     """(latent - mean) / std per channel; (B, h, w, C) float32 in and out."""
     mean, std = (jnp.reshape(s, (1, 1, 1, -1)) for s in stats)
     return (latent - mean) / std
+
+
+def unstandardise(latent: jax.Array, stats: LatentStats) -> jax.Array:
+    """`standardise` backwards, (..., C)."""
+    mean, std = (jnp.reshape(s, (1,) * (latent.ndim - 1) + (-1,)) for s in stats)
+    return latent * std + mean

@@ -341,9 +341,10 @@ TERMS: tuple[str, ...] = typing.get_args(Term)
 class ScoringConfig:
     """What inverted latents are compared with, and what an image's score is made of."""
 
-    prior: Literal["fitted", "standard_normal"] = _free("fitted", _COMPARES)
+    prior: Literal["fitted", "standard_normal", "decoded"] = _free("fitted", _COMPARES)
     """`fitted`: Gaussians per position, fitted on training normals (`normality/mixture.py`).
-    `standard_normal`: N(0, I), the paper's."""
+    `standard_normal`: N(0, I), the paper's; what a detector that restores changed, by itself.
+    `decoded`: the same in images too, which a VAE decodes, as deco_diff and mad_ad publish it."""
     components: Literal["category", "cluster", "one"] = _free_when_trained(
         "category", f"{_FITTED} or inversion.paradigm=padim or {_WHITE}"
     )

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 
 from invad_jax.config import EncoderConfig, TilingConfig
 from invad_jax.encoders import efficientnet, resnet, vae, vit
-from invad_jax.encoders.backbone import Backbone, Variables
+from invad_jax.encoders.backbone import Backbone, ImageDecoder, Variables
 from invad_jax.encoders.components import Components, Projected, project
 from invad_jax.encoders.feature_stack import stack_features
 from invad_jax.encoders.tiles import Apply, tiled
@@ -37,6 +38,8 @@ ENCODERS: dict[str, Callable[[EncoderConfig, int], Backbone]] = {
 
 WHOLE = TilingConfig()
 """No tiles."""
+Decode = Callable[[Variables, jax.Array], jax.Array]
+"""(variables, latent (B, h, w, C)) -> image (B, S, S, 3) float32, about -1..1; pure."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Encoder:
     """(h, w, C)."""
     fingerprint: str
     """Hex SHA-256 of all that a latent depends on besides the image."""
+    load_decoder: Callable[[], tuple[Decode, Variables]] | None = None
+    """The way back and its variables, where there is one; they are read only here."""
 
 
 def build_encoder(config: EncoderConfig, image_size: int, tiling: TilingConfig = WHOLE) -> Encoder:
@@ -85,9 +90,32 @@ def build_encoder(config: EncoderConfig, image_size: int, tiling: TilingConfig =
         **({"groups": config.groups} if config.groups else {}),
         **({"tiling": dataclasses.asdict(tiling)} if tiling.size else {}),
     }
+    load_decoder = None
+    if backbone.decoder and not tiling.size:
+        load_decoder = partial(_load_decoder, config, backbone.decoder)
     return dataclasses.replace(
-        encoder, variables=variables, fingerprint=_fingerprint(ingredients, variables)
+        encoder,
+        variables=variables,
+        fingerprint=_fingerprint(ingredients, variables),
+        load_decoder=load_decoder,
     )
+
+
+def _load_decoder(config: EncoderConfig, decoder: ImageDecoder) -> tuple[Decode, Variables]:
+    return decoder.apply, load_variables(decoder, config.name, config.weights)
+
+
+def stage_channels(
+    config: EncoderConfig, image_size: int, tiling: TilingConfig = WHOLE
+) -> tuple[int, ...]:
+    """Channels of each run in a latent: of a stage, or of a group of stages; components are one."""
+    if config.channels:
+        return (config.channels,)
+    _, encoder = _with_all_channels(config, image_size, tiling)
+    side = tiling.size or image_size
+    images = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+    stages = jax.eval_shape(encoder.features, encoder.variables, images)
+    return tuple(stage.shape[-1] for stage in stages)[: config.groups or None]
 
 
 def with_components(encoder: Encoder, components: Components) -> Encoder:

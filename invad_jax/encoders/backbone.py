@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +13,15 @@ from invad_jax.errors import UserError
 
 Variables = Any
 """Pytree of float32 arrays: nested dicts as flax makes them, normalisations folded in."""
+
+
+class ImageDecoder(NamedTuple):
+    """The way back from a latent to an image, where a network has one."""
+
+    apply: Callable[[Variables, jax.Array], jax.Array]
+    """(variables, latent (B, h, w, C)) -> image (B, S, S, 3) float32, about -1..1."""
+    abstract: Variables
+    convert: Callable[[dict[str, np.ndarray]], Variables]
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Backbone:
     mean: tuple[float, float, float]
     """Of the network's training images, RGB, 0..255."""
     std: tuple[float, float, float]
+    decoder: ImageDecoder | None = None
 
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)

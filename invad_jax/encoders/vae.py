@@ -10,7 +10,9 @@ Read next: `train_vae.py` for the loss, `encoders/__init__.py` for how a latent 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,7 +21,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from invad_jax.config import EncoderConfig, VAEConfig
-from invad_jax.encoders.backbone import Backbone, Variables, resolve_stages
+from invad_jax.encoders.backbone import Backbone, ImageDecoder, Variables, resolve_stages
 from invad_jax.encoders.torch_names import mirrored_params
 from invad_jax.encoders.vae_names import ldm_name, ldm_tensors, vae_config_from_state
 from invad_jax.encoders.weights import weights_file
@@ -42,6 +44,7 @@ SCALE = "scale"
 
 ENCODER_PARTS = ("encoder", "quant_conv")
 """The parameters that encoding needs."""
+DECODER_PARTS = ("decoder", "post_quant_conv")
 
 
 def _group_norm(x: jax.Array, name: str) -> jax.Array:
@@ -227,6 +230,19 @@ def encode_mean(variables: Variables, image: jax.Array, config: VAEConfig) -> ja
     return mean * variables["scale"]
 
 
+def decode(variables: Variables, latent: jax.Array, config: VAEConfig) -> jax.Array:
+    """`encode_mean` backwards: (B, h, w, latent_channels) -> image (B, H, W, 3), not clipped.
+
+    Args:
+      variables: `params` of the decoder's half, and `scale`.
+      latent: scaled.
+    """
+    unscaled = latent / variables["scale"]
+    vae = AutoencoderKL(config)
+    image: Any = vae.apply({"params": variables["params"]}, unscaled, method="decode")
+    return image  # type: ignore[no-any-return]
+
+
 def build_backbone(config: EncoderConfig, image_size: int) -> Backbone:
     """The published VAE that `config.name` names."""
     return vae_backbone(*VARIANTS[config.name], config, image_size)
@@ -277,23 +293,25 @@ def vae_backbone(vae: VAEConfig, scale: float, config: EncoderConfig, image_size
         with jax.default_matmul_precision("highest"):  # the same latents on every device
             return [encode_mean(variables, image, vae)]
 
-    def convert(tensors: dict[str, np.ndarray]) -> Variables:
+    def convert(parts: tuple[str, ...], tensors: dict[str, np.ndarray]) -> Variables:
         params = vae_params_from_state(tensors, vae)
-        return {
-            "params": {part: params[part] for part in ENCODER_PARTS},
-            "scale": np.float32(scale),
-        }
+        return {"params": {part: params[part] for part in parts}, "scale": np.float32(scale)}
+
+    def abstract(parts: tuple[str, ...]) -> Variables:
+        params = abstract_params(vae)
+        number = jax.ShapeDtypeStruct((), jnp.float32)
+        return {"params": {part: params[part] for part in parts}, "scale": number}
 
     return Backbone(
         features=features,
-        abstract={
-            "params": {part: abstract_params(vae)[part] for part in ENCODER_PARTS},
-            "scale": jax.ShapeDtypeStruct((), jnp.float32),
-        },
-        convert=convert,
+        abstract=abstract(ENCODER_PARTS),
+        convert=partial(convert, ENCODER_PARTS),
         stages=resolve_stages(config.stages, (0,), 1),
         mean=(127.5,) * 3,  # to [-1, 1]
         std=(127.5,) * 3,
+        decoder=ImageDecoder(
+            partial(decode, config=vae), abstract(DECODER_PARTS), partial(convert, DECODER_PARTS)
+        ),
     )
 
 

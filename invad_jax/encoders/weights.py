@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from invad_jax.encoders.backbone import Backbone, Variables
+from invad_jax.encoders.backbone import Backbone, ImageDecoder, Variables
 from invad_jax.encoders.sources import fetch
 from invad_jax.errors import UserError
 from invad_jax.io.paths import to_path
@@ -22,8 +22,8 @@ from invad_jax.io.tensor_reader import TensorReader
 from invad_jax.io.tensors import read_tensors
 
 
-def load_variables(backbone: Backbone, name: str, weights: str) -> Variables:
-    """The variables of an encoder.
+def load_variables(backbone: Backbone | ImageDecoder, name: str, weights: str) -> Variables:
+    """The variables of an encoder, or of the way back.
 
     Args:
       backbone: the network.

@@ -34,6 +34,7 @@ def build_detector(
     latent_shape: tuple[int, int, int],
     encode: Callable[[Any, jax.Array], jax.Array],
     rounds_over: int | None = None,
+    decode: Callable[[Any, jax.Array], jax.Array] | None = None,
 ) -> Detector:
     """The pure functions of a config, around an encoder's `apply`.
 
@@ -42,6 +43,7 @@ def build_detector(
       latent_shape: (h, w, C).
       encode: the encoder.
       rounds_over: see `coordinates.Neighbourhood`.
+      decode: the encoder's way back, where images are compared.
 
     Raises:
       UserError: the sizes of the denoiser do not fit the latents.
@@ -57,6 +59,8 @@ def build_detector(
         whitened=paradigm.whitened,
         where=neighbourhood(config)._replace(rounds_over=rounds_over),
         image_size=config.data.image_size,
+        raw=paradigm.raw,
+        decode=decode,
     )
 
 

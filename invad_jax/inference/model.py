@@ -17,7 +17,7 @@ from invad_jax.config import Config, MeshConfig
 from invad_jax.config.io import override
 from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import DetectorVariables, LatentStats
-from invad_jax.encoders import Encoder, build_encoder
+from invad_jax.encoders import Decode, Encoder, build_encoder
 from invad_jax.encoders import kept as kept_weights
 from invad_jax.errors import UserError
 from invad_jax.inference import components
@@ -70,11 +70,13 @@ class Model:
         used = coordinates if coordinates and self.paradigm.whitened else None
         self.component_names = used.component_names if used else ("",)
         """Of `Scores.component`."""
+        decode, decoder = self._way_back() if self.paradigm.decodes else (None, None)
         self.detector = build_detector(
             config,
             latent_shape,
             in_parts(lambda variables, image: self.encoder.apply(variables, image), mesh),
             rounds_over(mesh),
+            decode,
         )
         tables = self._tables(denoiser)
         self._network = fixed_steps.on_host(denoiser) if tables else denoiser
@@ -84,6 +86,7 @@ class Model:
                 fixed_steps.fold(denoiser, tables),
                 latent_stats,
                 coordinates=coordinates_to_device(used) if used else None,
+                decoder=decoder,
             ),
             replicated(mesh),
         )
@@ -108,6 +111,14 @@ class Model:
         self._denoise = compile_on_mesh(
             partial(denoise, config), in_shardings=(arrays, batch, batch)
         )
+
+    def _way_back(self) -> tuple[Decode, Any]:
+        if self.encoder.load_decoder is None:
+            raise UserError(
+                f"scoring.prior=decoded: encoder.name={self.config.encoder.name} has no decoder; "
+                "a VAE has one"
+            )
+        return self.encoder.load_decoder()
 
     def _tables(self, params: Any) -> Any:
         """What the denoiser makes of the timesteps of this way of comparing alone."""

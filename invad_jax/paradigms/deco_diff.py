@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import Config
+from invad_jax.paradigms import published_maps
 from invad_jax.paradigms.corruption import (
     by_chance,
     kept_cells,
@@ -21,7 +22,7 @@ from invad_jax.paradigms.corruption import (
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.objective import Drawn, Objective
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
-from invad_jax.paradigms.restoring import compare_by, restoring
+from invad_jax.paradigms.restoring import of_difference, restoring
 from invad_jax.paradigms.walk import euler, falling_plan, require, states_of
 
 SIDES = {1: 0.3, 2: 0.25, 4: 0.2, 8: 0.15, 16: 0.1}
@@ -44,11 +45,17 @@ def paradigm(config: Config) -> Paradigm:
         return states_of(step, x0, (plan.timesteps, *radii), lambda x: x)
 
     asks = frozenset({"deviation"})
-    return restoring(config, path, plan.timesteps, asks, compare_by(_mean_length))
+    return restoring(config, path, plan.timesteps, asks, of_difference(_mean_length), _two_spaces)
 
 
 def _mean_length(difference: jax.Array) -> jax.Array:
     return jnp.mean(jnp.abs(difference), axis=-1)
+
+
+def _two_spaces(
+    image: jax.Array, restored_image: jax.Array, x0: jax.Array, restored: jax.Array
+) -> jax.Array:
+    return published_maps.deco_diff(image, restored_image, x0, restored)["geometric"]
 
 
 def objective(config: Config) -> Objective:

@@ -9,6 +9,7 @@ out. The noise is one fixed draw a position, so that no score depends on the pla
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,16 +20,18 @@ from invad_jax.config import Config
 from invad_jax.diffusion.inversion import euler_step
 from invad_jax.diffusion.loss import perturb
 from invad_jax.diffusion.schedule import Plan
+from invad_jax.encoders import stage_channels
 from invad_jax.errors import UserError
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.objective import Drawn, Objective
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
-from invad_jax.paradigms.restoring import compare_by, restoring
+from invad_jax.paradigms.published_maps import unlike
+from invad_jax.paradigms.restoring import restoring
 from invad_jax.paradigms.walk import require, states_of
 
 
 def paradigm(config: Config) -> Paradigm:
-    """Guided reconstruction, compared by the angle between the latents."""
+    """Guided reconstruction, compared by the angles between the features of each stage."""
     require(config, "inversion.paradigm=diad", prediction="eps")
     plan, last = _plan(config), float(alpha_bar_of(config)[-1])
 
@@ -48,8 +51,19 @@ def paradigm(config: Config) -> Paradigm:
         start = perturb(x0, noise, jnp.full(x0.shape[:1], last))
         return states_of(step, start, plan, lambda x: x)
 
-    asks = frozenset({"eps"})
-    return restoring(config, path, plan.timesteps, asks, compare_by(_squared))
+    compare = partial(unlike_by_stage, config)
+    return restoring(config, path, plan.timesteps, frozenset({"eps"}), compare, raw=True)
+
+
+def unlike_by_stage(config: Config, x0: jax.Array, restored: jax.Array) -> jax.Array:
+    """1 - cosine of the channels of each stage of the encoder, added up: (B, h, w, C) twice ->
+    (B, h, w). Latents that are not the encoder's are one stage."""
+    sizes = stage_channels(config.encoder, config.data.image_size, config.tiling)
+    if sum(sizes) != x0.shape[-1]:  # of a converted network, whose encoder nobody has named
+        sizes = (x0.shape[-1],)
+    ends = np.cumsum(sizes)[:-1]
+    pairs = zip(jnp.split(x0, ends, axis=-1), jnp.split(restored, ends, axis=-1), strict=True)
+    return sum((unlike(a, b) for a, b in pairs), start=jnp.zeros(x0.shape[:3]))
 
 
 def objective(config: Config) -> Objective:
@@ -81,7 +95,3 @@ def _plan(config: Config) -> Plan:
     levels = alpha_bar[timesteps].astype(np.float32)
     before = np.append(np.float32(alpha_bar[0]), levels[:-1])
     return Plan(timesteps[::-1].astype(np.int32), levels[::-1], before[::-1])
-
-
-def _squared(difference: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.square(difference), axis=-1)

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from invad_jax.config import Config
 from invad_jax.diffusion.loss import perturb
 from invad_jax.diffusion.parameterization import eps_from_sample
+from invad_jax.paradigms import published_maps
 from invad_jax.paradigms.corruption import by_chance, kept_cells, possible_sides
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.objective import Drawn, Objective
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
-from invad_jax.paradigms.restoring import compare_by, restoring
+from invad_jax.paradigms.restoring import of_difference, restoring
 from invad_jax.paradigms.walk import falling_plan, require, states_of
 
 ETA = 0.5
@@ -55,7 +56,7 @@ def paradigm(config: Config) -> Paradigm:
         return states_of(step, x0, (tuple(plan), noise), lambda x: x)
 
     asks = frozenset({"x0", "mask"})
-    return restoring(config, path, plan.timesteps, asks, compare_by(_largest))
+    return restoring(config, path, plan.timesteps, asks, of_difference(_largest), _of_images)
 
 
 def ddim_step(
@@ -85,6 +86,12 @@ def ddim_step(
 
 def _largest(difference: jax.Array) -> jax.Array:
     return jnp.max(jnp.abs(difference), axis=-1)
+
+
+def _of_images(
+    image: jax.Array, restored_image: jax.Array, x0: jax.Array, restored: jax.Array
+) -> jax.Array:
+    return published_maps.mad_ad(image, restored_image)
 
 
 def objective(config: Config) -> Objective:

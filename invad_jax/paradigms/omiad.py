@@ -20,7 +20,7 @@ from invad_jax.diffusion.loss import perturb
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.objective import Drawn, Objective
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
-from invad_jax.paradigms.restoring import compare_by, restoring
+from invad_jax.paradigms.restoring import mean_square, of_difference, restoring
 from invad_jax.paradigms.walk import require
 
 ALPHA = 1.2
@@ -45,7 +45,7 @@ def paradigm(config: Config) -> Paradigm:
         start = perturb(x0, noise, jnp.full(x0.shape[:1], level))
         return jnp.stack([start, outputs_fn(start, jnp.array([t]), **given)["x0"]])
 
-    return restoring(config, path, [t], frozenset({"x0"}), compare_by(_squared))
+    return restoring(config, path, [t], frozenset({"x0"}), of_difference(mean_square))
 
 
 def asked_at(config: Config) -> int:
@@ -99,7 +99,3 @@ def generator_loss(made: jax.Array, true: jax.Array, fake: jax.Array, alpha: flo
 def follower_loss(made: jax.Array, said: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
     """Of the score that follows the student, shaped as its images, which it does not change."""
     return weight * jnp.square(said - jax.lax.stop_gradient(made))
-
-
-def _squared(difference: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.square(difference), axis=-1)

@@ -18,7 +18,8 @@ PathFn = Callable[..., jax.Array]
 """(the same, x0 (B, h, w, C), by name what else it takes) -> the states that are visited,
 (S + 1, B, h, w, C) float32, from the start on. Pure."""
 CompareFn = Callable[[Any, jax.Array, int], Scores]
-"""(`scoring.Reference` or None, states (B, M, h, w, C), image size) -> scores. Pure."""
+"""(`scoring.Reference` or None; decoded images (B, M, S, S, 3) of a paradigm that `decodes`; states
+(B, M, h, w, C), image size) -> scores. Pure."""
 
 
 class Paradigm(NamedTuple):
@@ -45,6 +46,11 @@ class Paradigm(NamedTuple):
     whitened: bool = True
     """Whether x0 is taken in the coordinates of normal latents, where a model has them; a method
     that knows none takes it standardised."""
+
+    raw: bool = False
+    """Whether states are compared as the encoder gives latents, not standardised."""
+    decodes: bool = False
+    """Whether images are compared, decoded from the states."""
 
     @property
     def nfe(self) -> int:

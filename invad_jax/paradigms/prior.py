@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 
 from invad_jax.config import Config
+from invad_jax.errors import UserError
 from invad_jax.normality import gaussian
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.paradigm import Paradigm
@@ -15,6 +16,11 @@ def under_prior(config: Config, found: Paradigm) -> Paradigm:
     """A paradigm that compares by itself, or under Gaussians if the config says `fitted`."""
     if config.scoring.prior == "standard_normal":
         return found
+    if config.scoring.prior == "decoded":
+        raise UserError(
+            f"scoring.prior=decoded: inversion.paradigm={config.inversion.paradigm} compares no "
+            "images; deco_diff and mad_ad do"
+        )
     return found._replace(
         compare=score_under,
         lessons=Lessons(gaussians=gaussian.fit, components=config.scoring.components),

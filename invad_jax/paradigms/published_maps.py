@@ -80,11 +80,15 @@ def diad(
     """
     total = jnp.zeros((len(features[0]), size, size))
     for a, b in zip(features, restored, strict=True):
-        lengths = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
-        angle = 1.0 - jnp.sum(a * b, axis=-1) / lengths
-        total += filtered(angle, resize_to_corners(a.shape[1], size))
+        total += filtered(unlike(a, b), resize_to_corners(a.shape[1], size))
     smooth = filtered(total, gaussian(size, 5.0))
     return smooth, jnp.max(filtered(smooth, repeated_mean(size, 8, 8)), axis=(1, 2))
+
+
+def unlike(a: jax.Array, b: jax.Array) -> jax.Array:
+    """1 - the cosine of two vectors at each position, (B, h, w, C) twice -> (B, h, w)."""
+    lengths = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
+    return 1.0 - jnp.sum(a * b, axis=-1) / jnp.maximum(lengths, 1e-8)  # as torch has it
 
 
 def filtered(x: jax.Array, matrix: np.ndarray) -> jax.Array:

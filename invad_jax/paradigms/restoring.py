@@ -1,5 +1,5 @@
-"""What detectors that restore share: the difference that restoring made is compared with nothing,
-as published, or (`scoring.prior=fitted`) with the differences that it makes in normal images.
+"""What detectors that restore share: an image is compared with what restoring made of it, as
+published, or (`scoring.prior=fitted`) the difference with those that it makes in normal images.
 
 Read next: `deco_diff.py`.
 """
@@ -13,9 +13,14 @@ import jax.numpy as jnp
 
 from invad_jax.config import Config
 from invad_jax.normality.reference import Lessons
-from invad_jax.paradigms.paradigm import CompareFn, Paradigm, PathFn
+from invad_jax.paradigms.paradigm import Paradigm, PathFn
 from invad_jax.paradigms.prior import under_prior
-from invad_jax.scoring import Reference, Scores, summarise
+from invad_jax.scoring import Scores, summarise
+
+OfLatents = Callable[[jax.Array, jax.Array], jax.Array]
+"""(x0, restored (B, h, w, C)) -> map (B, h, w)."""
+OfImages = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+"""(image, restored image (B, S, S, 3) in -1..1, x0, restored) -> map (B, S, S)."""
 
 
 def restoring(
@@ -23,9 +28,11 @@ def restoring(
     path: PathFn,
     timesteps: Sequence[int],
     asks: frozenset[str],
-    compare: CompareFn,
+    compare: OfLatents,
+    compare_images: OfImages | None = None,
+    raw: bool = False,
 ) -> Paradigm:
-    """A paradigm whose states are what the end of its path differs by from x0.
+    """A paradigm that compares the end of its path with x0.
 
     Args:
       config: the experiment.
@@ -33,28 +40,49 @@ def restoring(
       timesteps: at which the network is asked.
       asks: the outputs that it reads.
       compare: as published, in the latents.
+      compare_images: as published, in images decoded from latents (`scoring.prior=decoded`).
+      raw: whether `compare` takes latents as the encoder gives them.
+
+    Raises:
+      UserError: `decoded` where there is no such comparison.
     """
+    decodes = config.scoring.prior == "decoded" and compare_images is not None
+    fitted = config.scoring.prior == "fitted"
+    raw = decodes or (raw and not fitted)
 
     def states(outputs_fn: object, x0: jax.Array) -> jax.Array:
-        return (path(outputs_fn, x0)[-1] - x0)[:, None]  # (B, 1, h, w, C)
+        restored = path(outputs_fn, x0)[-1]
+        if fitted:
+            return (restored - x0)[:, None]  # (B, 1, h, w, C)
+        return jnp.stack([x0, restored], axis=1)  # (B, 2, h, w, C)
+
+    def by_itself(images: jax.Array | None, states: jax.Array, image_size: int) -> Scores:
+        pair = states[:, 0], states[:, 1]
+        if compare_images is not None and images is not None:
+            found = compare_images(images[:, 0], images[:, 1], *pair)  # (B, S, S)
+        else:
+            found = compare(*pair)  # (B, h, w)
+        return summarise(found, jnp.sum(found, axis=(1, 2)), image_size)
 
     found = Paradigm(
         timesteps=tuple(map(int, timesteps)),
         states=states,
-        compare=compare,
+        compare=by_itself,
         lessons=Lessons(),
         terms=("map_max",),
         asks=asks,
         path=path,
+        raw=raw,
+        decodes=decodes,
     )
-    return under_prior(config, found)
+    return found if decodes else under_prior(config, found)
 
 
-def compare_by(of_channels: Callable[[jax.Array], jax.Array]) -> CompareFn:
-    """Scores of a map (B, h, w) of differences (B, h, w, C)."""
+def of_difference(of_channels: Callable[[jax.Array], jax.Array]) -> OfLatents:
+    """A map of what restoring changed, (B, h, w, C) -> (B, h, w)."""
+    return lambda x0, restored: of_channels(restored - x0)
 
-    def compare(reference: Reference | None, states: jax.Array, image_size: int) -> Scores:
-        found = of_channels(states[:, -1])
-        return summarise(found, jnp.sum(found, axis=(1, 2)), image_size)
 
-    return compare
+def mean_square(difference: jax.Array) -> jax.Array:
+    """Of the channels: (B, h, w, C) -> (B, h, w)."""
+    return jnp.mean(jnp.square(difference), axis=-1)

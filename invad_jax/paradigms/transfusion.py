@@ -18,7 +18,7 @@ from invad_jax.errors import UserError
 from invad_jax.paradigms.corruption import foreign_patches, highest, smooth_noise
 from invad_jax.paradigms.objective import Drawn, Objective
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
-from invad_jax.paradigms.restoring import compare_by, restoring
+from invad_jax.paradigms.restoring import mean_square, of_difference, restoring
 from invad_jax.paradigms.walk import euler, states_of
 
 SHARES = (0.02, 0.3)
@@ -51,7 +51,7 @@ def paradigm(config: Config) -> Paradigm:
         return states_of(step, start, steps, lambda carried: carried[0])
 
     asks = frozenset({"noise", "mean", "mask_logits"})
-    return restoring(config, path, timesteps.tolist(), asks, compare_by(_squared))
+    return restoring(config, path, timesteps.tolist(), asks, of_difference(mean_square))
 
 
 def beta_of(levels: int) -> np.ndarray:
@@ -63,10 +63,6 @@ def velocity(found: dict[str, jax.Array], mask: jax.Array, beta: jax.Array) -> j
     """What becomes of x as beta rises: where the mask is 1, the normal image gives way to the
     anomaly, of which the network says `noise` = beta times it."""
     return mask * (found["noise"] / beta - found["mean"])
-
-
-def _squared(difference: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.square(difference), axis=-1)
 
 
 def objective(config: Config) -> Objective:

@@ -68,6 +68,7 @@ def test_diad(rivals):
     smooth, score = published_maps.diad(*pairs, 256)
     np.testing.assert_allclose(smooth[0], golden["smoothed"], atol=TOLERANCE)
     assert score[0] == pytest.approx(golden["image_score"], abs=TOLERANCE)
+    assert len(published_maps.repeated_mean(256, 8, 8)) == golden["pooled_shape"][-1]
 
 
 def test_filters_are_scipys():

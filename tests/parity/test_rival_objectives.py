@@ -13,15 +13,17 @@ import pytest
 
 from invad_jax.converters.rivals import read_file
 from invad_jax.inference.assembly import outputs
-from invad_jax.paradigms import deco_diff, mad_ad, transfusion
+from invad_jax.paradigms import deco_diff, diad, mad_ad, transfusion
 from invad_jax.paradigms.corruption import shuffled_patches
 from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.paradigms.walk import euler
 
 RELATIVE = 1e-4
 FILES = {
     "deco-diff": ("deco_diff/last.pt.xz", {"num_heads": 2}),
     "mad-ad": ("mad_ad/last.pt.xz", {"num_heads": 2}),
     "transfusion": ("transfusion/bottle_model.pkl.xz", {}),
+    "diad": ("diad/epoch=0-step=0.ckpt.xz", {"num_heads": 2}),
 }
 
 
@@ -40,7 +42,8 @@ def read(golden_dir, tmp_path_factory):
             packed = golden_dir / "rivals" / packed
             file = root / f"{system}_{packed.stem}"
             file.write_bytes(lzma.decompress(packed.read_bytes()))
-            converted = read_file(system, file, hints, None, None)
+            text = packed.parent / "network.npz" if system == "diad" else None
+            converted = read_file(system, file, hints, None, text)
             numbers = np.load(packed.parent / "objective.npz")
             known[system] = converted.config, converted.params, numbers
         return known[system]
@@ -84,6 +87,8 @@ def test_deco_diff(read, side):
     np.testing.assert_allclose(
         first, golden["gradient_of_first_convolution"], atol=RELATIVE * scale
     )
+    of_labels = golden["gradient_of_label_embedding"]
+    np.testing.assert_allclose(grads["classes"], of_labels, atol=RELATIVE * np.abs(of_labels).max())
     # One vector is attended to: nothing of x matters there.
     unused = grads["input_1_attention"]["attention"]["q"]["kernel"]
     np.testing.assert_array_equal(unused, np.zeros_like(unused))
@@ -92,7 +97,18 @@ def test_deco_diff(read, side):
 def test_mad_ad(read):
     config, params, golden = read("mad-ad")
     drawn = {"t": golden["t"], "keep": nhwc(golden["mask"]), "noise": nhwc(golden["noise"])}
-    objective = mad_ad.objective(config)
+    objective, x_t = mad_ad.objective(config), nhwc(golden["x_t"])
+
+    def ask_golden(x, t):
+        np.testing.assert_allclose(x, x_t, atol=1e-5)
+        return outputs(config, params, x, t)
+
+    losses = objective.loss(ask_golden, nhwc(golden["x0"]), drawn)
+    np.testing.assert_allclose(losses, golden["loss"], rtol=RELATIVE)
+    found = outputs(config, params, x_t, golden["t"])
+    for name, right, key in (("x0", "x0", "mse"), ("mask", "mask", "mask_prediction")):
+        error = np.mean((np.asarray(found[name]) - nhwc(golden[right])) ** 2, axis=(1, 2, 3))
+        np.testing.assert_allclose(error, golden[key], rtol=RELATIVE)
 
     def loss(params):
         def ask(x, t):
@@ -121,9 +137,19 @@ def test_transfusion(read):
         found = outputs(config, params, x_t, t, mask=nhwc(golden["previous_mask"]))
         return transfusion.losses(found, x0, x_t, mask, anomaly, beta[t], beta[t - 1])
 
+    said = outputs(config, params, x_t, t, mask=nhwc(golden["previous_mask"]))
     found = jax.tree.map(lambda each: float(each.mean()), jax.jit(terms)(params))
     for name in ("noise", "mask", "mean", "step"):
         assert found[name] == pytest.approx(golden[f"{name}_loss"], rel=RELATIVE), name
+    assert jnp.mean(transfusion.focal(said["mask_logits"], mask)) == pytest.approx(
+        golden["focal"], rel=RELATIVE
+    )
+    truth = {"noise": beta[t][:, None, None, None] * anomaly, "mean": x0}
+    last = (said["mask_logits"] > 0).astype(np.float32)
+    for found, its_mask, key in ((said, last, "next_predicted"), (truth, mask, "next_actual")):
+        now, then = (beta[t - back][:, None, None, None] for back in (0, 1))
+        after = euler(x_t, transfusion.velocity(found, its_mask, now), now, then)
+        np.testing.assert_allclose(after, nhwc(golden[key]), atol=1e-5)
     value, grads = gradient(lambda p: sum(jnp.mean(each) for each in terms(p).values()), params)
     assert value == pytest.approx(golden["loss"], rel=RELATIVE)
     fixed = grads.pop("norm_mask")  # running statistics are no parameters there
@@ -131,3 +157,27 @@ def test_transfusion(read):
     assert not np.any(fixed.pop("var"))
     norm = optax.tree.norm({**grads, "norm_mask": fixed})
     assert norm == pytest.approx(golden["gradient_norm"], rel=RELATIVE)
+
+
+def test_diad(read, golden_dir):
+    """Of the guide and of the way up, which are all that its code trains."""
+    config, params, golden = read("diad")
+    given = np.load(golden_dir / "rivals" / "diad" / "network.npz")
+    x0, x_t, t = nhwc(given["z"]), nhwc(golden["x_t"]), golden["t"]
+    level = alpha_bar_of(config)[t][:, None, None, None].astype(np.float32)
+    noise = (x_t - np.sqrt(level) * x0) / np.sqrt(1 - level)
+    objective, hint = diad.objective(config), nhwc(given["hint"])
+
+    def losses(params):
+        def ask(x, t, image):
+            np.testing.assert_array_equal(image, x0)  # trained here: the latent itself
+            return outputs(config, params, x, t, image=hint)
+
+        return objective.loss(ask, x0, {"t": t, "noise": noise})
+
+    np.testing.assert_allclose(losses(params), golden["loss"], rtol=RELATIVE)
+    _, grads = gradient(lambda params: jnp.mean(losses(params)), params)
+    norm = optax.tree.norm(grads["guide"])
+    assert norm == pytest.approx(golden["gradient_norm_guide"], rel=RELATIVE)
+    up = [grads[name] for name in grads if name.startswith("output_")]
+    assert optax.tree.norm(up) == pytest.approx(golden["gradient_norm_decoder"], rel=RELATIVE)

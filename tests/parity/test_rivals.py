@@ -10,9 +10,17 @@ import numpy as np
 import pytest
 
 import invad_jax
+from invad_jax.config.io import override
 from invad_jax.convert import cli
+from invad_jax.denoisers.layers import TimestepEmbedding
+from invad_jax.denoisers.unet import UNIFORM
+from invad_jax.denoisers.unet_ldm import Guide
+from invad_jax.diffusion.schedule import alpha_bar_schedule
 from invad_jax.errors import UserError
+from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
+from invad_jax.paradigms.transfusion import beta_of
+from invad_jax.paradigms.walk import falling_plan
 
 TOLERANCE = 1e-4
 FILES = {
@@ -78,6 +86,34 @@ def test_the_walk_of_deco_diff(converted, num_steps):
     assert_close(states, nhwc(golden[f"ddim{num_steps}__states"]))
 
 
+@pytest.mark.parametrize("num_steps", [2, 3, 4, 5, 10])
+def test_the_levels_of_deco_diff(converted, num_steps):
+    """All that its sampler knows of the schedule, in float64; ours is handed on in float32."""
+    model, numbers = converted("deco-diff")
+    golden = {
+        key.removeprefix(f"ddim{num_steps}__"): value
+        for key, value in numbers("schedule").items()
+        if key.startswith(f"ddim{num_steps}__")
+    }
+    plan = falling_plan(override(model.config, [f"inversion.num_steps={num_steps}"]))
+    timesteps, level, after = (np.asarray(part[::-1], np.float64) for part in plan)
+    np.testing.assert_array_equal(timesteps, golden.pop("timestep_map"))
+    np.testing.assert_allclose(level, golden.pop("alpha_bar"), rtol=1e-6)
+    np.testing.assert_allclose(1 - level / after, golden.pop("betas"), rtol=1e-5)
+    spread = np.sqrt(1 - level)
+    np.testing.assert_allclose(spread, golden.pop("sqrt_one_minus_alpha_bar"), rtol=1e-6)
+    of_x0 = (1 - np.sqrt(level)) / spread
+    np.testing.assert_allclose(of_x0, golden.pop("deviation_coefficient"), rtol=1e-6)
+    assert not golden
+
+
+def test_the_levels_of_mddpm(golden_dir):
+    """Which is not here otherwise: its cosine schedule of 1000 steps."""
+    golden = np.load(golden_dir / "rivals" / "mddpm" / "numbers.npz")["alpha_bar"]
+    found = alpha_bar_schedule("cosine", 1000, 0.0, 0.0)
+    np.testing.assert_allclose(found, golden, rtol=1e-4, atol=1e-7)  # a float32 product
+
+
 def test_its_levels_and_the_noise_that_a_deviation_stands_for(converted):
     """With x0_hat = x - r d, the noise is what is left of x."""
     model, numbers = converted("deco-diff")
@@ -123,6 +159,8 @@ def test_the_walks_of_mad_ad(converted):
     x0 = nhwc(golden["x0"])
     quiet = model.trajectory(x0, num_steps=5)
     assert_close(quiet, nhwc(golden["steps5_eta0__states"]))
+    moved = np.any(quiet[1:] != quiet[:-1], axis=-1)
+    np.testing.assert_array_equal(moved, golden["steps5_eta0__replaced"][:, :, 0] > 0.5)
     noise = nhwc(golden["steps10_eta0.5__noise"])
     states = model.trajectory(x0, num_steps=10, noise=noise)
     assert_close(states, nhwc(golden["steps10_eta0.5__states"]))
@@ -149,6 +187,64 @@ def test_the_walk_of_transfusion(converted):
         assert_close(states[1:, i], nhwc(golden[f"image{i}__states"]))
     with pytest.raises(UserError, match="goes through all of its levels, 18"):
         model.trajectory(nhwc(golden["x"]), num_steps=9)
+
+
+def test_the_masks_of_transfusion_on_its_walk(converted):
+    """What is said at each state that the published code visited with its first image."""
+    model, numbers = converted("transfusion")
+    golden = numbers("inference")
+    x0 = nhwc(golden["x"])[:1]
+    theirs, states = (nhwc(golden[f"image0__{k}"]) for k in ("mask_probabilities", "states"))
+    before = np.concatenate([x0, states[:-1]])
+    mask = np.concatenate([0 * theirs[:1], theirs[:-1] > 0.5])
+    logits = model.outputs(before, np.arange(18, 0, -1), mask=mask)["mask_logits"]
+    said = 1 / (1 + np.exp(-logits))
+    assert_close(said, theirs)
+    assert_close(np.sum(said, axis=0)[..., 0] / 19, golden["discriminative"][0])
+
+
+def test_the_end_of_the_walk_of_transfusion(converted):
+    model, numbers = converted("transfusion")
+    golden = numbers("inference")
+    x0 = nhwc(golden["x"])
+    image, restored = (
+        np.clip(x / 2 + 0.5, 0, 1) for x in (x0, model.trajectory(x0, num_steps=18)[-1])
+    )
+    assert_close(restored, nhwc(golden["reconstruction_01"]))
+    error = np.mean((image - restored) ** 2, axis=-1)
+    np.testing.assert_allclose(error, golden["squared_error"], atol=TOLERANCE)
+
+
+def test_what_transfusion_is_told_beside_the_image(converted):
+    model, numbers = converted("transfusion")
+    golden, width = numbers("network"), model.config.denoiser.width
+    np.testing.assert_allclose(beta_of(20), golden["beta"], rtol=1e-6)
+    embed = TimestepEmbedding(width, 4 * width, UNIFORM, np.float32, 1)
+    found = embed.apply({"params": model.network["time_embedding"]}, np.array([7]))
+    assert_close(found, golden["time_embedding_t7"])
+
+
+def test_the_controls_of_diad(converted):
+    model, numbers = converted("diad")
+    golden = numbers("network")
+    guide = Guide(model.config.denoiser)
+    params = {"params": model.network["guide"]}
+    t, text = np.full(2, 401), golden["text"]
+    found = guide.apply(params, nhwc(golden["z"]), t, nhwc(golden["hint"]), text)
+    assert len(found) == 13
+    for place in (0, 5, 8, 9, 10, 11, 12):
+        assert_close(found[place], nhwc(golden[f"t401__control{place}"]))
+
+
+def test_the_levels_of_diad(converted):
+    model, numbers = converted("diad")
+    golden, alpha_bar = numbers("inference"), alpha_bar_of(model.config)
+    np.testing.assert_allclose(alpha_bar, numbers("network")["alpha_bar"], rtol=1e-5)  # a product
+    timesteps = np.asarray(paradigm_of(model.config).timesteps)[::-1]
+    np.testing.assert_array_equal(timesteps, golden["timesteps"])
+    np.testing.assert_allclose(alpha_bar[timesteps], golden["alpha_bar"], rtol=1e-5)
+    before = alpha_bar[[0, *timesteps[:-1]]]
+    np.testing.assert_allclose(before, golden["alpha_bar_previous"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("t", [1, 401, 901])

@@ -1,0 +1,196 @@
+"""Makes the table and the figure of docs/rivals.md: each method trained here, all alike.
+
+    python docs/studies/rivals.py runs/rivals --seeds 0,1,2  # -> table.md and rivals.svg there
+    python docs/studies/rivals.py runs/rivals --methods diad,masked --seeds 0
+
+What is there already is not run again: the same command goes on where it was stopped. The table has
+what is there, of any command. Speeds are measured last, of all methods in turn, in one process;
+`speed.json` keeps them, and is deleted to measure again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+import invad_jax
+from invad_jax import eval as eval_command
+from invad_jax import train as train_command
+from invad_jax.evaluation.speed import measure_speed
+from invad_jax.inference.predictor import Predictor
+from invad_jax.planning.flops import count_flops
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "rivals"
+METRICS = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro", "mad")
+FITTED = ["scoring.prior=fitted"]
+INVERTED = ["inversion.paradigm=inversion", "inversion.num_steps=3", *FITTED]
+PUBLISHED = {"published": [], "fitted": FITTED}
+METHODS: dict[str, dict[str, list[str]]] = {
+    "inversion": PUBLISHED,
+    "deco_diff": {**PUBLISHED, "inverted, fitted": INVERTED},
+    "transfusion": PUBLISHED,
+    "diad": {**PUBLISHED, "inverted, fitted": INVERTED},
+    "masked": {"published": [], "inverted, fitted": INVERTED},
+    "masked_adaptive": {"published": [], "inverted, fitted": INVERTED},
+    "omiad": PUBLISHED,
+    "mad_ad": {**PUBLISHED, "inverted, fitted": INVERTED},
+}
+"""A file of configs/rivals -> how images are compared -> options of `eval`."""
+TEACHER = {"omiad": "masked_adaptive"}
+ROUNDS = 3
+"""Of the clock, over all methods; the fastest counts, since others share the machine."""
+
+
+class Way(NamedTuple):
+    """A trained model, and how images are compared by it."""
+
+    method: str
+    title: str
+    seed: int
+
+    def workdir(self, out: Path) -> Path:
+        return out / f"{self.method}-{self.seed}"
+
+    def metrics(self, out: Path) -> Path:
+        return self.workdir(out) / self.title.replace(", ", "_") / "metrics.json"
+
+    @property
+    def options(self) -> list[str]:
+        return METHODS[self.method][self.title]
+
+
+def ways(methods: list[str], seeds: list[int]) -> Iterator[Way]:
+    """All of them, seed by seed."""
+    for seed in seeds:
+        for method in methods:
+            for title in METHODS[method]:
+                yield Way(method, title, seed)
+
+
+def train(out: Path, method: str, seed: int) -> None:
+    """Trains a model, or goes on; after its teacher, if it has one."""
+    options = [f"--set=train.seed={seed}"]
+    if teacher := TEACHER.get(method):
+        train(out, teacher, seed)
+        options.append(f"--set=train.teacher={Way(teacher, '', seed).workdir(out)}")
+    workdir = Way(method, "", seed).workdir(out)
+    command = ["--config", str(CONFIGS / f"{method}.py"), "--workdir", str(workdir), *options]
+    assert train_command.cli(command) == 0
+
+
+def evaluate(out: Path, way: Way) -> None:
+    """Writes the metrics of a way, if they are not there."""
+    if way.metrics(out).is_file():
+        return
+    train(out, way.method, way.seed)
+    command = ["--workdir", str(way.workdir(out)), "--out", str(way.metrics(out).parent)]
+    options = [f"--set={option}" for option in way.options]
+    assert eval_command.cli([*command, "--no-speed", *options]) == 0
+
+
+def measured(out: Path, known: list[Way]) -> dict[str, dict[str, float]]:
+    """Way -> images a second, milliseconds of one image, GFLOP of one image, parameters."""
+    path = out / "speed.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    first = {f"{way.method}: {way.title}": way for way in reversed(known)}
+    if first.keys() <= found.keys():
+        return found
+    models = {name: invad_jax.load(way.workdir(out), way.options) for name, way in first.items()}
+    found = {name: cost(model) for name, model in models.items()}
+    for _ in range(ROUNDS):
+        for name, model in models.items():
+            speed = measure_speed(model.trained, model.normals["path"])
+            one, ms = found[name], speed["latency_ms_batch1"]["p50"]
+            one["images/s"] = max(one["images/s"], speed["images_per_second"])
+            one["ms"] = min(one["ms"], ms)
+    path.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def cost(model: Predictor) -> dict[str, float]:
+    """What does not depend on the machine."""
+    trained = model.trained
+    side = trained.config.data.image_size
+    image = np.zeros((1, side, side, 3), np.uint8)
+    traced = jax.make_jaxpr(trained.detector.predict)(trained.variables, image)
+    parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(trained.network))
+    gflop = count_flops(traced) / 1e9
+    return {"images/s": 0.0, "ms": np.inf, "GFLOP": gflop, "M parameters": parameters / 1e6}
+
+
+def percent(values: list[float | None]) -> str:
+    """Mean and, of several seeds, standard deviation; `-` where there are none."""
+    known = [100 * value for value in values if value is not None]
+    spread = f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.1f}{spread}" if known else "-"
+
+
+def rows(out: Path, known: list[Way]) -> Iterator[list[str]]:
+    """The head of the table, and a row for each way: seeds, costs, means over the sets, image
+    AUROC of each."""
+    speeds, by_way = measured(out, known), {}
+    for way in known:
+        said = json.loads(way.metrics(out).read_text())
+        by_way.setdefault((way.method, way.title), []).append(said)
+    sets = sorted(next(iter(by_way.values()))[0]["fusion"]["calibrated"]["categories"])
+    costs = ("GFLOP", "images/s", "ms", "M parameters")
+    yield ["method", "compared by", "seeds", "NFE", *costs, *METRICS, *sets]
+    for (method, title), of_seeds in by_way.items():
+        found = [one["fusion"]["calibrated"] for one in of_seeds]
+        means = [percent([one["mean"][metric] for one in found]) for metric in METRICS]
+        each = [percent([one["categories"][name]["i_auroc"] for one in found]) for name in sets]
+        speed = speeds[f"{method}: {title}"]
+        its_costs = [f"{speed[cost]:.3g}" for cost in costs]
+        yield [method, title, str(len(found)), str(of_seeds[0]["nfe"]), *its_costs, *means, *each]
+
+
+def draw(table: list[list[str]], path: Path) -> None:
+    """Image AUROC against images a second: a circle as published, a square with a fitted prior."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4))
+    head, *lines = table
+    for line in lines:
+        said = dict(zip(head, line, strict=True))
+        x, y = float(said["images/s"]), float(said["i_auroc"].split()[0])
+        colour = f"C{list(METHODS).index(said['method'])}"
+        fitted = said["compared by"] != "published"
+        axes.plot(x, y, "s" if fitted else "o", color=colour)
+        inverted = " inverted" if "inverted" in said["compared by"] else ""
+        label = f"{said['method']}{inverted} ({said['NFE']})"
+        axes.annotate(label, (x, y), fontsize=7, xytext=(4, 2), textcoords="offset points")
+    axes.set(xlabel="images / s", ylabel="image AUROC, %", xscale="log")
+    axes.grid(alpha=0.3)
+    plt.rcParams["svg.hashsalt"] = "rivals"  # the same bytes each time
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+
+
+def main(out: Path, methods: list[str], seeds: list[int]) -> None:
+    """Runs what is missing; the table and the figure of all that is there."""
+    for way in ways(methods, seeds):
+        evaluate(out, way)
+    known = [way for way in ways(list(METHODS), list(range(100))) if way.metrics(out).is_file()]
+    known.sort(key=lambda way: list(METHODS).index(way.method))
+    table = list(rows(out, known))
+    rule = ["---"] * 2 + ["---:"] * (len(table[0]) - 2)
+    lines = [f"| {' | '.join(row)} |" for row in [table[0], rule, *table[1:]]]
+    (out / "table.md").write_text("\n".join(lines) + "\n")
+    draw(table, out / "rivals.svg")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--seeds", default="0,1,2")
+    given = parser.parse_args()
+    main(given.out, given.methods.split(","), [int(seed) for seed in given.seeds.split(",")])

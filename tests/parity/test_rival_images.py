@@ -1,0 +1,117 @@
+"""DeCo-Diff from photographs to scores, through its converted VAE and network.
+
+As published: mean of the posterior, five steps under the class of the image, both latents decoded,
+two maps multiplied. Networks in float32 against torch's: 1e-4.
+"""
+
+import lzma
+
+import jax
+import numpy as np
+import pytest
+
+import invad_jax
+from invad_jax.config import EncoderConfig
+from invad_jax.convert import cli
+from invad_jax.encoders import build_encoder
+from invad_jax.encoders.vae import AutoencoderKL, vae_params_from_state
+from invad_jax.encoders.vae_names import vae_config_from_state
+from invad_jax.io.tensors import read_tensors
+from invad_jax.paradigms import published_maps
+
+TOLERANCE = 1e-4
+FLAT = 2
+"""One image of the four is a single grey. A group of the normalisations is one channel in this VAE,
+so that rounding is divided by the root of a variance of 0 + 1e-6, again and again: torch itself
+gives other latents in float64 (0.065, of at most 0.21), and those are what we give."""
+
+
+def nhwc(array):
+    return np.moveaxis(np.asarray(array, np.float32), -3, -1)
+
+
+@pytest.fixture(scope="module")
+def numbers(golden_dir):
+    found = np.load(golden_dir / "rivals" / "deco_diff" / "images.npz")
+    assert np.ptp(found["image"], (1, 2, 3)).tolist().index(0) == FLAT
+    return found
+
+
+@pytest.fixture(scope="module")
+def workdirs(golden_dir, tmp_path_factory):
+    """Of the VAE and of the network."""
+    root = tmp_path_factory.mktemp("deco_diff")
+    source = golden_dir / "rivals" / "deco_diff"
+    (root / "last.pt").write_bytes(lzma.decompress((source / "last.pt.xz").read_bytes()))
+    for system, file, options in (
+        ("diffusers", source / "vae", ()),
+        ("deco-diff", root / "last.pt", ("--num-heads", "2")),
+    ):
+        workdir = ["--workdir", str(root / system)]
+        assert cli(["--from", system, "--input", str(file), *workdir, *options]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def vae(workdirs):
+    state = read_tensors(workdirs / "diffusers" / "vae.safetensors")
+    config = vae_config_from_state(state)
+    return AutoencoderKL(config), {"params": vae_params_from_state(state, config)}, state["scale"]
+
+
+def assert_close(found, expected):
+    assert np.abs(found - expected).max() < TOLERANCE * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def latents(workdirs, numbers):
+    encoder = build_encoder(EncoderConfig(name="vae", weights=str(workdirs / "diffusers")), 64)
+    return np.asarray(jax.jit(encoder.apply)(encoder.variables, numbers["image"]))
+
+
+def test_photographs_become_its_latents(latents, numbers):
+    textured = np.delete(latents, FLAT, axis=0)
+    assert_close(textured, np.delete(nhwc(numbers["encoded"]), FLAT, axis=0))
+
+
+def test_of_a_single_grey_float64_gives_ours(latents, numbers, vae):
+    network, variables, scale = vae
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+        image = numbers["image"][FLAT : FLAT + 1].astype(np.float64) / 127.5 - 1
+        mean, _ = network.apply(double, image, method="encode")
+        assert mean.dtype == np.float64
+        exact = np.asarray(mean, np.float64)[0] * float(scale)
+    theirs = nhwc(numbers["encoded"])[FLAT]
+    # What float32 loses of a variance of nothing: a thousandth, theirs a third.
+    assert np.abs(latents[FLAT] - exact).max() < 1e-3 * np.abs(exact).max()
+    assert np.abs(theirs - exact).max() > 0.1 * np.abs(exact).max()
+
+
+def test_its_walk_from_photographs(workdirs, latents, numbers):
+    model = invad_jax.load(workdirs / "deco-diff")
+    states = model.trajectory(latents, numbers["label"], num_steps=5)
+    textured = np.delete(states[-1], FLAT, axis=0)
+    assert_close(textured, np.delete(nhwc(numbers["corrected"]), FLAT, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("latent", "image"), [("encoded", "decoded_input"), ("corrected", "decoded_corrected")]
+)
+def test_latents_become_its_images(vae, numbers, latent, image):
+    network, variables, scale = vae
+    found = network.apply(variables, nhwc(numbers[latent]) / scale, method="decode")
+    assert_close(np.asarray(found), nhwc(numbers[image]))
+
+
+def test_photographs_become_its_maps_and_scores(workdirs, latents, numbers, vae):
+    network, variables, scale = vae
+    model = invad_jax.load(workdirs / "deco-diff")
+    restored = model.trajectory(latents, numbers["label"], num_steps=5)[-1]
+    decode = jax.jit(lambda x: network.apply(variables, x / scale, method="decode"))
+    maps = published_maps.deco_diff(decode(latents), decode(restored), latents, restored)
+    found = np.delete(maps["geometric"], FLAT, axis=0)
+    expected = np.delete(numbers["map__anomaly_geometric"], FLAT, axis=0)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    scores = np.delete(numbers["image_score"], FLAT)
+    np.testing.assert_allclose(found.max((1, 2)), scores, atol=TOLERANCE)
