@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from invad_jax.errors import UserError
-from invad_jax.io.paths import to_path
+from invad_jax.io.paths import is_remote, to_path
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
@@ -50,7 +52,9 @@ def main(args: argparse.Namespace) -> int:
     model = load_model(workdir, config)
     calibrations = calibrate(model, workdir, normals)
 
-    evaluation = evaluate(model, calibrations, dataset.test)
+    evaluation = evaluate(
+        model, calibrations, dataset.test, Path(tempfile.gettempdir()) if is_remote(out) else out
+    )
     paths = [sample.path for sample in evaluation.samples]
     speed = None if args.no_speed else measure_speed(model, paths)
     if processes.is_primary():

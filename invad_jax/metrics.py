@@ -1,10 +1,11 @@
 """Exact detection metrics: every distinct score is a threshold; nothing is binned or sampled.
 
-All of them are read off one polygon, the receiver operating characteristic (`_Curve`): the normal
-scores are sorted once, the anomalous ones are sorted once and looked up among them. Only
-thresholds at which something anomalous is found are vertices, so that beyond its inputs a pixel
-metric holds about 6 bytes a normal pixel and 110 bytes an anomalous pixel (of which there are few):
-17.5 million pixels, 3 % of them anomalous, take under 200 MB and a few seconds.
+All of them are read off one polygon, the receiver operating characteristic (`_Curve`). Only
+thresholds at which something anomalous is found are vertices: the anomalous scores are sorted, and
+normal ones counted between them, part by part. Counts add up to the same integers however the
+parts are cut, so pixels come in two passes over a few images at a time (`Parts`), and beyond its
+inputs a pixel metric holds 110 bytes an anomalous pixel (of which there are few) and 11 bytes a
+pixel of one part.
 
 Values lie in [0, 1]. A metric that is undefined (one class only, no masks) is None, never 0.
 Read next: `report/tables.py`.
@@ -12,7 +13,7 @@ Read next: `report/tables.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,11 @@ from scipy import ndimage
 
 IMAGE_METRICS = ("i_auroc", "i_ap", "i_f1_max")
 PIXEL_METRICS = ("p_auroc", "p_ap", "p_f1_max", "aupro")
+
+PART = 2**23
+"""Pixels of the images that are looked at together: at least one image."""
+Parts = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+"""Gives maps (n, H, W) and masks (n, H, W) of some images after some others, the same each time."""
 
 _EIGHT_CONNECTED = np.ones((3, 3), bool)
 
@@ -44,41 +50,6 @@ class Metrics:
     """Images."""
 
 
-def category_metrics(
-    image_score: np.ndarray,
-    gt_label: np.ndarray,
-    anomaly_map: np.ndarray | None = None,
-    gt_mask: np.ndarray | None = None,
-    has_mask: np.ndarray | None = None,
-) -> Metrics:
-    """All metrics of one category.
-
-    Where the same maps go with several image scores, call `pixel_metrics` once, and `combine` it
-    with the `image_metrics` of each score.
-
-    Args:
-      image_score: (N,) float, higher is more anomalous.
-      gt_label: (N,) 0 normal, 1 anomalous.
-      anomaly_map: (N, H, W) float32; None leaves the pixel metrics out.
-      gt_mask: (N, H, W) bool; None leaves the pixel metrics out.
-      has_mask: (N,) bool, which images have a mask. Normal images need none: all their pixels are
-        normal. Anomalous images without one take no part in the pixel metrics. None: all have one.
-
-    Raises:
-      ValueError: a score is not finite, a label is not 0 or 1, or shapes disagree.
-
-    >>> row = category_metrics(np.array([0.1, 0.4, 0.3, 0.9]), np.array([0, 0, 1, 1]))
-    >>> row.i_auroc, row.aupro
-    (0.75, None)
-    """
-    image = image_metrics(image_score, gt_label)
-    pixel: dict[str, float | None] = dict.fromkeys(PIXEL_METRICS)
-    if anomaly_map is not None and gt_mask is not None:
-        known = None if has_mask is None else np.asarray(has_mask, bool) | (gt_label == 0)
-        pixel = pixel_metrics(anomaly_map, gt_mask, known)
-    return combine(image, pixel, gt_label)
-
-
 def image_metrics(image_score: np.ndarray, gt_label: np.ndarray) -> dict[str, float | None]:
     """AUROC, average precision and F1-max of whole images.
 
@@ -98,7 +69,7 @@ def image_metrics(image_score: np.ndarray, gt_label: np.ndarray) -> dict[str, fl
     _check(image_score, positive)
     if positive.all() or not positive.any():
         return dict.fromkeys(IMAGE_METRICS)
-    curve = _curve(image_score, positive, np.ones(positive.sum()))
+    curve = _curve(image_score[positive], np.ones(positive.sum()), [image_score[~positive]])
     return {
         "i_auroc": _auroc(curve),
         "i_ap": _average_precision(curve),
@@ -151,15 +122,44 @@ def pixel_metrics_and_curve(
     Raises:
       ValueError: a score is not finite, shapes disagree, or `fpr_limit` is out of its range.
     """
+    if anomaly_map.shape != gt_mask.shape:
+        _check(anomaly_map, gt_mask)
+    rows = np.arange(len(gt_mask)) if known is None else np.flatnonzero(known)
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for some in in_parts(rows, gt_mask[0].size if len(gt_mask) else 1):
+            yield anomaly_map[some], gt_mask[some]
+
+    return pixel_metrics_of(parts, fpr_limit, points)
+
+
+def in_parts(rows: np.ndarray, pixels: int) -> Iterator[np.ndarray | slice]:
+    """Rising rows of images of so many pixels each, as many at a time as `PART` allows; those that
+    follow each other as a slice, which copies nothing."""
+    count = max(1, PART // pixels)
+    for start in range(0, len(rows), count):
+        some = rows[start : start + count]
+        together = some[-1] - some[0] == len(some) - 1
+        yield slice(int(some[0]), int(some[-1]) + 1) if together else some
+
+
+def pixel_metrics_of(
+    parts: Parts, fpr_limit: float = 0.3, points: int = 100
+) -> tuple[dict[str, float | None], PerRegionOverlap | None]:
+    """`pixel_metrics_and_curve` of images that are never all in memory."""
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit={fpr_limit}: must lie in (0, 1]")
-    if known is not None and not np.all(known):
-        anomaly_map, gt_mask = anomaly_map[known], gt_mask[known]
-    positive = np.asarray(gt_mask, bool)
-    _check(anomaly_map, positive)
-    if positive.all() or not positive.any():
+    anomalous, weights, pixels = [], [], 0
+    for anomaly_map, gt_mask in parts():
+        positive = np.asarray(gt_mask, bool)
+        _check(anomaly_map, positive)
+        anomalous.append(anomaly_map[positive])
+        weights.append(_region_weights(positive))
+        pixels += positive.size
+    if sum(map(len, anomalous)) in (0, pixels):
         return dict.fromkeys(PIXEL_METRICS), None
-    curve = _curve(anomaly_map, positive, _region_weights(positive))
+    normals = (anomaly_map[~np.asarray(mask, bool)] for anomaly_map, mask in parts())
+    curve = _curve(np.concatenate(anomalous), np.concatenate(weights), normals)
     found: dict[str, float | None] = {
         "p_auroc": _auroc(curve),
         "p_ap": _average_precision(curve),
@@ -219,19 +219,25 @@ class _Curve(NamedTuple):
     """(2K + 2,) float64, share of the weight of the anomalous scores: 0 up to 1."""
 
 
-def _curve(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> _Curve:
-    """Ranks the scores; `weight` belongs to `score[positive]`. Both classes must be there."""
-    normal = score[~positive]  # (...) -> (n,)
-    normal.sort()
-    anomalous = score[positive]  # (...) -> (p,)
+def _curve(anomalous: np.ndarray, weight: np.ndarray, normals: Iterable[np.ndarray]) -> _Curve:
+    """Ranks scores.
+
+    Args:
+      anomalous: (p,) scores, p > 0.
+      weight: (p,) of each.
+      normals: the other scores, (n,) each, not all empty; they are sorted in place.
+    """
     order = np.argsort(anomalous)[::-1]
     anomalous = anomalous[order]
     last = np.flatnonzero(np.append(anomalous[1:] != anomalous[:-1], True))  # of ties; (K,)
-    threshold = anomalous[last]
-    passed = [  # normal scores above each threshold, and at or above it
-        len(normal) - np.searchsorted(normal, threshold, side) for side in ("right", "left")
-    ]
-    fp = np.concatenate([[0], np.stack(passed, axis=1).ravel(), [len(normal)]])  # (2K + 2,)
+    threshold, total = anomalous[last], 0
+    passed = np.zeros((len(last), 2), np.int64)  # normal scores above each, and at or above it
+    for normal in normals:
+        normal.sort()
+        total += len(normal)
+        passed[:, 0] += len(normal) - np.searchsorted(normal, threshold, "right")
+        passed[:, 1] += len(normal) - np.searchsorted(normal, threshold, "left")
+    fp = np.concatenate([[0], passed.ravel(), [total]])  # (2K + 2,)
     tp = np.repeat(np.append(0, last + 1), 2)  # (2K + 2,)
     overlap = np.cumsum(weight[order])[last]  # (K,)
     # divided by the rounded sum itself, so that it ends at 1 and never exceeds it
@@ -277,7 +283,7 @@ def _region_weights(gt_mask: np.ndarray) -> np.ndarray:
         region, _ = ndimage.label(mask, _EIGHT_CONNECTED)
         region = region[mask]  # (H, W) -> (pixels,)
         weights.append(1 / np.bincount(region)[region])
-    return np.concatenate(weights)
+    return np.concatenate([np.zeros(0), *weights])
 
 
 def _check(score: np.ndarray, positive: np.ndarray) -> None:

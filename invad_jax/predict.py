@@ -27,17 +27,18 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from invad_jax.errors import UserError
-from invad_jax.io.paths import to_path
+from invad_jax.io.paths import is_remote, to_path
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
 if TYPE_CHECKING:
     from invad_jax.data.inputs import Inputs
-    from invad_jax.evaluation.records import Recorder, Sorting
+    from invad_jax.evaluation.records import Drawer, Recorder, Sorting
     from invad_jax.evaluation.tally import Tally
     from invad_jax.inference.predictor import Predictor
 
@@ -53,6 +54,7 @@ def main(args: argparse.Namespace) -> int:
     import jax
 
     from invad_jax.data import inputs
+    from invad_jax.evaluation import records
     from invad_jax.inference import predictor as predictors
     from invad_jax.report.tables import UNREADABLE
     from invad_jax.runtime import processes
@@ -66,12 +68,14 @@ def main(args: argparse.Namespace) -> int:
         predictor = predictors.of_bundle(source, args.set)
     if args.threshold is not None:
         predictor = predictor.decide_at(args.threshold)
-    if args.distributed:
-        tally = _fleet(args, source, given, predictor)
-    elif found is None:
-        tally = _endless(args, predictor)
-    else:
-        tally = _finite(args, source, found, predictor)
+    drawn = None if args.no_overlays or args.out == "-" else to_path(args.out)
+    with closing(records.Drawer(predictor.model.config.data, drawn)) as drawer:
+        if args.distributed:
+            tally = _fleet(args, source, given, predictor, drawer)
+        elif found is None:
+            tally = _endless(args, predictor, drawer)
+        else:
+            tally = _finite(args, source, found, predictor, drawer)
     if processes.is_primary():
         tally.report("the standard output" if args.out == "-" else args.out)
     return 1 if tally.count["error" if args.strict else UNREADABLE] else 0
@@ -90,30 +94,36 @@ def _check(args: argparse.Namespace) -> bool:
         raise UserError("give --threshold or --false-positive-rate, not both")
     if (streamed or args.watch) and args.distributed:
         raise UserError("--distributed: takes images that are all there")
-    if args.out == "-" and args.distributed:
+    if args.distributed and (args.out == "-" or is_remote(to_path(args.out))):
         raise UserError("--distributed: --out has to be a folder that all processes see")
     if args.out.endswith(".parquet"):
         raise UserError(f"--out {args.out}: rows are written as CSV or JSON lines (--format)")
     return streamed or args.watch
 
 
-def _finite(args: argparse.Namespace, source: Path, found: Inputs, predictor: Predictor) -> Tally:
+def _finite(
+    args: argparse.Namespace, source: Path, found: Inputs, predictor: Predictor, drawer: Drawer
+) -> Tally:
     """Scores images that are all there, and writes the page."""
     from invad_jax.evaluation import new_images
     from invad_jax.io import names
 
-    recorder = _recorder(args, predictor)
-    if recorder.out:
-        new_images.check_apart(recorder.out, found.paths, names.unique(found.names, ".png"))
+    recorder = _recorder(args)
+    if drawer.out:
+        new_images.check_apart(drawer.out, found.paths, names.unique(found.names, ".png"))
     results = new_images.Results(found, recorder)
-    new_images.score(results, predictor)
+    new_images.score(results, predictor, drawer)
     if args.out != "-":
         new_images.write_page(results, predictor, to_path(args.out), source, _command(source, args))
     return recorder.tally
 
 
 def _fleet(
-    args: argparse.Namespace, source: Path, given: Iterable[str], predictor: Predictor
+    args: argparse.Namespace,
+    source: Path,
+    given: Iterable[str],
+    predictor: Predictor,
+    drawer: Drawer,
 ) -> Tally:
     """Scores images that are all there on all processes of the job."""
     from invad_jax.config.io import config_hash
@@ -127,20 +137,19 @@ def _fleet(
         "input": args.input,
         "list": args.list,
         "format": _format(args),
-        "overlays": not args.no_overlays,
+        "overlays": drawer.out is not None,
         "sort_into": args.sort_into,
         "sort_by": args.sort_by,
     }
-    out, sorting = to_path(args.out), _sorting(args)
-    return fleet.predict(out, key, given, predictor, not args.no_overlays, sorting)
+    return fleet.predict(to_path(args.out), key, given, predictor, drawer, _sorting(args))
 
 
-def _endless(args: argparse.Namespace, predictor: Predictor) -> Tally:
+def _endless(args: argparse.Namespace, predictor: Predictor, drawer: Drawer) -> Tally:
     """Scores what comes until the stream ends, or somebody stops it."""
     from invad_jax.evaluation import arriving
     from invad_jax.runtime.log import log
 
-    recorder = _recorder(args, predictor)
+    recorder = _recorder(args)
     arriving.warm_up(predictor)
     if args.watch:
         log.info("watching %s; Ctrl-C ends it", ", ".join(args.input))
@@ -148,7 +157,7 @@ def _endless(args: argparse.Namespace, predictor: Predictor) -> Tally:
     else:
         arrivals = arriving.on_stream(sys.stdin, predictor.model.batch_size)
     try:
-        arriving.score(arrivals, recorder, predictor)
+        arriving.score(arrivals, recorder, drawer, predictor)
     except KeyboardInterrupt:
         if not args.watch:
             raise
@@ -157,7 +166,7 @@ def _endless(args: argparse.Namespace, predictor: Predictor) -> Tally:
     return recorder.tally
 
 
-def _recorder(args: argparse.Namespace, predictor: Predictor) -> Recorder:
+def _recorder(args: argparse.Namespace) -> Recorder:
     """Claims what will be written."""
     from invad_jax.evaluation import new_images, records
     from invad_jax.report.tables import PredictionStream
@@ -171,12 +180,8 @@ def _recorder(args: argparse.Namespace, predictor: Predictor) -> Recorder:
         new_images.claim(out, kind)
     if sorting:
         sorting.claim()
-    return records.Recorder(
-        PredictionStream(out / new_images.TABLES[kind] if out else sys.stdout, kind),
-        predictor.model.config.data,
-        None if args.no_overlays else out,
-        sorting,
-    )
+    stream = PredictionStream(out / new_images.TABLES[kind] if out else sys.stdout, kind)
+    return records.Recorder(stream, sorting)
 
 
 def _format(args: argparse.Namespace) -> Literal["csv", "jsonl"]:

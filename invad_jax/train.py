@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from invad_jax.errors import UserError
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
@@ -18,6 +19,8 @@ from invad_jax.runtime.workdir import Workdir
 
 def main(args: argparse.Namespace) -> None:
     """From a config to a calibrated workdir."""
+    if args.profile is not None and args.profile < 1:
+        raise UserError(f"--profile {args.profile}: give a number of steps")
     config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
     from invad_jax.data import layouts
     from invad_jax.data.depth import with_value_range
@@ -54,7 +57,9 @@ def main(args: argparse.Namespace) -> None:
     encoder = components.learn(config, workdir, encoder, fit, mesh)
     latents = encode_samples(fit, encoder, config, mesh)
     new = encode_samples(held_out, encoder, config, mesh) if held_out else None
-    fitted, white = train_denoiser(config, workdir, encoder, latents, fit, new, mesh)
+    fitted, white = train_denoiser(
+        config, workdir, encoder, latents, fit, new, mesh, args.profile or 0
+    )
     if fitted.stopped:
         return
     calibrations = calibrate(load_model(workdir, config), workdir, lambda: (fit, held_out), white)
@@ -70,6 +75,12 @@ def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
     parser.add_run()
+    parser.add_argument(
+        "--profile",
+        type=int,
+        metavar="N",
+        help="trace N steps for XProf, into profile/ of the workdir",
+    )
     return command_line.run(main, parser, argv, preemptible=True)
 
 

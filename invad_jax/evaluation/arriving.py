@@ -18,7 +18,7 @@ import numpy as np
 from invad_jax.config import DataConfig
 from invad_jax.data import inputs, preprocess
 from invad_jax.errors import UserError
-from invad_jax.evaluation.records import Recorder
+from invad_jax.evaluation.records import Drawer, Item, Recorder
 from invad_jax.inference.predictor import Predictor
 from invad_jax.io import names
 
@@ -38,18 +38,23 @@ class Arrival(NamedTuple):
     """Relative, where it lies below what was given."""
 
 
-def score(arrivals: Iterable[list[Arrival]], recorder: Recorder, predictor: Predictor) -> None:
+def score(
+    arrivals: Iterable[list[Arrival]], recorder: Recorder, drawer: Drawer, predictor: Predictor
+) -> None:
     """Scores files as they come, until there are no more.
 
     Args:
       arrivals: some files at a time, those that wait.
-      recorder: takes the results.
-      predictor: makes them.
+      recorder: takes the rows.
+      drawer: makes them of the results.
+      predictor: makes these.
     """
     overlays, size = names.Taken(), predictor.model.batch_size
     for waiting in arrivals:
         for start in range(0, len(waiting), size):
-            _score(waiting[start : start + size], recorder, predictor, overlays)
+            items = _score(waiting[start : start + size], predictor, overlays)
+            for drawn in drawer.draw(items):
+                recorder.write(drawn)
 
 
 def warm_up(predictor: Predictor) -> None:
@@ -150,23 +155,23 @@ def _readable(path: str, data: DataConfig) -> bool:
     return True
 
 
-def _score(
-    some: Sequence[Arrival], recorder: Recorder, predictor: Predictor, overlays: names.Taken
-) -> None:
-    data = predictor.model.config.data
-    readable, squares = [], []
+def _score(some: Sequence[Arrival], predictor: Predictor, overlays: names.Taken) -> list[Item]:
+    data, failed, readable, squares = predictor.model.config.data, [], [], []
     for one in some:
         try:
             inputs.require_usable(one.path)
             squares.append(preprocess.read_image(one.path, data))
             readable.append(one)
         except UserError as error:
-            recorder.fail(one.path, one.name, str(error))
+            failed.append(Item(one.path, one.name, "", None, str(error)))
     if not readable:
-        return
+        return failed
+    scored = []
     results = predictor.predict_squares([one.path for one in readable], np.stack(squares))
     for one, result in zip(readable, results, strict=True):
         if np.isfinite(result.image_score):
-            recorder.add(one.path, one.name, overlays.name(one.path, one.name, ".png"), result)
+            overlay = overlays.name(one.path, one.name, ".png")
+            scored.append(Item(one.path, one.name, overlay, result))
         else:
-            recorder.fail(one.path, one.name, "has no finite score")
+            failed.append(Item(one.path, one.name, "", None, "has no finite score"))
+    return failed + scored

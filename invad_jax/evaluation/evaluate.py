@@ -6,9 +6,9 @@ Read next: `results.py`, what is written of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -17,11 +17,13 @@ from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.ground_truth import GroundTruth
-from invad_jax.inference.model import Model, without_maps
+from invad_jax.evaluation.spill import Rows
+from invad_jax.inference.model import Model
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime import processes
-from invad_jax.scoring import Scores
+
+_KEPT = (*TERMS, "component")
 
 
 class Evaluation(NamedTuple):
@@ -29,7 +31,7 @@ class Evaluation(NamedTuple):
 
     truth: GroundTruth
     latent_norm: np.ndarray
-    """(N, h, w) float32: the maps, on the grid of the latents."""
+    """(N, h, w) float32: the maps, on the grid of the latents. May lie in a file."""
     terms: dict[str, np.ndarray]
     """Each of `config.TERMS` -> (N,) float64."""
     component: np.ndarray
@@ -57,20 +59,29 @@ class Evaluation(NamedTuple):
         return np.array([sample.gt_label for sample in self.samples])
 
 
-def evaluate(model: Model, calibrations: Calibrations, samples: tuple[Sample, ...]) -> Evaluation:
+def evaluate(
+    model: Model,
+    calibrations: Calibrations,
+    samples: tuple[Sample, ...],
+    folder: Path | None = None,
+) -> Evaluation:
     """Scores the test set and reads its ground truth.
 
-    Memory: a byte a test pixel for the masks, beside what the metrics take.
+    Args:
+      model: compiled.
+      calibrations: of its scores.
+      samples: of the test set.
+      folder: holds maps and masks, in files without a name; None: memory does.
 
     Raises:
-      UserError: no image can be read.
+      UserError: no image can be read, or the folder cannot be written.
     """
-    readable, scores = _score(model, [sample.path for sample in samples])
+    readable, latent_norm, scores = _score(model, [sample.path for sample in samples], folder)
     unreadable = sorted({sample.path for sample in samples} - {samples[i].path for i in readable})
     samples = tuple(samples[i] for i in readable)
-    truth = ground_truth.read(samples, model.config.data)
-    terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
-    component = np.asarray(scores.component)
+    truth = ground_truth.read(samples, model.config.data, folder)
+    terms = {name: scores[name].astype(np.float64) for name in TERMS}
+    component = scores["component"]
     calibrated = calibrations.image_score(terms, component)
     categories = [sample.category for sample in samples]
     image_score = {
@@ -78,23 +89,28 @@ def evaluate(model: Model, calibrations: Calibrations, samples: tuple[Sample, ..
         "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
     }
     threshold = calibrations.threshold(component)
-    return Evaluation(
-        truth, np.asarray(scores.latent_norm), terms, component, image_score, threshold, unreadable
-    )
+    return Evaluation(truth, latent_norm, terms, component, image_score, threshold, unreadable)
 
 
-def _score(model: Model, paths: Sequence[str]) -> tuple[np.ndarray, Scores]:
-    """Rows of the images that can be read, rising, and their scores without the large maps."""
-    ids, parts = [], []
+def _score(
+    model: Model, paths: Sequence[str], folder: Path | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Rows of the images that can be read, rising; their maps, terms and components."""
+    maps, ids, parts = None, [], []
     with tqdm(
         total=len(paths), desc="eval", unit="image", disable=not processes.is_primary()
     ) as bar:
         for some, scores in model.predict_paths(paths, skip_unreadable=True):
+            norm = np.asarray(scores.latent_norm)
+            maps = maps or Rows(len(paths), norm.shape[1:], np.float32, folder)
+            for row, one in zip(some.tolist(), norm, strict=True):
+                maps.write(row, one)
             ids.append(some)
-            parts.append(without_maps(scores))
+            parts.append({name: np.asarray(getattr(scores, name)) for name in _KEPT})
             bar.update(len(some))
     rows = np.concatenate(ids)
-    if not len(rows):
+    if maps is None or not len(rows):
         raise UserError(f"{paths[0]}: cannot be read, nor can any other of {len(paths)} images")
     order = np.argsort(rows)
-    return rows[order], jax.tree.map(lambda *of: np.concatenate(of)[order], *parts)
+    kept = {name: np.concatenate([part[name] for part in parts])[order] for name in _KEPT}
+    return rows[order], maps.keep(rows[order].tolist()), kept

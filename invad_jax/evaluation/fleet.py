@@ -8,6 +8,7 @@ Read next: `shards.py`, the files; `records.py`, what becomes of one image.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -18,12 +19,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from invad_jax.data.inputs import Found
 from invad_jax.errors import UserError
 from invad_jax.evaluation import new_images, records, shards
+from invad_jax.evaluation.records import Drawn, Item
 from invad_jax.evaluation.shards import Paths, Shards
 from invad_jax.evaluation.tally import Tally
-from invad_jax.inference.predictions import Prediction
 from invad_jax.inference.predictor import Predictor
 from invad_jax.io import files, names, outputs
 from invad_jax.report.tables import PredictionStream
@@ -39,7 +39,7 @@ def predict(
     key: Mapping[str, Any],
     sources: Iterable[str],
     predictor: Predictor,
-    overlays: bool,
+    drawer: records.Drawer,
     sorting: records.Sorting | None,
 ) -> Tally:
     """Scores images on all processes of the job; the first writes one table and a summary of all.
@@ -49,7 +49,7 @@ def predict(
       key: JSON that says whose work it is; its `format` is `csv` or `jsonl`.
       sources: files, folders, patterns; only the first process looks at them.
       predictor: on the devices of this process.
-      overlays: whether each image gets one.
+      drawer: whose overlays, if there are some, lie in `out`.
       sorting: None: images stay where they are.
 
     Returns:
@@ -68,7 +68,7 @@ def predict(
         if primary and not shards.is_begun(folder):
             (out / SUMMARY).unlink(missing_ok=True)
         job = shards.begin(folder, key, sources) if primary else shards.await_begun(folder, key)
-        _score(job, predictor, out, overlays, sorting)
+        _score(job, predictor, drawer, sorting)
         if primary:
             job.wait()
             tally = job.merge(out / table)
@@ -84,11 +84,7 @@ def predict(
 
 
 def _score(
-    job: Shards,
-    predictor: Predictor,
-    out: Path,
-    overlays: bool,
-    sorting: records.Sorting | None,
+    job: Shards, predictor: Predictor, drawer: records.Drawer, sorting: records.Sorting | None
 ) -> None:
     """Does the shards of this process that are not finished."""
     this, count = jax.process_index(), jax.process_count()
@@ -96,45 +92,42 @@ def _score(
     log.info("%d images in %d shards, %d of them done before", job.images, job.count, sum(done))
     mine = [shard for shard in range(job.count)[this::count] if not done[shard]]
     rows = np.concatenate([np.arange(0), *(np.asarray(job.rows(shard)) for shard in mine)])
-    readable = job.readable(rows)
-    answers = new_images.in_order(len(readable), predictor.predict_files(Paths(job, readable)))
+    drawn = _drawn(job, mine, rows, predictor, drawer)
     words = f"predict, 1 of {count} processes" if count > 1 else "predict"
     with tqdm(total=len(rows), desc=words, unit="image", disable=this != 0) as bar:
         for shard in mine:
-            found = [job.found(row) for row in job.rows(shard)]
             with job.writing(shard) as (temporary, tally):
-                recorder = records.Recorder(
-                    PredictionStream(temporary, job.key["format"]),
-                    predictor.model.config.data,
-                    out if overlays else None,
-                    sorting,
-                    tally,
-                )
-                with closing(recorder):
-                    _record(recorder, shard, found, answers, bar)
+                stream = PredictionStream(temporary, job.key["format"])
+                with closing(records.Recorder(stream, sorting, tally)) as recorder:
+                    for one in itertools.islice(drawn, len(job.rows(shard))):
+                        recorder.write(one)
+                        bar.update()
 
 
-def _record(
-    recorder: records.Recorder,
-    shard: int,
-    found: Sequence[Found],
-    answers: Iterator[Prediction | None],
-    bar: tqdm,
-) -> None:
-    """Writes the rows of a shard."""
-    # below the number of the shard, so that no two processes have the same
+def _drawn(
+    job: Shards, mine: Sequence[int], rows: np.ndarray, predictor: Predictor, drawer: records.Drawer
+) -> Iterator[Drawn]:
+    """Of each of the rows in turn; drawn together are those of a batch, as far as it goes."""
+    readable = job.readable(rows)
+    places = itertools.chain.from_iterable(_items(job, shard, drawer.out) for shard in mine)
+    batches = predictor.predict_files(Paths(job, rows[readable]))
+    for answers in new_images.in_order(len(rows), ((readable[ids], some) for ids, some in batches)):
+        some = itertools.islice(places, len(answers))
+        items = [item._replace(result=one) for item, one in zip(some, answers, strict=True)]
+        yield from drawer.draw(items)
+
+
+def _items(job: Shards, shard: int, out: Path | None) -> list[Item]:
+    """The images of a shard, below its number: so no two processes have the same names."""
+    found = [job.found(row) for row in job.rows(shard)]
     places = [f"{shard:06d}/{one.name}" for one in found]
-    pictures = names.unique(places, ".png")
-    if recorder.out:
-        new_images.check_apart(recorder.out, [one.path for one in found], pictures)
-    for one, place, picture in zip(found, places, pictures, strict=True):
-        result = None if one.reason else next(answers)
-        if result:
-            recorder.add(one.path, place, picture, result)
-        else:
-            reason = one.reason or new_images.why_unreadable(one.path, recorder.data)
-            recorder.fail(one.path, place, reason)
-        bar.update()
+    overlays = names.unique(places, ".png")
+    if out:
+        new_images.check_apart(out, [one.path for one in found], overlays)
+    return [
+        Item(one.path, place, overlay, None, one.reason)
+        for one, place, overlay in zip(found, places, overlays, strict=True)
+    ]
 
 
 def _await_summary(path: Path) -> Tally:

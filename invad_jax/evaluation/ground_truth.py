@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from invad_jax.data import masks
 from invad_jax.data.dataset import Sample, some
 from invad_jax.data.maps import enlarge
 from invad_jax.errors import UserError
+from invad_jax.evaluation.spill import Rows
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +29,19 @@ class GroundTruth(NamedTuple):
 
     samples: tuple[Sample, ...]
     gt_mask: np.ndarray
-    """(N, H, W) bool; empty for a normal image."""
+    """(N, H, W) bool; empty for a normal image. May lie in a file."""
     has_mask: np.ndarray
     """(N,) bool: whether the ground truth of every pixel is known; normals need no mask."""
 
 
-def read(samples: Sequence[Sample], data: DataConfig) -> GroundTruth:
-    """Reads the masks at `data.image_size` pixels a side.
+def read(samples: Sequence[Sample], data: DataConfig, folder: Path | None = None) -> GroundTruth:
+    """Reads the masks at `data.image_size` pixels a side, into a file of a folder or into memory.
 
     A mask of an anomalous image that marks nothing, or everything, does not tell where the anomaly
     is, nor does one that cannot be read or has another size: the image is named and counts as one
     without a mask.
     """
-    gt_mask = np.zeros((len(samples), data.image_size, data.image_size), bool)
+    gt_mask = Rows(len(samples), (data.image_size, data.image_size), bool, folder)
     has_mask = np.array([sample.gt_label == 0 for sample in samples], bool)
     unusable: list[str] = []
     unclear: dict[str, list[str]] = {"nothing": [], "everything": []}
@@ -52,7 +54,8 @@ def read(samples: Sequence[Sample], data: DataConfig) -> GroundTruth:
             unusable.append(str(error))
             continue
         if marked.any() and not marked.all():
-            gt_mask[i], has_mask[i] = marked, True
+            gt_mask.write(i, marked)
+            has_mask[i] = True
         else:
             unclear["everything" if marked.any() else "nothing"].append(sample.mask_paths[0])
     if unusable:
@@ -69,7 +72,7 @@ def read(samples: Sequence[Sample], data: DataConfig) -> GroundTruth:
                 what,
                 some(paths),
             )
-    return GroundTruth(tuple(samples), gt_mask, has_mask)
+    return GroundTruth(tuple(samples), gt_mask.array, has_mask)
 
 
 def mask_counts(truth: GroundTruth) -> dict[str, dict[str, int]]:
@@ -107,7 +110,7 @@ def metric_tables(
 ) -> tuple[dict[str, Any], dict[str, metrics.PerRegionOverlap]]:
     """A table for each image score; the pixel metrics, which all of them share, are made once.
 
-    Maps are enlarged for one category at a time, and for none that has no mask.
+    Maps are enlarged for a few images at a time, and for none of a category that has no mask.
 
     Args:
       truth: of N images.
@@ -124,7 +127,7 @@ def metric_tables(
     curves: dict[str, metrics.PerRegionOverlap] = {}
     for name in sorted(set(category)):
         rows = np.flatnonzero(category == name)
-        pixel, curve = _pixel_metrics(latent_norm[rows], truth.gt_mask[rows], truth.has_mask[rows])
+        pixel, curve = _pixel_metrics(latent_norm, truth.gt_mask, rows[truth.has_mask[rows]])
         if curve:
             curves[name] = curve
         for kind, score in image_score.items():
@@ -141,9 +144,15 @@ def metric_tables(
 
 
 def _pixel_metrics(
-    latent_norm: np.ndarray, gt_mask: np.ndarray, has_mask: np.ndarray
+    latent_norm: np.ndarray, gt_mask: np.ndarray, rows: np.ndarray
 ) -> tuple[dict[str, float | None], metrics.PerRegionOverlap | None]:
-    if not gt_mask.any():
+    """Of some images; maps of a part of them are enlarged at a time."""
+    if not any(gt_mask[row].any() for row in rows):
         return dict.fromkeys(metrics.PIXEL_METRICS), None
-    enlarged = enlarge(latent_norm, gt_mask.shape[-1])
-    return metrics.pixel_metrics_and_curve(enlarged, gt_mask, has_mask)
+    side = gt_mask.shape[-1]
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in metrics.in_parts(rows, side**2):
+            yield enlarge(latent_norm[part], side), gt_mask[part]
+
+    return metrics.pixel_metrics_of(parts)

@@ -5,6 +5,7 @@ Read next: `records.py`, what becomes of each; `inference/predictor.py`, which d
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ from invad_jax.config import DataConfig
 from invad_jax.config.io import to_dict
 from invad_jax.data import inputs, preprocess
 from invad_jax.errors import UserError
-from invad_jax.evaluation.records import OVERLAYS, Recorder
+from invad_jax.evaluation.records import OVERLAYS, Drawer, Drawn, Item, Recorder
 from invad_jax.inference.predictions import Prediction, Predictions
 from invad_jax.inference.predictor import Predictor
 from invad_jax.io import names, outputs
@@ -29,6 +30,8 @@ from invad_jax.runtime.log import log
 
 PAGE = "report.html"
 TABLES = {"csv": "predictions.csv", "jsonl": "predictions.jsonl"}
+_TOGETHER = 256
+"""Images that are drawn before their rows are written, at most."""
 
 
 class Results:
@@ -43,17 +46,18 @@ class Results:
         """Row -> (h, w) float32, on the grid of the latents."""
         self.heat: dict[int, tuple[float, float]] = {}
 
-    def add(self, row: int, result: Prediction) -> None:
-        """Keeps one result, and writes it."""
+    def item(self, row: int, result: Prediction | None) -> Item:
+        """What is to be drawn of an image."""
         path, name = self.found.paths[row], self.found.names[row]
-        self.maps[row], self.heat[row] = result.latent_norm, result.heat
-        written = self.recorder.add(path, name, self.overlays[row], result)
-        self.rows[row] = {**written, **result.terms}
+        return Item(path, name, self.overlays[row], result, self.found.unusable.get(row, ""))
 
-    def fail(self, row: int, reason: str) -> None:
-        """Keeps why there is no result, and writes it."""
-        path, name = self.found.paths[row], self.found.names[row]
-        self.rows[row] = self.recorder.fail(path, name, reason)
+    def add(self, row: int, drawn: Drawn) -> None:
+        """Keeps one result, and writes it."""
+        written, result = self.recorder.write(drawn), drawn.item.result
+        if result:
+            self.maps[row], self.heat[row] = result.latent_norm, result.heat
+            written |= result.terms
+        self.rows[row] = written
 
     @property
     def scored(self) -> list[dict[str, Any]]:
@@ -75,14 +79,14 @@ def claim(out: Path, kind: str) -> None:
     outputs.claim(out, "predict", (TABLES[kind], PAGE, OVERLAYS))
 
 
-def score(results: Results, predictor: Predictor) -> None:
+def score(results: Results, predictor: Predictor, drawer: Drawer) -> None:
     """Fills the rows in the order of the images.
 
     Raises:
       UserError: no image could be read.
     """
     try:
-        _fill(results, predictor)
+        _fill(results, predictor, drawer)
     finally:
         results.recorder.close()
     if not results.scored:
@@ -144,48 +148,38 @@ def check_apart(out: Path, paths: Sequence[str], overlays: Sequence[str]) -> Non
 
 def in_order(
     count: int, batches: Iterable[tuple[np.ndarray, Predictions]]
-) -> Iterator[Prediction | None]:
-    """Of every image in turn its result, or None where none came.
+) -> Iterator[list[Prediction | None]]:
+    """Of all images in turn their results, or None where none came.
 
     Args:
       count: of the images.
       batches: indices of images, those of later batches greater, and results of these.
+
+    Yields:
+      As soon as a batch is there, those up to its last; never very many at a time.
     """
-    results = (
-        one
-        for ids, some in batches
-        for one in sorted(zip(ids.tolist(), some, strict=True), key=lambda one: one[0])
-    )
-    index, result = -1, None
-    for i in range(count):
-        if index < i:
-            index, result = next(results, (count, None))
-        yield result if index == i else None
+    done = 0
+    for ids, some in itertools.chain(batches, [(np.array([count]), [None])]):
+        results = dict(zip(ids.tolist(), some, strict=True))
+        end = min(max(results, default=done - 1) + 1, count)
+        for start in range(done, end, _TOGETHER):
+            yield [results.get(i) for i in range(start, min(start + _TOGETHER, end))]
+        done = end
 
 
-def _fill(results: Results, predictor: Predictor) -> None:
+def _fill(results: Results, predictor: Predictor, drawer: Drawer) -> None:
     """Fills the rows."""
-    found, data = results.found, predictor.model.config.data
+    found, count = results.found, len(results.rows)
     if found.left_out:
         log.info("left out of --input: %s", inputs.summary(found.left_out))
-    rows = [row for row in range(len(found.paths)) if row not in found.unusable]
-    answers = in_order(len(rows), predictor.predict_files([found.paths[row] for row in rows]))
-    for row in tqdm(range(len(found.paths)), desc="predict", unit="image"):
-        result = None if row in found.unusable else next(answers)
-        if result:
-            results.add(row, result)
-        else:
-            reason = found.unusable.get(row) or why_unreadable(found.paths[row], data)
-            results.fail(row, reason)
-
-
-def why_unreadable(path: str, data: DataConfig) -> str:
-    """Reads once more what could not be read, for the reason."""
-    try:
-        preprocess.read_image(path, data)
-    except UserError as error:
-        return str(error)
-    return "could not be read when it was its turn, or has no finite score"
+    rows = np.array([row for row in range(count) if row not in found.unusable])
+    batches = predictor.predict_files([found.paths[row] for row in rows])
+    with tqdm(total=count, desc="predict", unit="image") as bar:
+        for answers in in_order(count, ((rows[ids], some) for ids, some in batches)):
+            items = [results.item(row, result) for row, result in enumerate(answers, bar.n)]
+            for drawn in drawer.draw(items):
+                results.add(bar.n, drawn)
+                bar.update()
 
 
 def make_cases(results: Results, data: DataConfig, terms: Sequence[str]) -> Iterator[Case]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,8 @@ from invad_jax.report.figures import write_overlay
 
 OVERLAY_SIDE = 1600
 """Pixels of the longer side of an overlay, at most: one of 20 megapixels takes 12 s and 1.2 GB."""
+_DRAWERS = 8
+"""Images that are drawn at the same time, while the devices are at the next batch."""
 OVERLAYS = "overlays"
 SORTED = {"normal": "ok", "anomalous": "ng", tables.UNREADABLE: "unreadable"}
 """Decision -> the folder that its images are sorted into."""
@@ -42,94 +45,120 @@ class Sorting(NamedTuple):
         outputs.claim(self.folder, "predict", tuple(SORTED.values()), option="--sort-into")
 
 
-class Recorder:
-    """Writes what is known of images as they come."""
+class Item(NamedTuple):
+    """One image and what the detector says of it."""
 
-    def __init__(
-        self,
-        table: tables.PredictionStream,
-        data: DataConfig,
-        out: Path | None,
-        sorting: Sorting | None,
-        tally: Tally | None = None,
-    ):
-        """See `add`.
+    path: str
+    name: str
+    """Relative, where it lies below what was given."""
+    overlay: str
+    """Name of its overlay."""
+    result: Prediction | None
+    """None: there is none."""
+    reason: str = ""
+    """Why; empty: reading it tells."""
+
+
+class Drawn(NamedTuple):
+    """A row that is not written yet, without `error`."""
+
+    item: Item
+    row: dict[str, Any]
+    errors: list[str]
+
+
+class Drawer:
+    """Makes rows and overlays of images, several at a time; what of one fails loses no score."""
+
+    def __init__(self, data: DataConfig, out: Path | None):
+        """See `draw`.
 
         Args:
-          table: takes the rows.
           data: how images are read.
           out: gets `overlays/`; None: there are none.
-          sorting: None: images stay where they are.
-          tally: counts the rows; None: one of its own.
         """
-        self._table = table
-        self.data = data
         self.out = out
-        self._sorting = sorting
-        self._places = names.Taken()
-        self.tally = tally or Tally()
+        self._data = data
+        self._pool = ThreadPoolExecutor(_DRAWERS)
 
-    def add(self, path: str, name: str, overlay: str, result: Prediction) -> dict[str, Any]:
-        """Draws, sorts and writes one result; what of it fails loses no score.
+    def draw(self, items: Iterable[Item]) -> Iterator[Drawn]:
+        """Those of some images, in their order."""
+        return self._pool.map(self._drawn, items)
 
-        Args:
-          path: of the image.
-          name: relative, where it lies below what was given.
-          overlay: name of its overlay.
-          result: of the detector.
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown(cancel_futures=True)
 
-        Returns:
-          The row.
-        """
-        errors: list[str] = []
+    def _drawn(self, item: Item) -> Drawn:
+        result, errors = item.result, list[str]()
+        if result is None:
+            empty = dict.fromkeys((*tables.PREDICTION_COLUMNS, "terms"))
+            row = {**empty, "path": item.path, "decision": tables.UNREADABLE}
+            reason = item.reason or why_unreadable(item.path, self._data)
+            return Drawn(item, row, [reason.removeprefix(f"{item.path}: ")])
         row = {
-            "path": path,
+            "path": item.path,
             "image_score": result.image_score,
             "threshold": result.threshold,
             "decision": tables.decision_word(result.decision),
             "component": result.component,
             "normal_percentile": result.normal_percentile,
-            "regions": self._regions(path, result),
-            "overlay": self._drawn(path, overlay, result, errors),
+            "regions": self._regions(item.path, result),
+            "overlay": self._overlay(item, result, errors),
             "terms": result.terms,
         }
-        return self._finished(row, name, errors)
-
-    def fail(self, path: str, name: str, reason: str) -> dict[str, Any]:
-        """Writes why there is no result."""
-        empty = dict.fromkeys((*tables.PREDICTION_COLUMNS, "terms"))
-        row = {**empty, "path": path, "decision": tables.UNREADABLE}
-        return self._finished(row, name, [reason.removeprefix(f"{path}: ")])
-
-    def close(self) -> None:
-        """Closes the table."""
-        self._table.close()
-
-    def _finished(self, row: dict[str, Any], name: str, errors: list[str]) -> dict[str, Any]:
-        self._sort(row, name, errors)
-        row["error"] = "; ".join(errors)
-        self.tally.add(row)
-        self._table.write(row)
-        return row
+        return Drawn(item, row, errors)
 
     def _regions(self, path: str, result: Prediction) -> list[Mapping[str, Any]]:
         try:
-            size = preprocess.size_of(path, self.data)
+            size = preprocess.size_of(path, self._data)
         except UserError:  # has gone since
             size = None
         return [region._asdict() for region in result.regions(size)]
 
-    def _drawn(self, path: str, overlay: str, result: Prediction, errors: list[str]) -> str | None:
+    def _overlay(self, item: Item, result: Prediction, errors: list[str]) -> str | None:
         if self.out is None:
             return None
-        place = f"{OVERLAYS}/{overlay}"
+        place = f"{OVERLAYS}/{item.overlay}"
         try:
-            image = preprocess.read_original(path, self.data, OVERLAY_SIDE)
+            image = preprocess.read_original(item.path, self._data, OVERLAY_SIDE)
             write_overlay(self.out / place, image, result.latent_norm, result.heat)
         except UserError as problem:
             errors.append(f"no overlay: {problem}")
             return None
         return place
+
+
+class Recorder:
+    """Sorts images and writes their rows, in the order in which they come."""
+
+    def __init__(
+        self, table: tables.PredictionStream, sorting: Sorting | None, tally: Tally | None = None
+    ):
+        """See `write`.
+
+        Args:
+          table: takes the rows.
+          sorting: None: images stay where they are.
+          tally: counts the rows; None: one of its own.
+        """
+        self._table = table
+        self._sorting = sorting
+        self._places = names.Taken()
+        self.tally = tally or Tally()
+
+    def write(self, drawn: Drawn) -> dict[str, Any]:
+        """Sorts an image and writes its row, which is returned."""
+        item, row, errors = drawn
+        self._sort(row, item.name, errors)
+        row["error"] = "; ".join(errors)
+        self.tally.add(row)
+        self._table.write(row)
+        return row
+
+    def close(self) -> None:
+        """Closes the table."""
+        self._table.close()
 
     def _sort(self, row: Mapping[str, Any], name: str, errors: list[str]) -> None:
         """Puts the image into the folder of its decision, and takes it out of the others."""
@@ -143,6 +172,15 @@ class Recorder:
             _put(row["path"], folder / own / place, self._sorting.by)
         except UserError as problem:
             errors.append(f"not sorted: {problem}")
+
+
+def why_unreadable(path: str, data: DataConfig) -> str:
+    """Reads once more what could not be read, for the reason."""
+    try:
+        preprocess.read_image(path, data)
+    except UserError as error:
+        return str(error)
+    return "could not be read when it was its turn, or has no finite score"
 
 
 def _put(source: str, target: Path, by: str) -> None:

@@ -76,8 +76,8 @@ class Shards:
         return range(self.images)[shard * self.size : (shard + 1) * self.size]
 
     def readable(self, rows: np.ndarray) -> np.ndarray:
-        """Those of some rows, (n,) int, where there is something to read."""
-        return rows[self._lines["usable"][rows]]
+        """Which of some rows, (n,) int, have something to read: positions in them, rising."""
+        return np.flatnonzero(self._lines["usable"][rows])
 
     def found(self, row: int) -> Found:
         """An image; may be asked by many threads."""

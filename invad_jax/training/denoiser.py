@@ -115,6 +115,7 @@ def train_denoiser(
     samples: Sequence[Sample],
     held_out: Latents | None,
     mesh: Mesh,
+    profile: int = 0,
 ) -> tuple[loop.Fitted, np.ndarray | None]:
     """Runs the loop on encoded images, to the last step of the config; see `loop.fit`.
 
@@ -126,6 +127,7 @@ def train_denoiser(
       samples: the N normal images.
       held_out: (n, h, w, C) float32 of normal images that are kept out of training.
       mesh: devices.
+      profile: steps that are traced.
 
     Returns:
       How far it came, and of white latents what it trained on, `White.rows`.
@@ -164,5 +166,6 @@ def train_denoiser(
         workdir=workdir,
         meta=meta,
         held_out=judge,
+        profile=profile,
     )
     return fitted, white.rows if white else None

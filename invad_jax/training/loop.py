@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,11 +37,12 @@ from invad_jax.runtime.workdir import Workdir
 from invad_jax.training.held_out import HeldOut
 from invad_jax.training.scalars import ScalarWriter
 from invad_jax.training.step import LossFn, TrainState, create_state, make_optimizer, train_step
+from invad_jax.training.watching import Profile, Watch
 
 _TIMED = 10
 """Steps after which it is said how long the rest takes."""
 LOG_EVERY = 50
-"""Steps between two lines in the log and TensorBoard; a checkpoint has one too."""
+"""Steps between two points in TensorBoard, and lines in the log; a checkpoint has one too."""
 
 
 class Fitted(NamedTuple):
@@ -63,6 +65,7 @@ def fit(
     meta: dict[str, Any],
     draw: Callable[[Any], dict[str, np.ndarray]] | None = None,
     held_out: HeldOut | None = None,
+    profile: int = 0,
 ) -> Fitted:
     """Trains to `cfg.num_steps`, from the newest sound checkpoint of the workdir if there is one.
 
@@ -78,6 +81,7 @@ def fit(
       draw: averaged parameters -> pictures by name, (H, W, 3) uint8, shown with every checkpoint.
       held_out: its loss is logged with every checkpoint, and decides at the end whether the
         averaged parameters are worth keeping.
+      profile: steps that are traced, below the workdir.
 
     Returns:
       The last state, on disk too, and whether it was asked to stop before the last step.
@@ -116,7 +120,8 @@ def fit(
         if fresh and cfg.num_steps == 0:
             save(state, None)
         accept = held_out.accept if held_out else lambda state: state
-        return _loop(state, step_fn, iterator, mesh, cfg, save, writer, stop, accept)
+        tracer = Profile(workdir.path / "profile", profile)
+        return _loop(state, step_fn, iterator, mesh, cfg, save, writer, stop, accept, tracer)
 
 
 def compile_step(
@@ -153,6 +158,7 @@ def _loop(
     writer: ScalarWriter,
     stop: StopSignal,
     accept: Callable[[TrainState], TrainState],
+    tracer: Profile,
 ) -> Fitted:
     first_step = int(state.step)
     bar = tqdm(
@@ -163,9 +169,9 @@ def _loop(
         mininterval=1.0,
         disable=not processes.is_primary(),
     )
-    stopping, scalars = False, None
-    window_start, window_step = time.perf_counter(), first_step
-    with bar, jax.transfer_guard("disallow"):
+    stopping, scalars, compiled_at = False, None, 0.0
+    watch = Watch(first_step, cfg.batch_size)
+    with bar, closing(watch), jax.transfer_guard("disallow"):
         for step in range(first_step, cfg.num_steps):
             stopping = stop.at(step)
             if step > first_step and (step % cfg.checkpoint_every == 0 or stopping):
@@ -173,26 +179,30 @@ def _loop(
             if stopping:
                 log.info("stopping at step %d; the same command continues", step)
                 break
-            with jax.transfer_guard("allow"):  # JAX takes a share of an array for implicit
+            tracer.before(scalars)
+            # JAX takes a share of an array for implicit
+            with watch.fetching(), jax.transfer_guard("allow"):
                 batch = global_batch(next(iterator), mesh, train_batch_sharding(mesh))
             state, scalars = step_fn(state, batch)
+            watch.dispatched(scalars)
             if step in (first_step, first_step + _TIMED):
                 jax.block_until_ready(scalars)
-                now = time.perf_counter()
                 if step == first_step:  # it is compiled now: from here on the clocks tell the time
-                    window_start, window_step = now, step + 1
+                    compiled_at = time.perf_counter()
+                    watch.restart(step + 1)
                     bar.unpause()
                 else:
-                    left = (cfg.num_steps - step - 1) * (now - window_start) / _TIMED
+                    took = time.perf_counter() - compiled_at
+                    left = (cfg.num_steps - step - 1) * took / _TIMED
                     log.info("steps to go: %d, about %s", cfg.num_steps - step - 1, duration(left))
             bar.update()
-            if (step + 1) % LOG_EVERY == 0 or (step + 1) % cfg.checkpoint_every == 0:
-                values = finite_scalars(scalars, step + 1)
-                now = time.perf_counter()
-                values["steps_per_second"] = (step + 1 - window_step) / (now - window_start)
-                window_start, window_step = now, step + 1
+            last = step + 1 == cfg.num_steps
+            if last or (step + 1) % LOG_EVERY == 0 or (step + 1) % cfg.checkpoint_every == 0:
+                values = finite_scalars(scalars, step + 1) | watch.look(step + 1)
                 bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
                 writer.write(step + 1, values)
+                watch.say(step + 1, values, last)
+        tracer.stop(scalars)
         if first_step < cfg.num_steps and not stopping:
             with jax.transfer_guard("allow"):
                 state = accept(state)

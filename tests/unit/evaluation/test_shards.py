@@ -35,7 +35,7 @@ def test_images_are_listed_once_and_read_back_one_by_one(job, photos):
     names = sorted(path.relative_to(photos) for path in photos.rglob("*.png"))
     assert [job.found(row).name for row in range(71)] == [str(name) for name in names]
     assert job.found(70).reason == "a link that leads nowhere"
-    np.testing.assert_array_equal(job.readable(np.arange(71)), np.arange(70))
+    np.testing.assert_array_equal(job.readable(np.arange(60, 71)), np.arange(10))
     assert [job.rows(k).start for k in range(5)] == [0, 16, 32, 48, 64]
     assert list(job.rows(4)) == [64, 65, 66, 67, 68, 69, 70]
 
