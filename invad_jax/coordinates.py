@@ -155,7 +155,7 @@ def similarity(bank: ImageBank, x0: jax.Array) -> jax.Array:
 
 def describe(x0: jax.Array) -> jax.Array:
     """One vector an image, of length 1: (B, h, w, C) -> (B, C)."""
-    mean = jnp.mean(x0, axis=(1, 2))
+    mean = jnp.nanmean(x0, axis=(1, 2))  # of the positions that take part
     return mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.coordinates import Coordinates, Neighbourhood, whiten
+from invad_jax.geometry import filled
 from invad_jax.scoring import Reference, Scores
 
 Params = Any
@@ -74,10 +75,12 @@ class Detector(NamedTuple):
 
         Args:
           variables: all arrays.
-          image: (B, H, W, 3) uint8, RGB, H = W = image_size.
+          image: (B, H, W, 3) uint8, RGB, H = W = image_size; a fourth channel is above 0 where the
+            image lies that the square is filled up of.
         """
         scores = self.score_latents(variables, self.encode(variables.encoder, image))
-        return scores._replace(x_T=None)
+        extent = filled(image) if image.shape[-1] == 4 else None
+        return scores._replace(x_T=None, extent=extent)
 
     def score_latents(self, variables: DetectorVariables, latent: jax.Array) -> Scores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32."""

@@ -25,8 +25,9 @@ PIXEL_METRICS = ("p_auroc", "p_ap", "p_f1_max", "aupro")
 
 PART = 2**23
 """Pixels of the images that are looked at together: at least one image."""
-Parts = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
-"""Gives maps (n, H, W) and masks (n, H, W) of some images after some others, the same each time."""
+Parts = Callable[[], Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]]]
+"""Gives maps, masks and what takes part, (n, H, W) each, of some images after some others, the same
+each time; None: everything takes part."""
 
 _EIGHT_CONNECTED = np.ones((3, 3), bool)
 
@@ -126,9 +127,9 @@ def pixel_metrics_and_curve(
         _check(anomaly_map, gt_mask)
     rows = np.arange(len(gt_mask)) if known is None else np.flatnonzero(known)
 
-    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray, None]]:
         for some in in_parts(rows, gt_mask[0].size if len(gt_mask) else 1):
-            yield anomaly_map[some], gt_mask[some]
+            yield anomaly_map[some], gt_mask[some], None
 
     return pixel_metrics_of(parts, fpr_limit, points)
 
@@ -150,15 +151,21 @@ def pixel_metrics_of(
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit={fpr_limit}: must lie in (0, 1]")
     anomalous, weights, pixels = [], [], 0
-    for anomaly_map, gt_mask in parts():
-        positive = np.asarray(gt_mask, bool)
-        _check(anomaly_map, positive)
+    for anomaly_map, gt_mask, part in parts():
+        positive = np.asarray(gt_mask, bool) if part is None else gt_mask & part
+        if part is None:
+            _check(anomaly_map, positive)
+        else:
+            _check(anomaly_map[part], positive[part])
         anomalous.append(anomaly_map[positive])
         weights.append(_region_weights(positive))
-        pixels += positive.size
+        pixels += positive.size if part is None else np.count_nonzero(part)
     if sum(map(len, anomalous)) in (0, pixels):
         return dict.fromkeys(PIXEL_METRICS), None
-    normals = (anomaly_map[~np.asarray(mask, bool)] for anomaly_map, mask in parts())
+    normals = (
+        one[~np.asarray(mask, bool) if part is None else part & ~mask]
+        for one, mask, part in parts()
+    )
     curve = _curve(np.concatenate(anomalous), np.concatenate(weights), normals)
     found: dict[str, float | None] = {
         "p_auroc": _auroc(curve),

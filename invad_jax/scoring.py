@@ -71,7 +71,7 @@ class Scores(NamedTuple):
     where it was left on the grid: nothing but pixel metrics and pictures look at it."""
     latent_norm: jax.Array
     """(B, h, w) float32: Euclidean length of x_T at each position, or its distance from what was
-    learnt of normal images, in units of their own spread."""
+    learnt of normal images, in units of their own spread; NaN where a position takes no part."""
     nll: jax.Array
     """(B,) float32, nats: -log density of all that is scored, under the prior; of a memory, the
     density of the nearest vectors' Gaussians."""
@@ -87,19 +87,26 @@ class Scores(NamedTuple):
     """(B,) int32: the likeliest kind of product; 0 where there is one, or nothing was learnt."""
     x_T: jax.Array | None = None  # noqa: N815, the field's own capital
     """(B, h, w, C) float32, the inverted latents, where latents were scored and inverted."""
+    extent: jax.Array | None = None
+    """(B, 2) int32, rows and columns of the square that an image fills; None: all."""
 
 
-def score(x_T: jax.Array, image_size: int) -> Scores:
+def score(x_T: jax.Array, image_size: int, part: jax.Array | None = None) -> Scores:
     """Scores inverted latents under N(0, I) (InvAD, section 3).
 
     Args:
       x_T: (B, h, w, C) float32.
       image_size: H = W of the anomaly map, pixels.
+      part: (B, h, w) bool, the positions that take part; None: all.
     """
     square = jnp.sum(jnp.square(x_T), axis=-1)  # (B, h, w)
-    constant = math.prod(x_T.shape[1:]) * math.log(2 * math.pi)
+    if part is None:
+        count: Any = math.prod(square.shape[1:])
+    else:
+        count, square = jnp.sum(part, axis=(1, 2)), jnp.where(part, square, 0.0)
+    constant = count * (x_T.shape[-1] * math.log(2 * math.pi))
     nll = 0.5 * (jnp.sum(square, axis=(1, 2)) + constant)  # (B,)
-    return summarise(jnp.sqrt(square), nll, image_size)
+    return summarise(jnp.sqrt(square), nll, image_size, part=part)
 
 
 def score_under(reference: Reference, states: jax.Array, image_size: int) -> Scores:
@@ -137,7 +144,10 @@ def _energy_and_component(prior: Prior, square: jax.Array) -> tuple[jax.Array, j
     """Twice -log density but for a constant, (K, B, hw), and the component (B,)."""
     K, B = square.shape[:2]
     energy = jnp.reshape(square + prior.log_det[:, None], (K, B, -1))  # (K, B, hw)
-    half = jnp.sum(jnp.sort(energy, axis=-1)[..., : (energy.shape[-1] + 1) // 2], axis=-1)
+    ranked = jnp.sort(energy, axis=-1)  # NaN, of positions that take no part, last
+    count = jnp.sum(jnp.isfinite(energy), axis=-1, keepdims=True)
+    better = jnp.arange(energy.shape[-1])[None, None] < (count + 1) // 2
+    half = jnp.sum(jnp.where(better, ranked, 0.0), axis=-1)
     return energy, jnp.argmax(prior.log_weight[:, None] - 0.5 * half, axis=0)
 
 
@@ -221,6 +231,7 @@ def summarise(
     nll: jax.Array,
     image_size: int,
     component: jax.Array | None = None,
+    part: jax.Array | None = None,
 ) -> Scores:
     """All scores that follow from a map on the grid.
 
@@ -229,7 +240,11 @@ def summarise(
       nll: (B,) float32.
       image_size: H = W of the anomaly map, pixels.
       component: (B,) int32; None: 0.
+      part: (B, h, w) bool, the positions that take part; None: all.
     """
+    component = jnp.zeros(nll.shape, jnp.int32) if component is None else component
+    if part is not None:
+        return _summarise_part(latent_norm, nll, image_size, component, part)
     flat = jnp.reshape(latent_norm, (latent_norm.shape[0], -1))  # (B, hw)
     # A sort stays on its device; `top_k` would gather the whole batch.
     highest = jnp.sort(flat, axis=1)[:, -max(1, flat.shape[1] // _TOP_SHARE) :]
@@ -241,7 +256,30 @@ def summarise(
         map_mean=jnp.mean(flat, axis=1),
         map_max=jnp.max(flat, axis=1),
         map_top=jnp.mean(highest, axis=1),
-        component=jnp.zeros(nll.shape, jnp.int32) if component is None else component,
+        component=component,
+    )
+
+
+def _summarise_part(
+    latent_norm: jax.Array, nll: jax.Array, image_size: int, component: jax.Array, part: jax.Array
+) -> Scores:
+    """The same of the positions of a part alone; none of an empty one is finite."""
+    B, h, w = latent_norm.shape
+    flat, among = jnp.reshape(latent_norm, (B, -1)), jnp.reshape(part, (B, -1))
+    count = jnp.sum(among, axis=1)
+    top = jnp.maximum(1, count // _TOP_SHARE)
+    ranked = jnp.sort(jnp.where(among, flat, -jnp.inf), axis=1)
+    highest = jnp.arange(h * w)[None] >= h * w - top[:, None]
+    lowest = jnp.min(jnp.where(among, flat, jnp.inf), axis=1)
+    return Scores(
+        anomaly_map=upsample_part(latent_norm, part, image_size),
+        latent_norm=jnp.where(part, latent_norm, jnp.nan),
+        nll=jnp.where(count > 0, nll, jnp.nan),
+        map_range=ranked[:, -1] - lowest,
+        map_mean=jnp.sum(jnp.where(among, flat, 0.0), axis=1) / count,
+        map_max=ranked[:, -1],
+        map_top=jnp.sum(jnp.where(highest, ranked, 0.0), axis=1) / top,
+        component=component,
     )
 
 
@@ -249,3 +287,12 @@ def upsample(latent_norm: jax.Array, image_size: int) -> jax.Array:
     """Bilinear, half-pixel centres, no antialiasing: (B, h, w) -> (B, H, W)."""
     shape = (latent_norm.shape[0], image_size, image_size)
     return jax.image.resize(latent_norm, shape, method="bilinear", antialias=False)
+
+
+def upsample_part(latent_norm: jax.Array, part: jax.Array, image_size: int) -> jax.Array:
+    """The same of the positions of a part, (B, h, w) bool; NaN in the cells of the others."""
+    weight = upsample(part.astype(jnp.float32), image_size)
+    enlarged = upsample(jnp.where(part, latent_norm, 0.0), image_size)
+    _, h, w = part.shape
+    row, column = (jnp.arange(image_size) * side // image_size for side in (h, w))
+    return jnp.where(part[:, row][:, :, column], enlarged / weight, jnp.nan)

@@ -22,7 +22,7 @@ def main(args: argparse.Namespace) -> None:
     if args.profile is not None and args.profile < 1:
         raise UserError(f"--profile {args.profile}: give a number of steps")
     config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
-    from invad_jax.data import layouts
+    from invad_jax.data import layouts, masks
     from invad_jax.data.depth import with_value_range
     from invad_jax.encoders import build_encoder, describe_encoder, kept
     from invad_jax.inference import components
@@ -46,7 +46,9 @@ def main(args: argparse.Namespace) -> None:
     config = with_value_range(workdir.adopt(config), dataset.train)
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     check_enough(needed(config), [sample.category for sample in fit])
-    encoder = build_encoder(config.encoder, config.data.image_size, config.tiling)
+    encoder = build_encoder(
+        config.encoder, config.data.image_size, config.tiling, masks.read_region(config.data)
+    )
     # Sizes that do not fit are said before anything is written.
     build_detector(config, described.latent_shape, described.apply)
     workdir.claim(config, write=processes.is_primary())

@@ -45,6 +45,7 @@ _ASKS = f"inversion.paradigm=reconstruction or {_INVERTS}"
 _WALKS = f"{_ASKS} or {_RESTORES_IN_STEPS}"
 _COMPARES = f"{_RESTORES}|inversion|residual"
 _FITTED = f"{_COMPARES} and scoring.prior=fitted"
+_IN_PART = f"train.objective=diffusion and {_INVERTS} and scoring.prior=standard_normal"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class DataConfig:
     can be evaluated alone."""
     image_size: int = 256
     """Side in pixels of the square that every image is resized to (PIL bilinear, no crop)."""
+    aspect: Literal["stretch", "letterbox"] = _where(_IN_PART, "stretch")
+    """`stretch` makes a square of every image; `letterbox` keeps its proportions and fills the
+    square up, with what takes no part in score, map and metrics."""
+    region: str = _free("", _IN_PART)
+    """Image file whose marked pixels (white, as in a mask) are the part of every image that is
+    looked at; empty: the whole. Workdirs keep a copy, and what was read is compared by content."""
     value_range: tuple[float, ...] = ()
     """Pixel values that are black and white in images deeper than 8 bits, for the whole data set;
     empty takes them from the training images, once (`data/depth.py`). 8-bit images stay as they
@@ -73,6 +80,11 @@ class DataConfig:
     calibrates on the training normals themselves."""
     num_workers: int = _free(0)
     """Grain worker processes that decode images; 0 decodes in threads of this process."""
+
+    @property
+    def in_part(self) -> bool:
+        """Whether there may be positions of an image that take no part."""
+        return self.aspect == "letterbox" or bool(self.region)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from invad_jax.config import Config, DenoiserConfig, DiffusionConfig, option, option_names
+from invad_jax.config.effect import refuse_unread
 from invad_jax.errors import UserError
 from invad_jax.io.paths import require_known
 
@@ -87,7 +88,7 @@ _MOST_EXPONENT = 80.0
 """exp(-80) is about the smallest number that float32 holds in full."""
 _MOST_BYTES = 4096
 """Of a path, and so of any text."""
-_PATHS = ("data.root", "encoder.weights", "train.teacher")
+_PATHS = ("data.root", "data.region", "encoder.weights", "train.teacher")
 
 
 def validate(config: Config) -> None:
@@ -107,6 +108,7 @@ def validate(config: Config) -> None:
     _check_whitening(config)
     _check_value_range(config.data.value_range)
     _check_tiling(config)
+    refuse_unread(config, ("data.aspect", "data.region"))
     _check_levels("vae.multipliers", config.vae.multipliers)
     for name in ("vae.encoder_attention", "vae.decoder_attention"):
         _check_factors(name, option(config, name), config.vae.multipliers)

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from invad_jax.config import DataConfig
+from invad_jax.data import preprocess
 from invad_jax.data.opening import opened, upright
 from invad_jax.errors import UserError
 
@@ -50,7 +51,26 @@ def read_mask(paths: Sequence[str], image_path: str, data: DataConfig) -> np.nda
             f"{paths[0]}: mask of {marked.shape[1]} x {marked.shape[0]} pixels, but its image "
             f"{image_path} has {size[0]} x {size[1]}"
         )
-    return shrink(marked, data.image_size)
+    rows, columns = preprocess.extent(size, data)
+    around = ((0, data.image_size - rows), (0, data.image_size - columns))
+    return np.pad(shrink(marked, rows, columns), around)
+
+
+def read_region(data: DataConfig) -> np.ndarray | None:
+    """What of every image takes part: (S, S) bool over the whole of it, in whatever proportions;
+    None: all of it.
+
+    Raises:
+      UserError: it cannot be read, or marks nothing.
+    """
+    if not data.region:
+        return None
+    side = data.image_size
+    marked = Image.fromarray(union([data.region], data))
+    region = np.array(marked.resize((side, side), Image.Resampling.NEAREST))
+    if not region.any():
+        raise UserError(f"data.region={data.region}: marks nothing")
+    return region
 
 
 def union(paths: Sequence[str], data: DataConfig) -> np.ndarray:
@@ -89,19 +109,20 @@ def marked_pixels(mask: Image.Image) -> np.ndarray:
     return _bright(brightness)
 
 
-def shrink(marked: np.ndarray, size: int) -> np.ndarray:
-    """(H, W) bool -> (S, S) bool by nearest neighbour; every 8-connected region keeps a pixel."""
+def shrink(marked: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(H, W) bool -> (rows, columns) bool by nearest neighbour; every 8-connected region keeps a
+    pixel."""
     height, width = marked.shape
-    nearest = Image.fromarray(marked).resize((size, size), Image.Resampling.NEAREST)
+    nearest = Image.fromarray(marked).resize((columns, rows), Image.Resampling.NEAREST)
     small = np.array(nearest)
-    if max(height, width) <= size or not marked.any():
+    if (height <= rows and width <= columns) or not marked.any():
         return small
     region, count = ndimage.label(marked, np.ones((3, 3)))
     seen = np.zeros(count + 1, bool)
     sampled = Image.fromarray(region.astype(np.int32))
-    seen[np.asarray(sampled.resize((size, size), Image.Resampling.NEAREST))] = True
+    seen[np.asarray(sampled.resize((columns, rows), Image.Resampling.NEAREST))] = True
     row, column = np.nonzero(~seen[region] & marked)
-    small[row * size // height, column * size // width] = True
+    small[row * rows // height, column * columns // width] = True
     return small
 
 

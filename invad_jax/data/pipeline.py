@@ -12,7 +12,7 @@ import grain
 import numpy as np
 
 from invad_jax.config import DataConfig
-from invad_jax.data.preprocess import read_image
+from invad_jax.data.preprocess import blank, read_image
 from invad_jax.data.workers import read_all
 from invad_jax.errors import UserError
 
@@ -170,7 +170,7 @@ class _Images:
         """(S, S, 3) uint8."""
         image = self._kept.get(index)
         if image is None:
-            image = read_image(self._paths[index], self._data)
+            image = read_image(self._paths[index], self._data)[..., :3]
             if len(self._kept) < self._most_kept:
                 self._kept[index] = image
         return image
@@ -186,8 +186,7 @@ class _BatchReader:
 
     def __call__(self, ids: np.ndarray) -> dict[str, Any]:
         """(b,) ids -> a batch, or the message of the error: grain would wrap an exception."""
-        side = self.data.image_size
-        image = np.zeros((len(ids), side, side, 3), np.uint8)
+        image = blank(len(ids), self.data)
         ids = ids.copy()
         for row, sample_id in enumerate(ids):
             if sample_id >= 0:

@@ -23,6 +23,9 @@ _LYING = (5, 6, 7, 8)
 def read_image(path: str | Path, data: DataConfig) -> np.ndarray:
     """Reads a whole image, upright, as RGB, resized bilinearly to a square (no crop).
 
+    With `data.aspect=letterbox` the image keeps its proportions and lies at the top left; its last
+    row and column are repeated below and beside it, and a fourth channel is 255 where it lies.
+
     Any mode that PIL reads: grey and palette images become RGB, transparency is dropped, and deeper
     pixels are brought to 8 bits by `data.value_range` (`depth.py`).
 
@@ -31,7 +34,7 @@ def read_image(path: str | Path, data: DataConfig) -> np.ndarray:
       data: its `image_size` S is the side of the square, pixels.
 
     Returns:
-      (S, S, 3) uint8.
+      (S, S, 3) uint8, or (S, S, 4) of a letterbox.
 
     Raises:
       UserError: missing, damaged, not an image, or too large.
@@ -41,9 +44,35 @@ def read_image(path: str | Path, data: DataConfig) -> np.ndarray:
 
 
 def to_square(image: Image.Image, path: str | Path, data: DataConfig) -> np.ndarray:
-    """An opened image as `read_image` gives it: (S, S, 3) uint8."""
-    size = (data.image_size, data.image_size)
-    return np.asarray(_to_rgb(image, path, data).resize(size, Image.Resampling.BILINEAR))
+    """An opened image as `read_image` gives it."""
+    rgb = _to_rgb(image, path, data)
+    rows, columns = extent(rgb.size, data)
+    pixels = np.asarray(rgb.resize((columns, rows), Image.Resampling.BILINEAR))
+    if data.aspect == "stretch":
+        return pixels
+    around = ((0, data.image_size - rows), (0, data.image_size - columns), (0, 0))
+    inside = np.pad(np.full((rows, columns, 1), 255, np.uint8), around)
+    return np.concatenate([np.pad(pixels, around, mode="edge"), inside], axis=-1)
+
+
+def extent(size: tuple[int, int], data: DataConfig) -> tuple[int, int]:
+    """Rows and columns of the square that an image of (width, height) pixels fills.
+
+    >>> extent((565, 230), DataConfig(image_size=256, aspect="letterbox"))
+    (104, 256)
+    """
+    if data.aspect == "stretch":
+        return data.image_size, data.image_size
+    width, height = (max(1, round(side * data.image_size / max(size))) for side in size)
+    return height, width
+
+
+def blank(count: int, data: DataConfig) -> np.ndarray:
+    """(count, S, S, 3 or 4) uint8: as many black images as `read_image` gives them."""
+    channels = 3 if data.aspect == "stretch" else 4
+    images = np.zeros((count, data.image_size, data.image_size, channels), np.uint8)
+    images[..., 3:] = 255
+    return images
 
 
 def read_original(

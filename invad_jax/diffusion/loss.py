@@ -26,6 +26,7 @@ def eps_loss(
     t: jax.Array,
     noise: jax.Array,
     alpha_bar: jax.Array,
+    part: jax.Array | None = None,
 ) -> jax.Array:
     """Squared error of the predicted noise, averaged over positions and channels.
 
@@ -35,13 +36,13 @@ def eps_loss(
       t: (B,) int32 in 0..T-1.
       noise: (B, h, w, C) float32, standard normal.
       alpha_bar: (T,) float32, the whole schedule.
+      part: (B, h, w, 1) bool, the positions that are averaged over; None: all.
 
     Returns:
       (B,) float32.
     """
     x_t = perturb(x0, noise, alpha_bar[t])
-    error = eps_fn(x_t, t) - noise
-    return jnp.mean(jnp.square(error), axis=range(1, error.ndim))  # (B,)
+    return _mean_square(eps_fn(x_t, t) - noise, part)
 
 
 def v_loss(
@@ -50,6 +51,7 @@ def v_loss(
     t: jax.Array,
     noise: jax.Array,
     alpha_bar: jax.Array,
+    part: jax.Array | None = None,
 ) -> jax.Array:
     """Squared error of v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022).
 
@@ -57,5 +59,10 @@ def v_loss(
     """
     level = alpha_bar[t]
     target = perturb(noise, -x0, level)
-    error = v_fn(perturb(x0, noise, level), t) - target
-    return jnp.mean(jnp.square(error), axis=range(1, error.ndim))  # (B,)
+    return _mean_square(v_fn(perturb(x0, noise, level), t) - target, part)
+
+
+def _mean_square(error: jax.Array, part: jax.Array | None) -> jax.Array:
+    """Of each row, (B,), over the positions of a part or over all."""
+    where = None if part is None else jnp.broadcast_to(part, error.shape)
+    return jnp.mean(jnp.square(error), axis=range(1, error.ndim), where=where)

@@ -25,6 +25,7 @@ from invad_jax.encoders.feature_stack import stack_features
 from invad_jax.encoders.tiles import Apply, tiled
 from invad_jax.encoders.weights import load_variables
 from invad_jax.errors import UserError, what_there_is
+from invad_jax.geometry import encode_in_part
 
 ENCODERS: dict[str, Callable[[EncoderConfig, int], Backbone]] = {
     **dict.fromkeys(efficientnet.VARIANTS, efficientnet.build_backbone),
@@ -48,7 +49,8 @@ class Encoder:
 
     name: str
     apply: Callable[[Variables, jax.Array], jax.Array]
-    """(variables, image (B, S, S, 3) uint8) -> latent (B, h, w, C) float32; pure."""
+    """(variables, image (B, S, S, 3 or 4) uint8) -> latent (B, h, w, C) float32, NaN where an image
+    takes no part (`geometry.py`); pure."""
     features: Callable[[Variables, jax.Array], list[jax.Array]]
     """(variables, image (B, S, S, 3) of any real type, 0..255) -> what `apply` stacks, (B, h, w, C)
     each, finest first; differentiable."""
@@ -62,13 +64,19 @@ class Encoder:
     """The way back and its variables, where there is one; they are read only here."""
 
 
-def build_encoder(config: EncoderConfig, image_size: int, tiling: TilingConfig = WHOLE) -> Encoder:
+def build_encoder(
+    config: EncoderConfig,
+    image_size: int,
+    tiling: TilingConfig = WHOLE,
+    region: np.ndarray | None = None,
+) -> Encoder:
     """Builds an encoder and loads its weights; all its channels, see `with_components`.
 
     Args:
       config: the `encoder` options.
       image_size: side in pixels of the images it will be given.
       tiling: how it cuts them; by default it sees them whole.
+      region: what of every image takes part, see `geometry.taking_part`; None: all of it.
 
     Raises:
       UserError: an unknown name, options that do not fit, or weights that cannot be had.
@@ -89,12 +97,14 @@ def build_encoder(config: EncoderConfig, image_size: int, tiling: TilingConfig =
         "std": backbone.std,
         **({"groups": config.groups} if config.groups else {}),
         **({"tiling": dataclasses.asdict(tiling)} if tiling.size else {}),
+        **({} if region is None else {"region": hashlib.sha256(region.tobytes()).hexdigest()}),
     }
     load_decoder = None
     if backbone.decoder and not tiling.size:
         load_decoder = partial(_load_decoder, config, backbone.decoder)
     return dataclasses.replace(
         encoder,
+        apply=encode_in_part(encoder.apply, region),
         variables=variables,
         fingerprint=_fingerprint(ingredients, variables),
         load_decoder=load_decoder,

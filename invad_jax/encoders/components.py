@@ -20,6 +20,7 @@ import numpy as np
 import scipy.linalg
 
 from invad_jax.errors import UserError
+from invad_jax.geometry import without_nan
 from invad_jax.io import files
 
 
@@ -63,9 +64,9 @@ def moments(latent: jax.Array, known: jax.Array) -> Moments:
       latent: (B, h, w, C) float32.
       known: (B,) bool: the images that count; one at least.
     """
-    _, h, w, _ = latent.shape
-    weight = known.astype(jnp.float32)[:, None, None, None]
-    count = jnp.sum(weight) * (h * w)
+    latent, part = without_nan(latent)
+    weight = (part & known[:, None, None, None]).astype(jnp.float32)  # (B, h, w, 1)
+    count = jnp.sum(weight)
     mean = jnp.sum(weight * latent, axis=(0, 1, 2)) / count
     centred = weight * (latent - mean[None, None, None])
     scatter = jnp.einsum("bhwc,bhwd->cd", centred, centred, precision="highest")

@@ -59,9 +59,9 @@ def score(
 
 def warm_up(predictor: Predictor) -> None:
     """Compiles what `score` will run, so that the first image does not wait for it."""
-    model, side = predictor.model, predictor.model.config.data.image_size
+    model = predictor.model
     for count in sorted({model.batch_size_for(n + 1) for n in range(model.batch_size)}):
-        predictor.predict_squares([None] * count, np.zeros((count, side, side, 3), np.uint8))
+        predictor.predict_squares([None] * count, preprocess.blank(count, model.config.data))
 
 
 def on_stream(lines: Iterable[str], at_most: int) -> Iterator[list[Arrival]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from invad_jax import metrics
 from invad_jax.config import DataConfig
-from invad_jax.data import masks
+from invad_jax.data import masks, preprocess
 from invad_jax.data.dataset import Sample, some
 from invad_jax.data.maps import enlarge
 from invad_jax.errors import UserError
@@ -32,6 +32,8 @@ class GroundTruth(NamedTuple):
     """(N, H, W) bool; empty for a normal image. May lie in a file."""
     has_mask: np.ndarray
     """(N,) bool: whether the ground truth of every pixel is known; normals need no mask."""
+    extent: np.ndarray
+    """(N, 2) int: rows and columns of the square that an image fills."""
 
 
 def read(samples: Sequence[Sample], data: DataConfig, folder: Path | None = None) -> GroundTruth:
@@ -42,6 +44,10 @@ def read(samples: Sequence[Sample], data: DataConfig, folder: Path | None = None
     without a mask.
     """
     gt_mask = Rows(len(samples), (data.image_size, data.image_size), bool, folder)
+    extent = np.full((len(samples), 2), data.image_size)
+    if data.aspect == "letterbox":
+        sizes = (preprocess.size_of(sample.path, data) for sample in samples)
+        extent = np.array([preprocess.extent(size, data) for size in sizes])
     has_mask = np.array([sample.gt_label == 0 for sample in samples], bool)
     unusable: list[str] = []
     unclear: dict[str, list[str]] = {"nothing": [], "everything": []}
@@ -72,7 +78,7 @@ def read(samples: Sequence[Sample], data: DataConfig, folder: Path | None = None
                 what,
                 some(paths),
             )
-    return GroundTruth(tuple(samples), gt_mask.array, has_mask)
+    return GroundTruth(tuple(samples), gt_mask.array, has_mask, extent)
 
 
 def mask_counts(truth: GroundTruth) -> dict[str, dict[str, int]]:
@@ -114,7 +120,8 @@ def metric_tables(
 
     Args:
       truth: of N images.
-      latent_norm: (N, h, w) float32, the maps on their grid or as large as the masks.
+      latent_norm: (N, h, w) float32, the maps on their grid or as large as the masks; NaN where a
+        position takes no part, nor do the pixels there.
       image_score: name -> (N,) float64.
 
     Returns:
@@ -127,7 +134,7 @@ def metric_tables(
     curves: dict[str, metrics.PerRegionOverlap] = {}
     for name in sorted(set(category)):
         rows = np.flatnonzero(category == name)
-        pixel, curve = _pixel_metrics(latent_norm, truth.gt_mask, rows[truth.has_mask[rows]])
+        pixel, curve = _pixel_metrics(latent_norm, truth, rows[truth.has_mask[rows]])
         if curve:
             curves[name] = curve
         for kind, score in image_score.items():
@@ -144,15 +151,25 @@ def metric_tables(
 
 
 def _pixel_metrics(
-    latent_norm: np.ndarray, gt_mask: np.ndarray, rows: np.ndarray
+    latent_norm: np.ndarray, truth: GroundTruth, rows: np.ndarray
 ) -> tuple[dict[str, float | None], metrics.PerRegionOverlap | None]:
     """Of some images; maps of a part of them are enlarged at a time."""
-    if not any(gt_mask[row].any() for row in rows):
+    if not any(truth.gt_mask[row].any() for row in rows):
         return dict.fromkeys(metrics.PIXEL_METRICS), None
-    side = gt_mask.shape[-1]
+    side = truth.gt_mask.shape[-1]
 
-    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for part in metrics.in_parts(rows, side**2):
-            yield enlarge(latent_norm[part], side), gt_mask[part]
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        for these in metrics.in_parts(rows, side**2):
+            enlarged = enlarge(latent_norm[these], side)
+            yield enlarged, truth.gt_mask[these], _part(enlarged, truth.extent[these])
 
     return metrics.pixel_metrics_of(parts)
+
+
+def _part(enlarged: np.ndarray, extent: np.ndarray) -> np.ndarray | None:
+    """The pixels of maps (n, S, S) that take part, or None where all do."""
+    side, known = enlarged.shape[-1], np.isfinite(enlarged)
+    if known.all() and (extent == side).all():
+        return None
+    row, column = (np.arange(side)[None] < extent[:, axis, None] for axis in (0, 1))
+    return np.asarray(known & row[:, :, None] & column[:, None, :])

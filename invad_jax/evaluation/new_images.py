@@ -42,9 +42,8 @@ class Results:
         self.recorder = recorder
         self.overlays = names.unique(found.names, ".png")
         self.rows: list[dict[str, Any] | None] = [None] * len(found.paths)
-        self.maps: dict[int, np.ndarray] = {}
-        """Row -> (h, w) float32, on the grid of the latents."""
-        self.heat: dict[int, tuple[float, float]] = {}
+        self.known: dict[int, Prediction] = {}
+        """Row -> what is known of it, its map on the grid of the latents."""
 
     def item(self, row: int, result: Prediction | None) -> Item:
         """What is to be drawn of an image."""
@@ -55,7 +54,7 @@ class Results:
         """Keeps one result, and writes it."""
         written, result = self.recorder.write(drawn), drawn.item.result
         if result:
-            self.maps[row], self.heat[row] = result.latent_norm, result.heat
+            self.known[row] = result
             written |= result.terms
         self.rows[row] = written
 
@@ -184,7 +183,7 @@ def _fill(results: Results, predictor: Predictor, drawer: Drawer) -> None:
 
 def make_cases(results: Results, data: DataConfig, terms: Sequence[str]) -> Iterator[Case]:
     """The images for the page, the highest scores first; `terms` are those of the score."""
-    ranked = sorted(results.maps, key=lambda i: -(results.rows[i] or {})["image_score"])
+    ranked = sorted(results.known, key=lambda i: -(results.rows[i] or {})["image_score"])
     for i in ranked:
         row = results.rows[i] or {}
         with suppress(UserError):  # a file that has gone since
@@ -195,10 +194,10 @@ def make_cases(results: Results, data: DataConfig, terms: Sequence[str]) -> Iter
                 gt_label=None,
                 image=preprocess.read_original(row["path"], data, SIDE),
                 gt_mask=None,
-                anomaly_map=results.maps[i],
+                anomaly_map=results.known[i].anomaly_map,
                 image_score=row["image_score"],
                 terms={name: row[name] for name in terms},
                 threshold=row["threshold"],
-                heat=results.heat[i],
+                heat=results.known[i].heat,
                 decision=row["decision"] == tables.decision_word(True),
             )

@@ -122,7 +122,7 @@ class Drawer:
         place = f"{OVERLAYS}/{item.overlay}"
         try:
             image = preprocess.read_original(item.path, self._data, OVERLAY_SIDE)
-            write_overlay(self.out / place, image, result.latent_norm, result.heat)
+            write_overlay(self.out / place, image, result.anomaly_map, result.heat)
         except UserError as problem:
             errors.append(f"no overlay: {problem}")
             return None

@@ -11,8 +11,8 @@ import numpy as np
 from invad_jax.config import Config
 from invad_jax.config.io import config_hash, to_dict
 from invad_jax.data import preprocess
-from invad_jax.data.dataset import Sample, some
-from invad_jax.data.maps import enlarge
+from invad_jax.data.dataset import some
+from invad_jax.data.maps import of_image
 from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.evaluate import Evaluation
 from invad_jax.inference.model import Model
@@ -108,7 +108,7 @@ def write(
     )
     figures.write_examples(out / "examples", cases(examples))
     if save_maps:
-        write_maps(out, evaluation.samples, evaluation.latent_norm, config.data.image_size)
+        write_maps(out, evaluation, config.data.image_size)
     log.info("\nwritten to %s: metrics.json, metrics.csv, scores.csv, report.html, examples", out)
     log.info(
         "next: open %s, or score new images: "
@@ -172,15 +172,16 @@ def pictured(evaluation: Evaluation, num_examples: int) -> tuple[list[int], list
 
 def make_case(evaluation: Evaluation, calibrations: Calibrations, config: Config, i: int) -> Case:
     """All that a page or a picture shows of the i-th image; reads it, in its own proportions."""
-    sample = evaluation.samples[i]
+    sample, truth = evaluation.samples[i], evaluation.truth
+    rows, columns = truth.extent[i]
     return Case(
         path=sample.path,
         category=sample.category,
         defect=sample.defect,
         gt_label=sample.gt_label,
         image=preprocess.read_original(sample.path, config.data, SIDE),
-        gt_mask=evaluation.truth.gt_mask[i] if evaluation.truth.has_mask[i] else None,
-        anomaly_map=enlarge(evaluation.latent_norm[i : i + 1], config.data.image_size)[0],
+        gt_mask=truth.gt_mask[i, :rows, :columns] if truth.has_mask[i] else None,
+        anomaly_map=of_image(evaluation.latent_norm[i], config.data.image_size, truth.extent[i]),
         image_score=float(evaluation.image_score["calibrated"][i]),
         terms={name: float(evaluation.terms[name][i]) for name in calibrations.terms},
         threshold=float(evaluation.threshold[i]),
@@ -189,19 +190,18 @@ def make_case(evaluation: Evaluation, calibrations: Calibrations, config: Config
     )
 
 
-def write_maps(
-    out: Path, samples: Sequence[Sample], latent_norm: np.ndarray, image_size: int
-) -> None:
+def write_maps(out: Path, evaluation: Evaluation, image_size: int) -> None:
     """One `maps/<category>/<defect>/<stem>.npy` a sample, and `maps.csv`, which says whose it is.
 
     Names come from data: what they share gets a number, and none leads out of the folder.
 
     Args:
       out: of the evaluation.
-      samples: N test images.
-      latent_norm: (N, h, w) float32.
-      image_size: side S of the maps that are written, (S, S) float32.
+      evaluation: of N test images.
+      image_size: side S of the maps that are written, (S, S) float32, or as much of it as a
+        letterbox fills; NaN where an image takes no part.
     """
+    samples = evaluation.samples
     places = [
         "/".join(map(names.one_part, (sample.category, sample.defect, Path(sample.path).name)))
         for sample in samples
@@ -210,5 +210,6 @@ def write_maps(
     for i, (sample, name) in enumerate(zip(samples, names.unique(places, ".npy"), strict=True)):
         rows.append({"path": sample.path, "map": f"maps/{name}"})
         with files.replaced(out / "maps" / name) as temporary, temporary.open("wb") as stream:
-            np.save(stream, enlarge(latent_norm[i : i + 1], image_size)[0])
+            of_one = evaluation.latent_norm[i], image_size, evaluation.truth.extent[i]
+            np.save(stream, of_image(*of_one))
     tables.write_csv(out / "maps.csv", ("path", "map"), rows)

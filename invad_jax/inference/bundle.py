@@ -54,7 +54,7 @@ class Pictures(NamedTuple):
     """Images that are packed with a detector, and what it said of them."""
 
     image: np.ndarray
-    """(n, S, S, 3) uint8."""
+    """(n, S, S, 3 or 4) uint8."""
     image_score: np.ndarray
     """(n,) float64."""
     decision: np.ndarray
@@ -145,12 +145,12 @@ class BundleModel:
         return fitting(count, self.batch_size)
 
     def predict(self, image: np.ndarray, batch_size: int | None = None) -> Scores:
-        """Scores images, (B, S, S, 3) uint8, any B; see `Model.predict`."""
+        """Scores images as `preprocess.read_image` gives them, any B; see `Model.predict`."""
         found: dict[str, Any] = self.outputs(image, batch_size)
-        return Scores(**{name: found[name] for name in SCORES})
+        return Scores(**{name: found[name] for name in SCORES if name in found})
 
     def outputs(self, image: np.ndarray, batch_size: int | None = None) -> dict[str, np.ndarray]:
-        """All that the exported function says of (B, S, S, 3) uint8, in batches of one size.
+        """All that the exported function says of such images, in batches of one size.
 
         Raises:
           UserError: this JAX cannot read the function, or this machine not run it.
@@ -185,7 +185,7 @@ class BundleModel:
             yield ids[ids >= 0], jax.tree.map(lambda rows, ids=ids: rows[ids >= 0], scores)
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """One batch as it is, uint8 (B, S, S, 3); compiled once for each B."""
+        """One batch as it is; compiled once for each B."""
         detector = self._detector
         try:
             return jax.device_get(detector.run(detector.arrays, image))

@@ -35,6 +35,8 @@ def encode_samples(
     """
     hashes = [layouts.content_hash(sample.path) for sample in samples]
     reading = "".join(f" {value!r}" for value in config.data.value_range)
+    if config.data.aspect != "stretch":
+        reading += f" {config.data.aspect}"
     folder = latent_cache.entry(
         downloads.shared_cache_dir() / "latents", encoder.fingerprint + reading, hashes
     )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import TERMS
+from invad_jax.data import preprocess
 from invad_jax.detector import Detector
 from invad_jax.inference.in_parts import for_any_platform
 from invad_jax.inference.model import Model
@@ -32,6 +33,7 @@ MEANING = {
     "map_mean": "mean of latent_norm",
     "map_max": "largest latent_norm",
     "map_top": "mean of the highest 2 % of latent_norm",
+    "extent": "rows and columns of the square that the image fills, from the top left",
 }
 """The outputs; each has a row for each image."""
 
@@ -53,7 +55,7 @@ class Exported(NamedTuple):
     """What a bundle is made of."""
 
     module: bytes
-    """StableHLO of `jax.export`: (arrays, images (b, S, S, 3) uint8) -> outputs, for any b."""
+    """StableHLO of `jax.export`: (arrays, images (b, S, S, 3 or 4) uint8) -> outputs, any b."""
     arrays: list[np.ndarray]
     """The last of them are the `Constants`."""
     about: dict[str, Any]
@@ -69,14 +71,15 @@ def export(model: Model, calibrations: Calibrations) -> Exported:
     """
     function, leaves = flat_function(model, for_any_platform(model.encoder.apply), calibrations)
     (b,) = jax.export.symbolic_shape("b")
-    side = model.config.data.image_size
+    _, side, _, channels = preprocess.blank(1, model.config.data).shape
     abstract = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    images = jax.ShapeDtypeStruct((b, side, side, 3), np.uint8)
+    images = jax.ShapeDtypeStruct((b, side, side, channels), np.uint8)
     jitted = jax.jit(function, keep_unused=True)
     exported = jax.export.export(jitted, platforms=PLATFORMS)(abstract, images)
     shapes = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     about = {
         "image_size": side,
+        "channels": channels,
         "platforms": list(PLATFORMS),
         "calling_convention_version": exported.calling_convention_version,
         "outputs": {
@@ -134,7 +137,8 @@ def _function(
         scores: Scores = detector.predict(variables, images)
         values = jnp.stack([getattr(scores, name) for name in terms], axis=1)  # (B, T)
         score, decision = judged(constants, values, scores.component)
-        kept = ("component", "anomaly_map", "latent_norm", *TERMS)
+        kept = ["component", "anomaly_map", "latent_norm", *TERMS]
+        kept += ["extent"] if scores.extent is not None else []
         return {
             "image_score": score,
             "decision": decision,

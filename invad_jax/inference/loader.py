@@ -36,17 +36,18 @@ class Detector:
 
     def __call__(self, images):
         """Images as uint8 (H, W, 3) -> NumPy arrays with a row for each: `about["outputs"]`."""
-        size = self.about["image_size"]
-        squares = np.stack([resized(np.asarray(image), size) for image in images])
+        about = self.about["image_size"], self.about.get("channels", 3)
+        squares = np.stack([squared(np.asarray(image), *about) for image in images])
         return jax.device_get(self.run(self.arrays, squares))
 
     def _function(self, module):
-        """(arrays, images (b, S, S, 3) uint8) -> outputs, for any b, on all platforms exported for.
+        """(arrays, squares (b, S, S, C) uint8) -> outputs, any b, on all platforms exported for.
 
         The container of `jax.export` takes one more package: a like signature is made instead.
         """
         about, (b,) = self.about, jax.export.symbolic_shape("b")
-        images = jax.ShapeDtypeStruct((b, about["image_size"], about["image_size"], 3), np.uint8)
+        square = about["image_size"], about["image_size"], about.get("channels", 3)
+        images = jax.ShapeDtypeStruct((b, *square), np.uint8)
         arrays = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in self.arrays]
 
         def alike(arrays, images):
@@ -59,11 +60,22 @@ class Detector:
         return dataclasses.replace(exported, calling_convention_version=version).call
 
 
-def resized(image, size):
-    """(H, W, 3) uint8 -> (size, size, 3), bilinear as in Pillow, where taller than wide +-1."""
+def squared(image, size, channels):
+    """(H, W, 3) uint8 -> (size, size, channels): resized, or with 4 in its own proportions."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image of {image.dtype} {image.shape}: expected uint8 (H, W, 3)")
-    for axis in (1, 0):
+    if channels == 3:
+        return resized(image, (size, size))
+    rows, columns = (max(1, round(side * size / max(image.shape))) for side in image.shape[:2])
+    around = ((0, size - rows), (0, size - columns), (0, 0))
+    inside = np.pad(np.full((rows, columns, 1), 255, np.uint8), around)
+    filled = np.pad(resized(image, (rows, columns)), around, mode="edge")
+    return np.concatenate([filled, inside], axis=-1)
+
+
+def resized(image, shape):
+    """(H, W, 3) uint8 -> (*shape, 3), bilinear as in Pillow, where taller than wide +-1."""
+    for axis, size in ((1, shape[1]), (0, shape[0])):
         if image.shape[axis] != size:  # each pass is rounded to 8 bits
             sums = np.tensordot(_weights(image.shape[axis], size), image.astype(float), (1, axis))
             image = np.clip((sums + 2**21) // 2**22, 0, 255).astype(np.uint8).swapaxes(0, axis)

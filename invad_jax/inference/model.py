@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from invad_jax.config import Config, MeshConfig
 from invad_jax.config.io import override
+from invad_jax.data import masks
 from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Decode, Encoder, build_encoder
@@ -426,12 +427,14 @@ def load_model(
 def _matching_encoder(config: Config, workdir: Workdir, restored: Restored) -> Encoder:
     """The config's encoder, if its latents are the ones that the checkpoint was made for."""
     options = kept_weights.options(config.encoder, workdir.encoder)
-    whole = build_encoder(options, config.data.image_size, config.tiling)
+    whole = build_encoder(
+        options, config.data.image_size, config.tiling, masks.read_region(config.data)
+    )
     encoder = components.load(config, workdir, whole)
     if restored.encoder not in (None, encoder.fingerprint):
         raise UserError(
-            f"encoder.weights={config.encoder.weights}: other weights than the ones that "
-            f"{workdir.path} was trained with"
+            f"encoder.weights={config.encoder.weights}: other weights, or another data.region, "
+            f"than the ones that {workdir.path} was trained with"
         )
     if encoder.latent_shape != restored.latent_shape:
         raise UserError(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
+from invad_jax.data import preprocess
 from invad_jax.errors import UserError
 from invad_jax.inference.exporting import flat_function
 from invad_jax.inference.model import Model
@@ -26,7 +27,7 @@ INPUT = "image"
 
 
 def write(model: Model, calibrations: Calibrations, about: dict[str, Any], out: Path) -> None:
-    """Converts a detector, (1, S, S, 3) uint8 -> the outputs of a bundle, under their names.
+    """Converts a detector, (1, S, S, 3 or 4) uint8 -> the outputs of a bundle, under their names.
 
     Args:
       model: loaded, with its encoder.
@@ -47,8 +48,7 @@ def write(model: Model, calibrations: Calibrations, about: dict[str, Any], out: 
         ) from error
     function, leaves = flat_function(model, model.encoder.apply, calibrations)
     arrays = [jnp.asarray(_single(leaf)) for leaf in leaves]
-    side = model.config.data.image_size
-    image = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+    image = preprocess.blank(1, model.config.data)
     outputs = sorted(jax.eval_shape(function, arrays, image))  # as trees of dicts are flattened
     # Traced first: jax2onnx replaces functions of JAX while it traces, and would meet its own.
     traced = jaxpr_as_fun(jax.make_jaxpr(lambda x: function(arrays, x))(image))

@@ -73,7 +73,7 @@ def _about(workdir: Workdir, model: Model, calibrations: Calibrations) -> dict[s
 def about_calibration(calibrations: Calibrations, config: Config) -> dict[str, Any]:
     """What `model.json` says of calibrations, and the config with their false-alarm rate."""
     options = to_dict(config)
-    options["data"] |= {"root": ""}  # of the machine of the training
+    options["data"] |= {"root": "", "region": ""}  # of the machine of the training
     return {
         "calibrated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "calibration": {
@@ -113,13 +113,15 @@ def _licences(workdir: Workdir, config: Config) -> dict[str, str]:
 
 
 def _images(paths: Sequence[str], config: Config) -> np.ndarray:
-    """A few of the normal images, and one of noise, (n, S, S, 3) uint8."""
-    side = config.data.image_size
-    found = [np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)]
+    """One of noise, of the proportions of a normal one, and a few of the normal images,
+    (n, S, S, 3 or 4) uint8."""
+    found: list[np.ndarray] = []
     for path in paths[:: max(1, len(paths) // PHOTOGRAPHS)][:PHOTOGRAPHS]:
         with suppress(UserError):  # is not here any more
             found.append(preprocess.read_image(path, config.data))
-    return np.stack(found)
+    noise = (found or list(preprocess.blank(1, config.data)))[0].copy()
+    noise[..., :3] = np.random.default_rng(0).integers(0, 256, noise[..., :3].shape, np.uint8)
+    return np.stack([noise, *found])
 
 
 def _expected(model: Model, calibrations: Calibrations, images: np.ndarray) -> Pictures:

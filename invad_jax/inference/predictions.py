@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from invad_jax.config import TERMS
-from invad_jax.data.maps import enlarge
+from invad_jax.data.maps import enlarge, of_image
 from invad_jax.inference import regions
 from invad_jax.inference.regions import Region
 
@@ -38,23 +38,28 @@ class Prediction:
     terms: dict[str, float]
     """Each of `config.TERMS`, of which the score is made."""
     latent_norm: np.ndarray
-    """(h, w) float32: how far each position lies from normal, on the grid of the latents."""
+    """(h, w) float32: how far each position lies from normal, on the grid of the latents; NaN where
+    it takes no part."""
     image_size: int
     """Side S of the square that the image was resized to, pixels."""
+    extent: tuple[int, int]
+    """Rows and columns of it that the image fills, from the top left: (S, S), or of a letterbox."""
 
     @property
     def anomaly_map(self) -> np.ndarray:
-        """(S, S) float32: `latent_norm` enlarged to the resized image, higher is more anomalous."""
-        return enlarge(self.latent_norm[None], self.image_size)[0]
+        """`extent` float32: `latent_norm` enlarged to the resized image, higher is more anomalous;
+        NaN where a region leaves it out."""
+        return of_image(self.latent_norm, self.image_size, self.extent)
 
     def regions(self, size: tuple[int, int] | None = None) -> list[Region]:
         """Where the map lies above the beginning of heat, the highest peak first.
 
         Args:
-          size: (width, height) of the image that boxes and areas are in pixels of; None: (S, S).
+          size: (width, height) of the image that boxes and areas are in pixels of; None: of the
+            map.
         """
-        square = (self.image_size, self.image_size)
-        return regions.find(self.anomaly_map, self.heat[0], size or square)
+        rows, columns = self.extent
+        return regions.find(self.anomaly_map, self.heat[0], size or (columns, rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +86,13 @@ class Predictions(Sequence[Prediction]):
     map_top: np.ndarray
     latent_norm: np.ndarray
     """(N, h, w) float32."""
+    extent: np.ndarray
+    """(N, 2) int."""
     image_size: int
 
     @cached_property
     def anomaly_map(self) -> np.ndarray:
-        """(N, S, S) float32."""
+        """(N, S, S) float32, of the squares; that of an image alone is cut to its `extent`."""
         return enlarge(self.latent_norm, self.image_size)
 
     def __len__(self) -> int:
@@ -111,12 +118,13 @@ class Predictions(Sequence[Prediction]):
             terms={name: float(getattr(self, name)[index]) for name in TERMS},
             latent_norm=self.latent_norm[index],
             image_size=self.image_size,
+            extent=(int(self.extent[index][0]), int(self.extent[index][1])),
         )
 
 
 _COLUMNS = (
     *("path", "image_score", "decision", "threshold", "normal_percentile", "heat", "component"),
-    *(*TERMS, "latent_norm"),
+    *(*TERMS, "latent_norm", "extent"),
 )
 """What of `Predictions` has a row for each image."""
 

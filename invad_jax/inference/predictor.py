@@ -181,8 +181,9 @@ class Predictor:
     def _results(self, paths: Sequence[str | None], scores: Scores) -> Predictions:
         terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
         known, component = self.calibrations, np.asarray(scores.component)
-        image_score = known.image_score(terms, component)
+        image_score, side = known.image_score(terms, component), self.model.config.data.image_size
         threshold = known.threshold(component)
+        extent = np.full((len(component), 2), side) if scores.extent is None else scores.extent
         percentile = [
             100 * np.mean(self.normal_scores[known.names[k]] <= one)
             for k, one in zip(component, image_score, strict=True)
@@ -196,7 +197,8 @@ class Predictor:
             heat=np.array([known.heat(k) for k in component]),
             component=tuple(known.names[k] for k in component),
             latent_norm=np.asarray(scores.latent_norm),
-            image_size=self.model.config.data.image_size,
+            extent=np.asarray(extent),
+            image_size=side,
             **terms,
         )
 

@@ -102,7 +102,7 @@ class Learner:
         bank = bank_of(x0, kind)
         itself = np.arange(len(latents), dtype=np.int32)
         distance = self._run(_nearest, (bank_to_device(bank), self._stats), latents, itself)
-        spread = np.stack([distance[kind == k].mean(axis=0) for k in range(kind.max() + 1)])
+        spread = np.stack([_mean(distance[kind == k]) for k in range(kind.max() + 1)])
         # Where all images are alike: a millionth of the unit that latents are standardised to.
         bandwidth = TEMPERATURE * np.maximum(spread, 1e-6)  # (K, h, w)
         return bank._replace(bandwidth=bandwidth.astype(np.float32))
@@ -119,6 +119,12 @@ class Learner:
         compiled = _compiled(function, self._where, mesh, len(inputs))
         on_mesh = jax.device_put(variables, replicated(mesh))
         return in_batches(compiled, on_mesh, self._batch_size, mesh, *inputs)
+
+
+def _mean(distance: np.ndarray) -> np.ndarray:
+    """Over the images that have a position, (n, h, w) -> (h, w); 0 where none has it."""
+    count = np.isfinite(distance).sum(axis=0)
+    return np.asarray(np.nansum(distance, axis=0) / np.maximum(count, 1))
 
 
 @functools.cache

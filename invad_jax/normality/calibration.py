@@ -229,7 +229,7 @@ def heat_scale(latent_norm: np.ndarray) -> tuple[float, float]:
     Args:
       latent_norm: (n, h, w), of normal images.
     """
-    median, low = (float(q) for q in np.quantile(latent_norm, (0.5, 0.999)))
+    median, low = (float(q) for q in np.nanquantile(latent_norm, (0.5, 0.999)))
     return low, low + max(low - median, 1e-6)
 
 

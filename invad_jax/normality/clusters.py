@@ -34,8 +34,9 @@ def kinds(how: str, categories: Sequence[str], latents: np.ndarray) -> list[str]
 
 
 def describe(latents: np.ndarray) -> np.ndarray:
-    """One vector an image: its mean over positions; (N, h, w, C) -> (N, C) float64."""
-    return np.asarray(np.mean(latents, axis=(1, 2), dtype=np.float64))
+    """One vector an image: the mean of its positions that take part; (N, h, w, C) -> (N, C)
+    float64."""
+    return np.stack([np.nanmean(one, axis=(0, 1), dtype=np.float64) for one in latents])
 
 
 def find(descriptor: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -15,6 +15,7 @@ from scipy import special
 
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.normality import clusters
 
 FEWEST = 5
 """Images of a kind of which something is said."""
@@ -32,7 +33,7 @@ class Profile(NamedTuple):
     contrast: np.ndarray
     """(n,) float32: how much the channels differ from position to position, root mean square."""
     latent_norm: np.ndarray
-    """(n, h, w) float32: the map, on the grid of the latents."""
+    """(n, h, w) float32: the map, on the grid of the latents; 0 where an image takes no part."""
 
     def rows(self, which: np.ndarray) -> Profile:
         """Some of the images."""
@@ -57,8 +58,9 @@ class Finding(NamedTuple):
 
 def profile_of(latent: np.ndarray, latent_norm: np.ndarray) -> Profile:
     """Of latents (n, h, w, C) as they come from the encoder, and their maps (n, h, w)."""
-    contrast = np.sqrt(latent.var(axis=(1, 2)).mean(axis=-1))
-    return Profile(latent.mean(axis=(1, 2)), contrast, np.asarray(latent_norm))
+    variance = np.stack([np.nanvar(one, axis=(0, 1)) for one in latent])  # (n, C)
+    feature = clusters.describe(latent).astype(np.float32)
+    return Profile(feature, np.sqrt(variance.mean(axis=-1)), np.nan_to_num(latent_norm))
 
 
 def joined(*profiles: Profile) -> Profile:

@@ -62,17 +62,23 @@ class Moments:
 def moments(batches: Iterable[np.ndarray]) -> Moments:
     """One pass over (b, P, C) arrays of any float type, in any order.
 
+    An image has no part in the moments of a position at which it is NaN; those of a position that
+    no image has are NaN.
+
     Memory: 24 P C^2 bytes beside a batch.
     """
-    count, total, outer = 0, np.zeros(1), np.zeros((1, 1, 1))
+    count, seen, total, outer = 0, np.zeros((1, 1)), np.zeros(1), np.zeros((1, 1, 1))
     for batch in batches:
         x = np.swapaxes(batch, 0, 1).astype(np.float64)  # (P, b, C)
         count += x.shape[1]
+        here = np.isfinite(x[..., 0])
+        seen = seen + here.sum(axis=1, keepdims=True)  # (P, 1)
+        x[~here] = 0
         total = total + x.sum(axis=1)
         with threadpool_limits(1):  # threads make matrices of this size a hundred times slower
             outer = outer + np.swapaxes(x, 1, 2) @ x  # (P, C, C)
-    mean = total / max(count, 1)
-    outer /= max(count, 1)
+    with np.errstate(invalid="ignore"):
+        mean, outer = total / seen, outer / seen[:, :, None]
     outer -= mean[..., :, None] * mean[..., None, :]
     return Moments(count, mean, outer)
 

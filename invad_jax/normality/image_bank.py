@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from invad_jax.normality import clusters
+
 
 class FittedBank(NamedTuple):
     """The arrays of `coordinates.ImageBank` on the host."""
@@ -33,11 +35,12 @@ def bank_of(x0: np.ndarray, kind: np.ndarray) -> FittedBank:
 
     Memory: half of what it is given, beside it.
     """
-    mean = x0.mean(axis=(1, 2), dtype=np.float64)  # (N, C)
+    mean = clusters.describe(x0)  # (N, C)
     length = np.linalg.norm(mean, axis=1, keepdims=True)
     descriptor = (mean / np.maximum(length, 1e-12)).astype(np.float32)
     limit = np.finfo(np.float16).max
     latent = np.clip(x0, -limit, limit).astype(np.float16)
+    latent[np.isnan(latent)] = limit  # takes no part: as far from any vector as can be
     bandwidth = np.ones((kind.max() + 1, *x0.shape[1:3]), np.float32)
     return FittedBank(latent, descriptor, kind.astype(np.int32), bandwidth)
 

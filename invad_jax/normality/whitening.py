@@ -56,7 +56,8 @@ def estimate(of: Moments, identity: float, centred: bool) -> Gaussian:
         S, mean = S + mean[:, :, None] * mean[:, None, :], np.zeros_like(mean)
     elif of.count > 1:
         S = S * (of.count / (of.count - 1))
-    variance = float(np.mean(np.diagonal(S, axis1=-2, axis2=-1)))
+    variance = float(np.nanmean(np.diagonal(S, axis1=-2, axis2=-1)))
+    S, mean = np.nan_to_num(S), np.nan_to_num(mean)  # of positions that no image has
     floor = identity * variance + 1e-6 * max(variance, 1e-6)
     added = floor * np.eye(S.shape[-1])
     return Gaussian(mean, gaussian.precision(own + added for own in S), identity)

@@ -13,10 +13,15 @@ import jax
 
 from invad_jax.config import Config
 from invad_jax.diffusion.inversion import EpsFn, angle_step, euler_step, invert, shrinkage
+from invad_jax.geometry import in_part
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.levels import rising_plan
 from invad_jax.paradigms.paradigm import Paradigm
-from invad_jax.paradigms.prior import under_prior, with_standard_normal
+from invad_jax.paradigms.prior import (
+    under_prior,
+    with_standard_normal,
+    with_standard_normal_in_part,
+)
 
 
 def paradigm(config: Config) -> Paradigm:
@@ -29,8 +34,8 @@ def paradigm(config: Config) -> Paradigm:
 
     found = Paradigm(
         timesteps=timesteps,
-        states=states,
-        compare=with_standard_normal,
+        states=in_part(states) if config.data.in_part else states,
+        compare=with_standard_normal_in_part if config.data.in_part else with_standard_normal,
         lessons=Lessons(),
         terms=("map_top",) if white else ("nll", "map_range"),
         inverts=True,

@@ -6,6 +6,7 @@ import jax
 
 from invad_jax.config import Config
 from invad_jax.errors import UserError
+from invad_jax.geometry import without_nan
 from invad_jax.normality import gaussian
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.paradigm import Paradigm
@@ -31,3 +32,11 @@ def under_prior(config: Config, found: Paradigm) -> Paradigm:
 def with_standard_normal(reference: Reference | None, states: jax.Array, image_size: int) -> Scores:
     """Scores the last state by its length, with nothing fitted."""
     return score(states[:, -1], image_size)
+
+
+def with_standard_normal_in_part(
+    reference: Reference | None, states: jax.Array, image_size: int
+) -> Scores:
+    """The same of states that are NaN where an image takes no part."""
+    x_T, part = without_nan(states[:, -1])
+    return score(x_T, image_size, part[..., 0])

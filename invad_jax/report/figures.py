@@ -100,12 +100,12 @@ def heat_level(
     """Heat as rows of `HEAT` and `OPACITY`, and where there is any: (H, W) uint8, (H, W) bool.
 
     Args:
-      anomaly_map: (h, w) float32, resized bilinearly.
+      anomaly_map: (h, w) float32, resized bilinearly; NaN, where it takes no part, is cold.
       size: (W, H), pixels.
       low: no heat at or below it.
       high: full heat from here on; above `low`.
     """
-    scaled = Image.fromarray(np.asarray(anomaly_map, np.float32))
+    scaled = Image.fromarray(np.nan_to_num(np.asarray(anomaly_map, np.float32)))
     resized = np.asarray(scaled.resize(size, Image.Resampling.BILINEAR))  # (h, w) -> (H, W)
     heat = np.clip((resized - low) / (high - low), 0, 1)
     return np.rint(255 * heat).astype(np.uint8), resized > low

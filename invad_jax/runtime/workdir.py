@@ -4,6 +4,7 @@
           checkpoints/     see `checkpoint.py`
           components.npz   of the encoder's features, with encoder.channels
           coordinates.npz  in which normal latents are N(0, I), with train.latent_stats=whiten
+          region.png       what of every image is looked at, with data.region
           normals/         what normal images taught, a folder for each way of scoring
           logs/            TensorBoard
           vae.safetensors  of a first stage: what an encoder reads; with vae.json, examples.png
@@ -53,6 +54,7 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.components = self.path / "components.npz"
         self.coordinates = self.path / "coordinates.npz"
+        self.region = self.path / "region.png"
         self.logs = self.path / "logs"
         self.kept = self.path / "kept"
         self.encoder = self.path / "encoder"
@@ -130,6 +132,9 @@ class Workdir:
         if write:
             self._held.close()  # claimed a second time
             self._held.enter_context(files.alone(self.path, "another training is at work there"))
+            if config.data.region and not self.region.is_file():
+                with files.replaced(self.region) as temporary:
+                    temporary.write_bytes(Path(config.data.region).read_bytes())
             files.write_json(self.config, {VERSION: __version__, **config_io.to_dict(config)})
 
     def keep_rate(self, rate: float) -> None:
@@ -149,11 +154,29 @@ class Workdir:
             )
 
     def adopt(self, config: Config) -> Config:
-        """The same with what the training found in its images, where it is not given."""
-        if config.data.value_range or not self.config.is_file():
+        """The same with what the training found in its images, where it is not given, and with the
+        copy of its region.
+
+        Raises:
+          UserError: another region is given.
+        """
+        if not self.config.is_file():
             return config
-        data = dataclasses.replace(config.data, value_range=self.read_config().data.value_range)
+        data = config.data
+        if not data.value_range:
+            data = dataclasses.replace(data, value_range=self.read_config().data.value_range)
+        if self.region.is_file():
+            data = dataclasses.replace(data, region=self._own_region(data.region))
         return dataclasses.replace(config, data=data)
+
+    def _own_region(self, given: str) -> str:
+        """The path of the copy; that of the training may have gone."""
+        other = Path(given).is_file() and files.sha256(given) != files.sha256(self.region)
+        if other or not given:
+            raise UserError(
+                f"data.region={given}: {self.path} was trained with another one, {self.region}"
+            )
+        return str(self.region)
 
     def resolve(self, config_path: str | None, assignments: Sequence[str]) -> Config:
         """The config to evaluate with: a file's or the workdir's own, and the changes to it."""

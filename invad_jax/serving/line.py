@@ -55,8 +55,7 @@ class Line:
         self._history = history
         self._ids = itertools.count(1)
         self._busy = threading.Lock()
-        side = self.data.image_size
-        predictor.predict_squares([None], np.zeros((1, side, side, 3), np.uint8))
+        predictor.predict_squares([None], preprocess.blank(1, self.data))
         self.trouble: str | None = None
         """What whoever stands there has to know."""
         self.shift = Shift()
@@ -152,7 +151,7 @@ class Line:
             normal_percentile=result.normal_percentile,
             regions=result.regions(preprocess.size_of(path, data)),
         )
-        return judged, Pictures(_jpeg(photograph), heat_png(result.latent_norm, *result.heat))
+        return judged, Pictures(_jpeg(photograph), heat_png(result.anomaly_map, *result.heat))
 
     def _new_table(self) -> Any:
         if self._history is None:

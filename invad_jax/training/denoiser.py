@@ -45,12 +45,12 @@ def latent_stats(latents: Latents | np.ndarray, kind: str) -> LatentStats:
     channels = latents.shape[-1]
     if kind == "none":
         return LatentStats(jnp.zeros(channels), jnp.ones(channels))
-    total, total_square = np.zeros(channels), np.zeros(channels)
+    total, total_square, count = np.zeros(channels), np.zeros(channels), 0
     for row in latents:
         row = np.asarray(row, np.float64)
-        total += row.sum((0, 1))
-        total_square += np.square(row).sum((0, 1))
-    count = np.prod(latents.shape[:3])
+        total += np.nansum(row, (0, 1))  # positions that take no part are NaN
+        total_square += np.nansum(np.square(row), (0, 1))
+        count += int(np.isfinite(row[..., 0]).sum())
     mean = total / count
     std = np.sqrt(np.maximum(total_square / count - mean**2, 0.0))
     std[std < 1e-6] = 1.0  # a channel that never varies stays what it is
@@ -76,6 +76,7 @@ def denoiser_loss(config: Config) -> LossFn:
         jnp.asarray(alpha_bar_of(config), jnp.float32),
         v_loss if of_v else eps_loss,
         standardised,
+        config.data.in_part,
     )
 
 

@@ -18,6 +18,7 @@ import optax
 from invad_jax.config import TrainConfig
 from invad_jax.detector import LatentStats, standardise
 from invad_jax.diffusion.loss import eps_loss
+from invad_jax.geometry import without_nan
 from invad_jax.paradigms.objective import Objective
 
 LOWEST_LEARNING_RATE = 1e-6
@@ -182,6 +183,7 @@ def make_denoiser_loss(
     alpha_bar: jax.Array,
     sample_loss: SampleLoss = eps_loss,
     standardised: bool = False,
+    in_part: bool = False,
 ) -> LossFn:
     """The diffusion loss on encoder latents, t uniform on 0..T-1.
 
@@ -190,6 +192,7 @@ def make_denoiser_loss(
       alpha_bar: (T,) float32.
       sample_loss: the loss of each sample.
       standardised: whether the latents come in the coordinates that the network is trained in.
+      in_part: whether there may be positions that take no part, which are NaN.
 
     Returns:
       A `LossFn` whose `frozen` is a `LatentStats` and whose batch has `latent` (B, h, w, C).
@@ -203,8 +206,9 @@ def make_denoiser_loss(
 
     def given(params: Params, frozen: LatentStats, batch: Batch) -> Loss:
         x0 = batch["latent"] if standardised else standardise(batch["latent"], frozen)
+        x0, part = without_nan(x0) if in_part else (x0, None)
         losses = sample_loss(
-            lambda x, t: predict(params, x, t), x0, batch["t"], batch["noise"], alpha_bar
+            lambda x, t: predict(params, x, t), x0, batch["t"], batch["noise"], alpha_bar, part
         )
         return jnp.mean(losses), {}
 

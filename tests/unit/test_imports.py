@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
 COMMANDS = {"train", "eval", "predict", "train_vae", "convert", "build_dataset", "compare", "sweep",
             "plan", "export", "calibrate", "doctor", "serve", "benchmark", "__main__"}  # fmt: skip
 FLOORS = [
-    {"errors", "version", "diffusion", "scoring", "metrics"},
+    {"errors", "version", "diffusion", "geometry", "scoring", "metrics"},
     {"config", "io", "coordinates", "detector"},
     {"data", "normality", "encoders", "denoisers", "paradigms"},
     {"runtime", "report", "converters"},
@@ -22,7 +22,7 @@ FLOORS = [
 ]
 """Units of the package, from the ground up; each imports itself and the floors below it."""
 WITHOUT_JAX = {"errors", "version", "metrics", "config", "io", "data", "normality", "report"}
-MATHS = {"diffusion", "scoring", "coordinates"}
+MATHS = {"diffusion", "geometry", "scoring", "coordinates"}
 """JAX and NumPy, and nothing of networks, files or the config."""
 COMPILES = COMMANDS | {"inference", "training", "planning", "evaluation", "benchmarks"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -237,7 +237,7 @@ def test_memory_does_not_grow_with_the_normal_images(monkeypatch):
 
         def parts(count=count):
             for i in range(count):
-                yield some.copy(), marked.copy() if i < 10 else np.zeros_like(marked)
+                yield some.copy(), marked.copy() if i < 10 else np.zeros_like(marked), None
 
         tracemalloc.start()
         metrics.pixel_metrics_of(parts)

@@ -66,8 +66,8 @@ class BrightnessPredictor:
             path=tuple(paths), image_score=score, decision=score > self.threshold,
             threshold=np.full(count, self.threshold), heat=np.tile([50.0, 200.0], (count, 1)),
             normal_percentile=score, component=("part",) * count,
-            latent_norm=np.tile(score[:, None, None], (1, 2, 2)).astype(np.float32), image_size=8,
-            **dict.fromkeys(TERMS, score),
+            latent_norm=np.tile(score[:, None, None], (1, 2, 2)).astype(np.float32),
+            extent=np.full((count, 2), 8), image_size=8, **dict.fromkeys(TERMS, score),
         )  # fmt: skip
 
 

@@ -194,6 +194,11 @@ ELSEWHERE = {
     "data.name": (_LAYOUTS, "test_a_missing_root_is_named"),
     "data.root": (_LAYOUTS, "test_a_missing_root_is_named"),
     "data.categories": (_LAYOUTS, "test_categories_are_chosen_by_name_in_sorted_order"),
+    "data.aspect": (
+        "unit/test_geometry.py",
+        "test_a_letterbox_keeps_proportions_and_repeats_the_edge",
+    ),
+    "data.region": ("e2e/test_geometry.py", "test_maps_have_the_proportions_of_the_image"),
     "data.value_range": (_DEPTH, "test_values_are_scaled_and_clipped"),
     "data.max_pixels": (_DEPTH, "test_more_pixels_than_allowed"),
     "data.holdout_fraction": (_LAYOUTS, "test_hold_out_divides_every_category_evenly"),

@@ -183,9 +183,9 @@ def test_resized_by_nearest_neighbour(tmp_path):
 def test_no_region_is_lost(rows, columns, expected):
     marked = np.zeros((1000, 1500), bool)
     marked[rows, columns] = True
-    assert [tuple(map(int, at)) for at in np.argwhere(shrink(marked, 10))] == expected
+    assert [tuple(map(int, at)) for at in np.argwhere(shrink(marked, 10, 10))] == expected
     marked[500:700, 600:900] = True  # whether or not there is another one
-    small = shrink(marked, 10)
+    small = shrink(marked, 10, 10)
     assert ndimage.label(small, np.ones((3, 3)))[1] == 2
     np.testing.assert_array_equal(small[5:7, 4:6], True)
 
@@ -194,8 +194,8 @@ def test_a_region_that_is_seen_is_left_as_it_is():
     rng = np.random.default_rng(3)
     marked = ndimage.gaussian_filter(rng.random((300, 200)), 12) > 0.51
     nearest = Image.fromarray(marked).resize((64, 64), Image.Resampling.NEAREST)
-    np.testing.assert_array_equal(shrink(marked, 64), np.asarray(nearest))
-    np.testing.assert_array_equal(shrink(marked, 400).any(), True)
+    np.testing.assert_array_equal(shrink(marked, 64, 64), np.asarray(nearest))
+    np.testing.assert_array_equal(shrink(marked, 400, 400).any(), True)
 
 
 def test_a_mask_of_another_size_names_both(tmp_path):

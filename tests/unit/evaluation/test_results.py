@@ -17,11 +17,19 @@ CASES = [
 ]  # fmt: skip
 
 
+def evaluation_of(samples, maps):
+    """With nothing known but the maps, (N, 2, 2)."""
+    count = len(samples)
+    extent = np.full((count, 2), 2)
+    truth = GroundTruth(tuple(samples), np.zeros((count, 2, 2), bool), np.ones(count, bool), extent)
+    return Evaluation(truth, maps, {}, np.zeros(count, int), {}, np.zeros(count))
+
+
 def test_each_map_has_a_file_of_its_own_inside_the_folder(tmp_path):
     samples = [Sample(path, category, defect, 1) for path, category, defect in CASES]
     maps = np.arange(4 * len(CASES), dtype=np.float32).reshape(-1, 2, 2)
     out = tmp_path / "deep" / "out"
-    results.write_maps(out, samples, maps, image_size=2)
+    results.write_maps(out, evaluation_of(samples, maps), image_size=2)
     with (out / "maps.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["path"] for row in rows] == [path for path, _, _ in CASES]
@@ -37,10 +45,8 @@ def test_a_page_shows_every_mistake_first_and_then_what_is_nearest_to_its_thresh
     score = np.array([9.0, 1.0, 2.0, 3.5, 8.0, -7.0, 2.9, 0.0])
     samples = tuple(Sample(f"{i}.png", "nut", "", value) for i, value in enumerate(label))
     nothing = np.zeros((8, 2, 2))
-    evaluation = Evaluation(
-        GroundTruth(samples, nothing > 0, np.ones(8, bool)), nothing, {}, np.zeros(8, int),
-        {"calibrated": score}, np.full(8, 3.0),
-    )  # fmt: skip
+    evaluation = evaluation_of(samples, nothing)
+    evaluation = evaluation._replace(image_score={"calibrated": score}, threshold=np.full(8, 3.0))
     order, examples = results.pictured(evaluation, num_examples=2)
     assert order[:3] == [4, 1, 2]  # a false alarm by 5, missed by 2 and by 1
     assert examples == [4, 5]
