@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypedDict, cast
 
 from invad_jax.errors import UserError
+from invad_jax.io.paths import to_path
 
 REBUILD = "make it again with python -m invad_jax.build_dataset"
 
@@ -87,7 +88,7 @@ def open_binary(path: str | Path) -> BinaryIO:
     """
     found = _PATH.fullmatch(str(path))
     if not found:
-        return open(path, "rb")
+        return to_path(path).open("rb")
     root, split, name = found.groups()
     entry = _entry(root, split, name)
     try:

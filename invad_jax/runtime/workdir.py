@@ -134,7 +134,7 @@ class Workdir:
             self._held.enter_context(files.alone(self.path, "another training is at work there"))
             if config.data.region and not self.region.is_file():
                 with files.replaced(self.region) as temporary:
-                    temporary.write_bytes(Path(config.data.region).read_bytes())
+                    temporary.write_bytes(files.read_bytes(config.data.region))
             files.write_json(self.config, {VERSION: __version__, **config_io.to_dict(config)})
 
     def keep_rate(self, rate: float) -> None:
@@ -171,7 +171,7 @@ class Workdir:
 
     def _own_region(self, given: str) -> str:
         """The path of the copy; that of the training may have gone."""
-        other = Path(given).is_file() and files.sha256(given) != files.sha256(self.region)
+        other = to_path(given).is_file() and files.sha256(given) != files.sha256(self.region)
         if other or not given:
             raise UserError(
                 f"data.region={given}: {self.path} was trained with another one, {self.region}"
