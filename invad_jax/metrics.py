@@ -159,7 +159,7 @@ def pixel_metrics_of(
             _check(anomaly_map[part], positive[part])
         anomalous.append(anomaly_map[positive])
         weights.append(_region_weights(positive))
-        pixels += positive.size if part is None else np.count_nonzero(part)
+        pixels += positive.size if part is None else int(part.sum())
     if sum(map(len, anomalous)) in (0, pixels):
         return dict.fromkeys(PIXEL_METRICS), None
     normals = (
