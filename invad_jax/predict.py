@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from invad_jax.errors import UserError
-from invad_jax.io.paths import is_remote, to_path
+from invad_jax.io.paths import to_path
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
@@ -94,7 +94,7 @@ def _check(args: argparse.Namespace) -> bool:
         raise UserError("give --threshold or --false-positive-rate, not both")
     if (streamed or args.watch) and args.distributed:
         raise UserError("--distributed: takes images that are all there")
-    if args.distributed and (args.out == "-" or is_remote(to_path(args.out))):
+    if args.distributed and args.out == "-":
         raise UserError("--distributed: --out has to be a folder that all processes see")
     if args.out.endswith(".parquet"):
         raise UserError(f"--out {args.out}: rows are written as CSV or JSON lines (--format)")

@@ -1,6 +1,6 @@
 """The work of many processes as files: which images, and the shards of them that are done.
 
-A folder `shards/` in `--out`, which all processes see, holds while they work
+A folder `shards/` in `--out`, on a disk or in a bucket that all processes see, holds meanwhile
 
     inputs.jsonl, offsets.npy    the images in order, listed once; where the line of each begins
     job.json                     whose work it is, number of images, images a shard
@@ -18,7 +18,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
+import weakref
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +37,7 @@ from invad_jax.data.inputs import Found
 from invad_jax.errors import UserError
 from invad_jax.evaluation.tally import Tally
 from invad_jax.io import files
+from invad_jax.io.paths import is_remote
 from invad_jax.runtime.log import log
 
 SMALLEST, LARGEST, PARTS = 16, 512, 256
@@ -125,18 +128,31 @@ class Shards:
     def remove(self) -> None:
         """Deletes the folder; what is left of it where that is broken off is no job."""
         (self.folder / _JOB).unlink()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if is_remote(self.folder):
+            self.folder.rmtree()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _tally(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.json"
 
     @cached_property
     def _lines(self) -> np.ndarray:
-        return np.load(self.folder / _OFFSETS, mmap_mode="r")
+        return np.load(self._local(_OFFSETS), mmap_mode="r")
 
     @cached_property
     def _inputs(self) -> int:
-        return os.open(self.folder / _INPUTS, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(self._local(_INPUTS), os.O_RDONLY | os.O_CLOEXEC)
+
+    def _local(self, name: str) -> Path:
+        """A file of the list; of one in a bucket, a copy on this machine."""
+        path = self.folder / name
+        if not is_remote(path):
+            return path
+        with tempfile.NamedTemporaryFile(prefix="invad_jax-", delete=False) as copy:
+            weakref.finalize(self, Path(copy.name).unlink)
+        path.download(Path(copy.name))
+        return Path(copy.name)
 
 
 class Paths(Sequence[str]):
@@ -172,7 +188,9 @@ def begin(folder: Path, key: Mapping[str, Any], sources: Iterable[str]) -> Shard
       UserError: another job was begun there, there is no image, or the folder cannot be written.
     """
     if not is_begun(folder):
-        for old in folder.iterdir():  # of a job that was never begun, or is done
+        for old in (
+            folder.iterdir() if folder.is_dir() else ()
+        ):  # of a job that was never begun, or is done
             if old.name != files.LOCK:
                 old.unlink()
         left_out = Counter[str]()

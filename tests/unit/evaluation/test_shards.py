@@ -9,6 +9,8 @@ import pytest
 from invad_jax.errors import UserError
 from invad_jax.evaluation import shards
 from invad_jax.evaluation.shards import LARGEST, SMALLEST, Paths
+from invad_jax.io.paths import to_path
+from tests import emulators
 
 KEY = {"model": "m", "format": "csv"}
 
@@ -26,8 +28,15 @@ def photos(tmp_path):
 
 @pytest.fixture
 def job(tmp_path, photos):
-    (tmp_path / "shards").mkdir()
     return shards.begin(tmp_path / "shards", KEY, [str(photos)])
+
+
+@pytest.fixture
+def job_in_a_bucket(photos, monkeypatch):
+    with emulators.cloud_storage() as url:
+        for name, value in emulators.environment_of_gs(url).items():
+            monkeypatch.setenv(name, value)
+        yield shards.begin(to_path(f"gs://{emulators.BUCKET}/shards"), KEY, [str(photos)])
 
 
 def test_images_are_listed_once_and_read_back_one_by_one(job, photos):
@@ -48,7 +57,6 @@ def test_paths_are_read_when_they_are_asked_for_also_elsewhere(job, photos):
 
 
 def test_what_is_given_twice_is_taken_once_where_it_comes_first(tmp_path, photos):
-    (tmp_path / "shards").mkdir()
     given = [str(photos / "link.png"), str(photos / "0"), f"{photos}/1/../0", str(photos)]
     job = shards.begin(tmp_path / "shards", KEY, given)
     found = [job.found(row).path for row in range(job.images)]
@@ -73,7 +81,6 @@ def test_a_job_goes_on_with_its_list_and_only_as_the_same(job, photos):
 def test_nothing_to_score_begins_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.txt").write_text("x")
-    (tmp_path / "shards").mkdir()
     with pytest.raises(UserError, match=r"holds no image; left out: 1 no image \(\.txt\)"):
         shards.begin(tmp_path / "shards", KEY, [str(tmp_path / "empty")])
     assert not shards.is_begun(tmp_path / "shards")
@@ -99,7 +106,10 @@ def test_a_shard_that_is_broken_off_is_not_there(job):
     assert not list(job.folder.glob(".*.csv.*"))
 
 
-def test_the_table_and_the_tally_of_all_do_not_depend_on_who_came_first(job, tmp_path):
+@pytest.mark.parametrize("where", ["job", "job_in_a_bucket"])
+def test_the_table_and_the_tally_of_all_do_not_depend_on_who_came_first(where, tmp_path, request):
+    job = pickle.loads(pickle.dumps(request.getfixturevalue(where)))
+    assert job.found(70).reason == "a link that leads nowhere"
     for shard in (3, 0, 4, 2, 1):
         assert not job.finished(shard)
         with job.writing(shard) as (temporary, tally):
@@ -116,3 +126,4 @@ def test_the_table_and_the_tally_of_all_do_not_depend_on_who_came_first(job, tmp
     assert tally.highest == [(float(i % 7), str(i)) for i in ranked]
     job.remove()
     assert not job.folder.exists()
+    assert not shards.is_begun(job.folder)

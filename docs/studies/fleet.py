@@ -1,0 +1,176 @@
+"""`predict --distributed` by the million: its memory over the number of images, its speed.
+
+    python docs/studies/fleet.py memory runs/fleet --images 1000 10000 100000
+    python docs/studies/fleet.py speed runs/fleet --images 64
+
+Both make what they need below the folder: a detector on the generated data set, and images.
+`memory` starts the command anew for each number of images, as one process with a tiny detector, and
+asks the system for the most memory that it held. `speed` scores the same photographs of 512 pixels
+in turn: the compiled detector alone on a batch that lies on the device, the command's own function
+without overlays, and with them. A ratio is of two measurements that followed each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from invad_jax import train
+from invad_jax.benchmarks.whole import write_images
+from invad_jax.evaluation import fleet, records
+from invad_jax.inference.predictor import Predictor, load
+from invad_jax.report.tables import markdown_table
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "procedural.py")
+TINY = (
+    *("data.image_size=32", "encoder.stages=0", "encoder.pool=4", "denoiser.name=mlp"),
+    *("denoiser.width=64", "denoiser.depth=1", "train.num_steps=20", "train.warmup_steps=2"),
+)
+LARGE = (
+    *("data.image_size=256", "encoder.stages=0,2,4,10", "denoiser.width=384", "denoiser.depth=6"),
+    *("denoiser.num_heads=6", "train.num_steps=2", "train.warmup_steps=1", "train.batch_size=4"),
+    "eval.batch_size=8",
+)
+"""The sizes of the first table in docs/performance.md."""
+IN_A_FOLDER = 1000
+
+
+def trained(workdir: Path, options: tuple[str, ...]) -> Path:
+    """A detector of these sizes; what it has learnt does not matter here."""
+    if not (workdir / "config.json").is_file():
+        given = ["--config", CONFIG, "--workdir", str(workdir), "--set", *options]
+        assert train.cli(given) == 0
+    return workdir
+
+
+def small_images(folder: Path, count: int) -> None:
+    """PNG files of 16 x 16 pixels, a thousand in a folder; 64 of them differ."""
+    rng, contents = np.random.default_rng(0), []
+    for _ in range(64):
+        stream = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(stream, "PNG")
+        contents.append(stream.getvalue())
+    for i in range(count):
+        below = folder / f"{i // IN_A_FOLDER:05d}"
+        if i % IN_A_FOLDER == 0:
+            below.mkdir(parents=True, exist_ok=True)
+        (below / f"{i:08d}.png").write_bytes(contents[i % len(contents)])
+
+
+def peak_megabytes(arguments: list[str]) -> tuple[float, float]:
+    """The most resident memory of `invad_jax.predict --distributed` as one process, and seconds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    alone = {
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_COORDINATOR_BIND_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "1",
+        "JAX_PROCESS_ID": "0",
+    }
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "invad_jax.predict", *arguments, "--distributed"],
+        env=os.environ | alone,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss / 1024, time.perf_counter() - begun
+
+
+def memory(folder: Path, counts: list[int]) -> list[str]:
+    """A table: images, peak memory, images a second."""
+    workdir, rows = trained(folder / "tiny", TINY), []
+    for count in counts:
+        images, out = folder / f"images_{count}", folder / f"out_{count}"
+        small_images(images, count)
+        given = ["--workdir", str(workdir), "--input", str(images), "--out", str(out)]
+        peak, seconds = peak_megabytes([*given, "--no-overlays"])
+        with (out / "predictions.csv").open("rb") as stream:
+            assert sum(1 for _ in stream) == count + 1
+        rows.append([f"{count:,}", f"{peak:.0f}", f"{count / seconds:.0f}"])
+        shutil.rmtree(images)
+    return markdown_table(("images", "peak MB", "images/s, start included"), rows, numbers=3)
+
+
+def ways(
+    predictor: Predictor, images: Path, count: int, folder: Path
+) -> dict[str, Callable[[], object]]:
+    """What is timed, of `count` images each."""
+    model = predictor.model
+    side, batches = model.config.data.image_size, -(-count // model.batch_size)
+    pixels = np.random.default_rng(0).integers(0, 256, (model.batch_size, side, side, 3), np.uint8)
+    batch = jax.device_put(pixels)
+
+    def bare() -> None:
+        for _ in range(batches):
+            jax.block_until_ready(predictor.trained.predict_batch(batch))
+
+    def whole(overlays: bool) -> Callable[[], object]:
+        out = folder / f"out_{overlays}"
+
+        def run() -> None:
+            with closing(records.Drawer(model.config.data, out if overlays else None)) as drawer:
+                fleet.predict(out, {"format": "csv"}, [str(images)], predictor, drawer, None)
+
+        return run
+
+    return {"detector alone": bare, "predict": whole(False), "with overlays": whole(True)}
+
+
+def speed(folder: Path, count: int, repeats: int) -> list[str]:
+    """A table: images a second, and what share of the detector's that is."""
+    predictor, images = load(trained(folder / "large", LARGE)), folder / "photographs"
+    shutil.rmtree(images, ignore_errors=True)
+    images.mkdir(parents=True)
+    write_images(images, count)
+    timed = ways(predictor, images, count, folder)
+    for run in timed.values():
+        run()
+    rates: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(repeats):
+        for name, run in timed.items():
+            begun = time.perf_counter()
+            run()
+            rates[name].append(count / (time.perf_counter() - begun))
+    rows = []
+    for name, values in rates.items():
+        shares = [a / b for a, b in zip(values, rates["detector alone"], strict=True)]
+        spread = f"{min(shares):.3f} to {max(shares):.3f}"
+        rows.append(
+            [name, f"{statistics.median(values):.2f}", f"{statistics.median(shares):.3f}", spread]
+        )
+    return markdown_table(("", "images/s", "of the detector's", "in single turns"), rows, numbers=3)
+
+
+def main() -> None:
+    """One of the two."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("memory", "speed"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, nargs="+", required=True)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    if args.what == "memory":
+        lines = memory(args.folder, args.images)
+    else:
+        lines = speed(args.folder, args.images[0], args.repeats)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
