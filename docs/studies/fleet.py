@@ -47,6 +47,14 @@ LARGE = (
 )
 """The sizes of the first table in docs/performance.md."""
 IN_A_FOLDER = 1000
+WITH_PEAK = """
+import re, sys
+from invad_jax.predict import cli
+status = cli()
+print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
+sys.exit(status)
+"""
+"""The command, and the most memory that its pages ever took, as Linux counts it."""
 
 
 def trained(workdir: Path, options: tuple[str, ...]) -> Path:
@@ -83,13 +91,13 @@ def peak_megabytes(arguments: list[str]) -> tuple[float, float]:
         "JAX_PROCESS_ID": "0",
     }
     begun = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "invad_jax.predict", *arguments, "--distributed"],
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_PEAK, *arguments, "--distributed"],
         env=os.environ | alone,
+        stdout=subprocess.PIPE,
+        check=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    return usage.ru_maxrss / 1024, time.perf_counter() - begun
+    return int(done.stdout) / 1024, time.perf_counter() - begun
 
 
 def memory(folder: Path, counts: list[int]) -> list[str]:

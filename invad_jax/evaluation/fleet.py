@@ -73,10 +73,12 @@ def predict(
             job.wait()
             tally = job.merge(out / table)
             files.write_json(out / SUMMARY, {"images": tally.rows, **tally.content, "job": key})
-            job.remove()
         else:
             tally = _await_summary(out / SUMMARY)
-    processes.barrier("predicted")  # lest one that leaves with a status takes the others along
+        # Nobody looks for the job any more, and none that leaves with a status takes others along.
+        processes.barrier("predicted")
+        if primary:
+            job.remove()
     if not tally.scored:
         path, error = tally.errors[0]
         raise UserError(f"{path}: {error}; none of {tally.rows} images could be read")
