@@ -37,7 +37,6 @@ WHITE = (
     "train.latent_stats=whiten",
     "diffusion.prediction=v",
     "scoring.prior=standard_normal",
-    "whitening.images=9",
 )
 """Coordinates where normal latents are N(0, I), as in our own configs."""
 RAW = ("scoring.prior=standard_normal", "inversion.use_ema=false")

@@ -290,8 +290,6 @@ class WhiteningConfig:
     variance."""
     radius: int = _where(f"{_RETRIEVED} or inversion.paradigm=retrieval", 2)
     """Positions around one, in both directions, where vectors of normal images are looked for."""
-    images: int = _where(f"{_RETRIEVED} or inversion.paradigm=retrieval", 30)
-    """How many of the most similar normal images are looked at."""
 
 
 @dataclass(frozen=True)

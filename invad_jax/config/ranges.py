@@ -72,7 +72,6 @@ RANGES = {
     "train.checkpoint_every": _COUNT,
     "whitening.identity": Range(0, 1e6),
     "whitening.radius": Range(0, 4096),
-    "whitening.images": Range(1, 10**6),
     "mesh.fsdp": Range(-1, 10**6),
     "mesh.tensor": Range(1, 10**6),
     "inversion.num_steps": Range(1, 100_000),

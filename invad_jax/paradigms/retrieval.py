@@ -12,10 +12,13 @@ from invad_jax.paradigms.padim import x0_alone
 from invad_jax.paradigms.paradigm import Paradigm
 from invad_jax.scoring import Reference, Scores, summarise
 
+SIMILAR_IMAGES = 100
+"""How many of the most similar normal images are looked at, as published."""
+
 
 def neighbourhood(config: Config) -> Neighbourhood:
     """Where vectors of normal images are looked for."""
-    return Neighbourhood(config.whitening.radius, config.whitening.images)
+    return Neighbourhood(config.whitening.radius, SIMILAR_IMAGES)
 
 
 def paradigm(config: Config) -> Paradigm:

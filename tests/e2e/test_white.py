@@ -109,7 +109,7 @@ def test_what_is_normal_is_not_learnt_of_another_data_set(commands, trained, tmp
 def test_the_options_that_go_together(commands, tmp_path):
     for change, words in [
         ("diffusion.prediction=eps", "takes v"),
-        ("whitening.images=0", "must be at least 1"),
+        ("whitening.radius=-1", "must be at least 0"),
     ]:
         assert words in commands.refused(*training(tmp_path / "run", *WHITE, change))
     assert "needs train.latent_stats=whiten" in commands.refused(

@@ -188,15 +188,12 @@ def test_no_steps_of_training_ask_no_network():
 
 def test_retrieval_is_the_distance_to_the_nearest():
     paradigm = paradigm_of(
-        override(
-            Config(),
-            ["inversion.paradigm=retrieval", "whitening.radius=1", "whitening.images=3"],
-        )
+        override(Config(), ["inversion.paradigm=retrieval", "whitening.radius=1"])
     )
     bank = bank_to_device(bank_of(NORMAL, np.zeros(N, int)))
     reference = type("Reference", (), {"bank": bank})
     scores = paradigm.compare(reference, paradigm.states(None, jnp.asarray(X0)), 8)
     for b in range(B):
-        expected = np.sqrt(by_loops(X0[b], Neighbourhood(1, 3))[1])
+        expected = np.sqrt(by_loops(X0[b], Neighbourhood(1, N))[1])
         # float16 vectors: a thousandth of their length of 2.4
         np.testing.assert_allclose(scores.latent_norm[b], expected, atol=5e-3)

@@ -123,7 +123,7 @@ def test_what_no_experiment_can_have_is_refused(assignments, message):
         ),
         (["inversion.noise_ratio=0.7"], r"where inversion.paradigm=reconstruction\|residual"),
         (["scoring.prior=standard_normal", "scoring.components=one"], "scoring.prior=fitted or"),
-        (["whitening.images=5"], "train.latent_stats=whiten and whitening.mean=retrieved or"),
+        (["whitening.radius=5"], "train.latent_stats=whiten and whitening.mean=retrieved or"),
     ],
 )
 def test_an_option_that_is_not_read_is_refused(tmp_path, assignments, message):

@@ -173,7 +173,6 @@ ROWS = {
     "whitening.mean": (WHITE, "position", coordinates),
     "whitening.identity": (WHITE, "1", coordinates),
     "whitening.radius": (WHITE, "0", coordinates),
-    "whitening.images": (WHITE, "3", coordinates),
     "mesh.fsdp": ((), "2", layout),
     "mesh.tensor": ((), "2", layout),
     "inversion.num_steps": ((), "3", scores),
