@@ -97,7 +97,7 @@ def score(x_T: jax.Array, image_size: int, part: jax.Array | None = None) -> Sco
     Args:
       x_T: (B, h, w, C) float32.
       image_size: H = W of the anomaly map, pixels.
-      part: (B, h, w) bool, the positions that take part; None: all.
+      part: (B, h, w) bool, positions that take part; None: all. Of an empty one nothing is finite.
     """
     square = jnp.sum(jnp.square(x_T), axis=-1)  # (B, h, w)
     if part is None:
@@ -240,46 +240,30 @@ def summarise(
       nll: (B,) float32.
       image_size: H = W of the anomaly map, pixels.
       component: (B,) int32; None: 0.
-      part: (B, h, w) bool, the positions that take part; None: all.
+      part: (B, h, w) bool, positions that take part; None: all. Of an empty one nothing is finite.
     """
-    component = jnp.zeros(nll.shape, jnp.int32) if component is None else component
-    if part is not None:
-        return _summarise_part(latent_norm, nll, image_size, component, part)
     flat = jnp.reshape(latent_norm, (latent_norm.shape[0], -1))  # (B, hw)
+    among = jnp.ones(flat.shape, bool) if part is None else jnp.reshape(part, flat.shape)
+    count = jnp.sum(among, axis=1)  # (B,)
     # A sort stays on its device; `top_k` would gather the whole batch.
-    highest = jnp.sort(flat, axis=1)[:, -max(1, flat.shape[1] // _TOP_SHARE) :]
+    ranked = jnp.sort(jnp.where(among, flat, -jnp.inf), axis=1)
+    top = jnp.maximum(1, count // _TOP_SHARE)
+    highest = jnp.arange(flat.shape[1])[None] >= flat.shape[1] - top[:, None]
+    if part is None:
+        anomaly_map = upsample(latent_norm, image_size)
+    else:
+        anomaly_map = upsample_part(latent_norm, part, image_size)
+        latent_norm = jnp.where(part, latent_norm, jnp.nan)
+        nll = jnp.where(count > 0, nll, jnp.nan)
     return Scores(
-        anomaly_map=upsample(latent_norm, image_size),
+        anomaly_map=anomaly_map,
         latent_norm=latent_norm,
         nll=nll,
-        map_range=jnp.max(flat, axis=1) - jnp.min(flat, axis=1),
-        map_mean=jnp.mean(flat, axis=1),
-        map_max=jnp.max(flat, axis=1),
-        map_top=jnp.mean(highest, axis=1),
-        component=component,
-    )
-
-
-def _summarise_part(
-    latent_norm: jax.Array, nll: jax.Array, image_size: int, component: jax.Array, part: jax.Array
-) -> Scores:
-    """The same of the positions of a part alone; none of an empty one is finite."""
-    B, h, w = latent_norm.shape
-    flat, among = jnp.reshape(latent_norm, (B, -1)), jnp.reshape(part, (B, -1))
-    count = jnp.sum(among, axis=1)
-    top = jnp.maximum(1, count // _TOP_SHARE)
-    ranked = jnp.sort(jnp.where(among, flat, -jnp.inf), axis=1)
-    highest = jnp.arange(h * w)[None] >= h * w - top[:, None]
-    lowest = jnp.min(jnp.where(among, flat, jnp.inf), axis=1)
-    return Scores(
-        anomaly_map=upsample_part(latent_norm, part, image_size),
-        latent_norm=jnp.where(part, latent_norm, jnp.nan),
-        nll=jnp.where(count > 0, nll, jnp.nan),
-        map_range=ranked[:, -1] - lowest,
+        map_range=ranked[:, -1] - jnp.min(jnp.where(among, flat, jnp.inf), axis=1),
         map_mean=jnp.sum(jnp.where(among, flat, 0.0), axis=1) / count,
         map_max=ranked[:, -1],
         map_top=jnp.sum(jnp.where(highest, ranked, 0.0), axis=1) / top,
-        component=component,
+        component=jnp.zeros(nll.shape, jnp.int32) if component is None else component,
     )
 
 

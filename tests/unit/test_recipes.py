@@ -67,7 +67,7 @@ def test_a_score_term(extended):
     extended.add(
         "invad_jax/scoring.py",
         "        component=jnp.zeros(nll.shape",
-        "        map_std=jnp.std(flat, axis=1),\n",
+        "        map_std=jnp.std(flat, axis=1, where=among),\n",
     )
     extended.add("invad_jax/config/options.py", '"nll", "map_range", "map_mean"', '"map_std", ')
     extended.add(
