@@ -65,6 +65,8 @@ class Detector(NamedTuple):
     """Whether x0 is taken in the coordinates of normal latents, if there are any."""
     where: Neighbourhood = Neighbourhood(radius=0, images=1)
     """In which the coordinates look for normal latents."""
+    label: Callable[[Reference, jax.Array], jax.Array] | None = None
+    """(reference, x0 (B, h, w, C)) -> the class (B,) that the network is told, where inferred."""
     raw: bool = False
     """Whether states are compared in the encoder's own units."""
     decode: Callable[[Params, jax.Array], jax.Array] | None = None
@@ -96,7 +98,10 @@ class Detector(NamedTuple):
 
     def walk(self, variables: DetectorVariables, x0: jax.Array) -> jax.Array:
         """The states from x0 as the network takes it: (B, h, w, C) -> (B, M, h, w, C)."""
-        return self.states(partial(self.denoise, variables.denoiser), x0)
+        given = {}
+        if self.label is not None and variables.reference is not None:
+            given["label"] = self.label(variables.reference, x0)
+        return self.states(partial(self.denoise, variables.denoiser, **given), x0)
 
     def judge(self, variables: DetectorVariables, states: jax.Array) -> Scores:
         """Scores states, (B, M, h, w, C)."""

@@ -61,6 +61,10 @@ class Reference(NamedTuple):
     memory: Memory | None = None
     bank: Any = None
     """`coordinates.ImageBank`."""
+    classes: Prior | None = None
+    """By which the class of an image is told from its x0."""
+    label: jax.Array | None = None
+    """(K,) int32: the number of the class that each of them is."""
 
 
 class Scores(NamedTuple):

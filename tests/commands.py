@@ -164,8 +164,11 @@ def process_ids(job: subprocess.Popen[str]) -> list[int]:
     return sorted(map(int, found.stdout.split()))
 
 
-def final_arrays(workdir: Path, step: int) -> list[object]:
-    """The parameters of the newest sound checkpoint, which has to be this, and their averages."""
-    models = [load(workdir, [*RAW, f"inversion.use_ema={ema}"]) for ema in ("false", "true")]
+def final_arrays(workdir: Path, step: int, options: tuple[str, ...] = RAW) -> list[object]:
+    """The parameters of the newest sound checkpoint, which has to be this, and their averages.
+
+    `options` need nothing of a workdir but its parameters.
+    """
+    models = [load(workdir, [*options, f"inversion.use_ema={ema}"]) for ema in ("false", "true")]
     assert [model.step for model in models] == [step, step]
     return [jax.device_get(model.network) for model in models]

@@ -4,6 +4,7 @@
     python -m invad_jax.train --config configs/rivals/omiad.py
     python -m invad_jax.eval --workdir runs/omiad
 
+With an adversarial term: --set train.objective=omiad_adversarial.
 The data is the optional test data: `../shared/data`, or `$INVAD_SHARED/data`.
 Result: see docs/rivals.md.
 """

@@ -261,16 +261,19 @@ class TrainConfig:
     objective: Literal[
         "diffusion",
         "deco_diff",
+        "deco_diff_class",
         "masked",
         "masked_adaptive",
         "mad_ad",
         "diad",
         "transfusion",
         "omiad",
+        "omiad_adversarial",
+        "one_step",
     ] = "diffusion"
     """What the network learns: `diffusion`, the noise or v, as this method has it; or what another
     detector's does, with the outputs and inputs that it needs (`docs/rivals.md`)."""
-    teacher: str = _free_when_trained("", "train.objective=omiad")
+    teacher: str = _free_when_trained("", "train.objective=omiad|omiad_adversarial|one_step")
     """Workdir of the network, of the same sizes and images, that is distilled."""
     seed: int = 0
     checkpoint_every: int = _free(1_000)
@@ -335,6 +338,9 @@ class InversionConfig:
     solver: Literal["ddim", "angle"] = _free("ddim", _INVERTS)
     """The Euler step: `ddim`, the published one, or `angle`, in arccos sqrt(alpha_bar), along which
     white normal latents stay where they are (`diffusion/inversion.py`)."""
+    label: str = _free("none", "inversion.paradigm=deco_diff")
+    """The class that a network which was trained with classes is told of every image: its number,
+    `none`, or `inferred`, that of the kind of normal images which x0 is likeliest one of."""
     noise_ratio: float = _free(0.5, "inversion.paradigm=reconstruction|residual")
     """r: of the S levels of a reconstruction, the perturbation reaches the round(r S)-th; a
     residual is taken at t = round(r (T - 1))."""

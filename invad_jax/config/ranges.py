@@ -103,6 +103,9 @@ def validate(config: Config) -> None:
             f"inversion.num_steps={config.inversion.num_steps}: must be at most "
             f"diffusion.num_timesteps={config.diffusion.num_timesteps}"
         )
+    label = config.inversion.label
+    if label not in ("none", "inferred") and not (label.isascii() and label.isdigit()):
+        raise UserError(f"inversion.label={label}: expected none, inferred or a number")
     _check_betas(config.diffusion)
     _check_whitening(config)
     _check_value_range(config.data.value_range)

@@ -82,7 +82,12 @@ def _read_in_order(
 
 
 def latent_batches(
-    latents: Rows, seed: int, batch_size: int, process_index: int = 0, process_count: int = 1
+    latents: Rows,
+    seed: int,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    label: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
     """Draws latents endlessly; every epoch is a new permutation of all of them.
 
@@ -96,16 +101,20 @@ def latent_batches(
       batch_size: global, over all processes; a multiple of `process_count`.
       process_index: of this process.
       process_count: of all processes.
+      label: (N,) int32, the class of each.
 
     Returns:
-      Iterator over `{"latent": (b, h, w, C) float32}`, b = batch_size / process_count.
+      Iterator over `{"latent": (b, h, w, C) float32}`, b = batch_size / process_count, and `label`
+      (b,), where there are labels.
     """
+
+    def rows(ids: np.ndarray) -> dict[str, np.ndarray]:
+        found = {"latent": np.stack([latents[i] for i in ids], dtype=np.float32)}
+        return found if label is None else found | {"label": label[ids]}
+
     batches = _endless(len(latents), seed, batch_size, process_index, process_count)
-    return iter(
-        batches.map(
-            lambda ids: {"latent": np.stack([latents[i] for i in ids], dtype=np.float32)}
-        ).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-    )
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return iter(batches.map(rows).to_iter_dataset(ahead))
 
 
 def training_image_batches(

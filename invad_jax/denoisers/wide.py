@@ -42,7 +42,10 @@ class Wide(nn.Module):
         """See the class."""
         B, h, w, C = x_t.shape
         parts = [x_t]
-        parts += [given.get(name, jnp.zeros((B, h, w, count or C))) for name, count in self.sees]
+        for name, count in self.sees:
+            shape = (B, h, w, count or C)
+            seen = given.get(name, jnp.zeros(shape))
+            parts.append(code_of(seen, shape) if seen.ndim == 1 else seen)
         missing = channels_of(C, self.says, self.sees) - sum(part.shape[-1] for part in parts)
         parts += [jnp.zeros((B, h, w, missing))] * (missing > 0)
         core: Any = self.core
@@ -53,6 +56,16 @@ class Wide(nn.Module):
             found[name] = ACTIVATIONS.get(name, lambda x: x)(out[..., start:end])
             start = end
         return found
+
+
+def code_of(label: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Classes (B,) int32 as planes of `shape` (B, h, w, n): random numbers, the same of a class, of
+    which the first layer makes a vector for each."""
+
+    def draw(k: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.fold_in(jax.random.key(0), k), shape[-1:])
+
+    return jnp.broadcast_to(jax.vmap(draw)(label)[:, None, None], shape)
 
 
 def channels_of(

@@ -26,8 +26,8 @@ def compare(a: Run, b: Run) -> dict[str, Any]:
         )
     return {
         "schema": 1,
-        "a": {"source": str(a.source), "device": _device(a)},
-        "b": {"source": str(b.source), "device": _device(b)},
+        "a": {"source": str(a.source), "device": _device(a), "paradigm": _paradigm(a)},
+        "b": {"source": str(b.source), "device": _device(b), "paradigm": _paradigm(b)},
         "images": len(a.paths),
         "matched_path_components": depth,
         "scores": {
@@ -121,6 +121,12 @@ def _device(run: Run) -> str | None:
     if not isinstance(device, dict):
         return None
     return f"{device.get('count')} x {device.get('kind')} ({device.get('platform')})"
+
+
+def _paradigm(run: Run) -> str | None:
+    """What the images of a run were compared by; None of a CSV file."""
+    found = (run.report or {}).get("paradigm")
+    return found if isinstance(found, str) else None
 
 
 def past_tolerances(

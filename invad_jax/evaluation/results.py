@@ -65,6 +65,8 @@ def write(
         "schema": 1,
         "step": model.step,
         "nfe": model.paradigm.nfe,
+        "paradigm": config.inversion.paradigm,
+        "objective": config.train.objective,
         "published": published,
         "terms": list(calibrations.terms),
         "seed": config.train.seed,

@@ -19,6 +19,7 @@ def reference_to_device(learnt: Learnt) -> Reference:
         gaussians_to_device(learnt.prior) if learnt.prior else None,
         memory_to_device(learnt.memory) if learnt.memory else None,
         bank_to_device(learnt.bank) if learnt.bank else None,
+        gaussians_to_device(learnt.classes) if learnt.classes else None,
     )
 
 

@@ -22,6 +22,7 @@ from invad_jax.detector import Detector
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.errors import UserError
 from invad_jax.paradigms import objective_of, paradigm_of
+from invad_jax.paradigms.classes import inferred
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.retrieval import neighbourhood
 
@@ -59,6 +60,7 @@ def build_detector(
         whitened=paradigm.whitened,
         where=neighbourhood(config)._replace(rounds_over=rounds_over),
         image_size=config.data.image_size,
+        label=inferred if paradigm.lessons.classes else None,
         raw=paradigm.raw,
         decode=decode,
     )
@@ -99,7 +101,8 @@ def build_network(config: Config, latent_shape: tuple[int, int, int]) -> nn.Modu
     """The network of a config, with the outputs and inputs that its objective needs."""
     objective = objective_of(config)
     if objective is not None and objective.copies:
-        return Copies(partial(build_denoiser, config.denoiser, latent_shape), objective.copies)
+        build = partial(build_denoiser, config.denoiser, latent_shape)
+        return Copies(build, objective.copies, objective.judges)
     if objective is None or (len(objective.says) == 1 and not objective.sees):
         return build_denoiser(config.denoiser, latent_shape)
     h, w, C = latent_shape
@@ -121,6 +124,18 @@ def check_outputs(config: Config, latent_shape: tuple[int, int, int]) -> None:
             f"inversion.paradigm={config.inversion.paradigm}: asks for {', '.join(missing)}, and "
             f"denoiser.name={config.denoiser.name} says {', '.join(says)}"
         )
+    _check_label(config, paradigm.shows, getattr(network, "SEES", ()))
+
+
+def _check_label(config: Config, shows: frozenset[str], sees: tuple[str, ...]) -> None:
+    if not shows <= set(sees):
+        raise UserError(
+            f"inversion.label={config.inversion.label}: this network takes no class; "
+            "train.objective=deco_diff_class trains one that does"
+        )
+    label, known = config.inversion.label, config.denoiser.context[:1]
+    if shows and known and label.isdigit() and int(label) >= known[0]:
+        raise UserError(f"inversion.label={label}: this network knows 0..{known[0] - 1}")
 
 
 def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Array) -> Any:

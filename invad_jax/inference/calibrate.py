@@ -24,15 +24,17 @@ import numpy as np
 
 from invad_jax.config import TERMS
 from invad_jax.data.dataset import Sample, fingerprint, some
+from invad_jax.detector import standardise
 from invad_jax.errors import UserError
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model, without_maps
 from invad_jax.inference.whitening import Learner
 from invad_jax.io import files
-from invad_jax.normality import calibrations, clusters, drift, reference, whitening
+from invad_jax.normality import calibrations, clusters, drift, mixture, reference, whitening
 from invad_jax.normality.calibration import heat_scale
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.normality.mixture import Component
+from invad_jax.normality.reference import Learnt
 from invad_jax.paradigms.paradigm import Paradigm
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
@@ -177,11 +179,17 @@ def _learn(model: Model, folder: Path, normals: Normals, rows: np.ndarray | None
     white = model.coordinates is not None and model.paradigm.whitened
     honest = _can_leave_out(model, labels) if lessons else white
     samples, scores, seen = list(held_out), [], []
+    classes = None
+    if lessons.classes:  # first: the states depend on them
+        x0 = np.asarray(standardise(jnp.asarray(latents), model.latent_stats))[:, None]
+        classes = mixture.fit(_components(x0, categories))
+        model.adopt(Learnt(classes=classes))
     asked = not held_out or (honest and _fewest_of_a_kind(held_out) < ENOUGH_HELD_OUT)
     if lessons or asked:
         states, known_as = _states_of_training(model, latents, categories, rows)
     if lessons:
         learnt = reference.learn(lessons, _components(states, labels))
+        learnt = learnt._replace(classes=classes)
         _report(learnt)
         model.adopt(learnt)
         if processes.is_primary():

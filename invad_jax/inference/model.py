@@ -33,6 +33,7 @@ from invad_jax.normality import whitening
 from invad_jax.normality.reference import Learnt
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
+from invad_jax.paradigms.classes import class_numbers
 from invad_jax.runtime import log, memory
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
 from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated, rounded_up
@@ -166,7 +167,13 @@ class Model:
 
     def adopt(self, learnt: Learnt) -> None:
         """Compares from now on with what was learnt of normal images."""
-        arrays = jax.device_put(reference_to_device(learnt), replicated(self.mesh))
+        arrays = reference_to_device(learnt)
+        if learnt.classes:
+            names = learnt.classes.name.tolist()
+            arrays = arrays._replace(
+                label=jax.numpy.asarray(class_numbers(self.config.denoiser, names))
+            )
+        arrays = jax.device_put(arrays, replicated(self.mesh))
         self._without_encoder = self._without_encoder._replace(reference=arrays)
         if any(learnt.component_names):
             self.component_names = learnt.component_names

@@ -34,9 +34,11 @@ class Lessons(NamedTuple):
     """Whether the states of every image are kept, to retrieve from."""
     components: str = "category"
     """`scoring.components`: what makes images one kind of product."""
+    classes: bool = False
+    """Whether the class of an image is told by Gaussians of x0 of each category."""
 
     def __bool__(self) -> bool:
-        return bool(self.gaussians) or self.memory_bank or self.bank
+        return bool(self.gaussians) or self.memory_bank or self.bank or self.classes
 
 
 class Learnt(NamedTuple):
@@ -45,6 +47,7 @@ class Learnt(NamedTuple):
     prior: FittedPrior | None = None
     memory: FittedMemory | None = None
     bank: FittedBank | None = None
+    classes: FittedPrior | None = None
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -62,7 +65,7 @@ def check_enough(lessons: Lessons, categories: Sequence[str]) -> None:
     """
     if lessons.memory_bank:
         memory_bank.check_count(len(categories))
-    if lessons.gaussians and lessons.components == "category":
+    if lessons.classes or (lessons.gaussians and lessons.components == "category"):
         count = Counter(categories)
         mixture.check_count(*min(count.items(), key=lambda item: item[1]))
 
@@ -98,6 +101,8 @@ def write(folder: Path, learnt: Learnt) -> None:
         arrays |= {f"prior.{k}": v for k, v in dataclasses.asdict(learnt.prior).items()}
     if learnt.memory:
         arrays |= {f"memory.{k}": v for k, v in learnt.memory._asdict().items()}
+    if learnt.classes:
+        arrays |= {f"classes.{k}": v for k, v in dataclasses.asdict(learnt.classes).items()}
     if learnt.bank:
         arrays |= {f"bank.{k}": v for k, v in learnt.bank._asdict().items()}
     with files.replaced(folder / "reference.npz") as temporary, temporary.open("wb") as stream:
@@ -118,6 +123,7 @@ def read(folder: Path, lessons: Lessons) -> Learnt:
             FittedPrior(**files.below("prior", values)) if lessons.gaussians else None,
             FittedMemory(**files.below("memory", values)) if lessons.memory_bank else None,
             FittedBank(**files.below("bank", values)) if lessons.bank else None,
+            FittedPrior(**files.below("classes", values)) if lessons.classes else None,
         )
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read; delete its folder and run eval") from error

@@ -28,6 +28,7 @@ from invad_jax.paradigms import (
     masked,
     nearest_neighbour,
     omiad,
+    one_step,
     padim,
     reconstruction,
     residual,
@@ -53,13 +54,16 @@ PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
 
 
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {
-    "deco_diff": deco_diff.objective,
+    "deco_diff": partial(deco_diff.objective, classes=False),
+    "deco_diff_class": partial(deco_diff.objective, classes=True),
     "masked": partial(masked.objective, adaptive=False),
     "masked_adaptive": partial(masked.objective, adaptive=True),
     "mad_ad": mad_ad.objective,
     "diad": diad.objective,
     "transfusion": transfusion.objective,
-    "omiad": omiad.objective,
+    "omiad": partial(omiad.objective, adversarial=False),
+    "omiad_adversarial": partial(omiad.objective, adversarial=True),
+    "one_step": one_step.objective,
 }
 
 

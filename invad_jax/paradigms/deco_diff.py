@@ -31,12 +31,21 @@ MOST_SPOILT, MOST_SHUFFLED = 0.7, 0.3
 """Shares of cells; that of each image is drawn below them."""
 
 
+CODE = 16
+"""Channels in which a network that was not made for classes is told one (`denoisers/wide.py`)."""
+
+
 def paradigm(config: Config) -> Paradigm:
     """Restoring by deviations, compared by their mean length a channel."""
     require(config, "inversion.paradigm=deco_diff", prediction="deviation")
     plan = falling_plan(config)
 
+    label = config.inversion.label
+
     def path(outputs_fn: OutputsFn, x0: jax.Array, **given: Any) -> jax.Array:
+        if label.isdigit() and "label" not in given:
+            given["label"] = jnp.full(x0.shape[:1], int(label))
+
         def step(x: jax.Array, level: Any) -> jax.Array:
             t, radius, radius_next = level
             return euler(x, outputs_fn(x, t[None], **given)["deviation"], radius, radius_next)
@@ -45,7 +54,11 @@ def paradigm(config: Config) -> Paradigm:
         return states_of(step, x0, (plan.timesteps, *radii), lambda x: x)
 
     asks = frozenset({"deviation"})
-    return restoring(config, path, plan.timesteps, asks, of_difference(_mean_length), _two_spaces)
+    found = restoring(config, path, plan.timesteps, asks, of_difference(_mean_length), _two_spaces)
+    if label == "none":
+        return found
+    lessons = found.lessons._replace(classes=label == "inferred")
+    return found._replace(shows=frozenset({"label"}), lessons=lessons)
 
 
 def _mean_length(difference: jax.Array) -> jax.Array:
@@ -58,9 +71,14 @@ def _two_spaces(
     return published_maps.deco_diff(image, restored_image, x0, restored)["geometric"]
 
 
-def objective(config: Config) -> Objective:
-    """The deviation of latents of which some cells are spoilt, by noise or by patches of others."""
-    require(config, "train.objective=deco_diff", prediction="deviation")
+def objective(config: Config, classes: bool) -> Objective:
+    """The deviation of latents of which some cells are spoilt, by noise or by patches of others.
+
+    Args:
+      config: the experiment.
+      classes: whether the network is told the category of each image, as published.
+    """
+    require(config, f"train.objective={config.train.objective}", prediction="deviation")
     alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
 
     def draw(latent: jax.Array, rng: jax.Array) -> Drawn:
@@ -90,10 +108,12 @@ def objective(config: Config) -> Objective:
         gaussian = drawn["gaussian"]
         noise = gaussian * drawn["noise"] + (1.0 - gaussian) * drawn["latent_shuffled"]
         x_t, target = spoilt(x0, drawn["keep"], noise, alpha_bar[drawn["t"]])
-        error = outputs_fn(x_t, drawn["t"])["deviation"] - target
+        told = {"label": drawn["label"]} if classes else {}
+        error = outputs_fn(x_t, drawn["t"], **told)["deviation"] - target
         return jnp.mean(jnp.square(error), axis=(1, 2, 3))
 
-    return Objective(draw, loss, says=(("deviation", 0),))
+    sees = (("label", CODE),) if classes else ()
+    return Objective(draw, loss, says=(("deviation", 0),), sees=sees)
 
 
 def spoilt(

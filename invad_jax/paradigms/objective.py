@@ -29,7 +29,10 @@ class Objective(NamedTuple):
     says: Channels
     """Outputs that the network needs to have."""
     sees: Channels = ()
-    """What it is shown beside x_t and t."""
+    """What it is shown beside x_t and t. For a `label` the batches say the category of each image,
+    (B,) int32, and so does what is drawn."""
     copies: tuple[str, ...] = ()
     """Names of as many networks, the one that is evaluated first; all start as `train.teacher`. The
     loss asks each by `of`, and with `held` lets no gradient reach its parameters."""
+    judges: bool = False
+    """Whether they have a layer that tells real images, which a loss asks by `judged`."""

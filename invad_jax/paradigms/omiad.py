@@ -4,7 +4,8 @@ when it is normal. Our reading of OmiAD (Feng et al., ICML 2025), whose code is 
 The student is asked once, at half of the noise levels. It learns without images: what it makes of a
 noisy latent is noised again, and two scores, the teacher's and one that follows the student, say in
 which direction normal latents lie (score identity distillation, Zhou et al. 2024). All three start
-as the teacher. The adversarial term of OmiAD is left out.
+as the teacher. With the adversarial term, the network that follows the student also tells real
+latents from the student's, by one further layer, and the student learns to pass for real.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from invad_jax.paradigms.walk import require
 
 ALPHA = 1.2
 """Weight of the projected term, published with the distillation."""
+ADVERSARIAL = 0.01
+"""Weight of the adversarial terms."""
 SMALLEST = 1e-5
 """Of what a generator's loss is divided by."""
 STUDENT, TEACHER, FOLLOWER = "student", "teacher", "follower"
@@ -53,9 +56,9 @@ def asked_at(config: Config) -> int:
     return (config.diffusion.num_timesteps - 1) // 2
 
 
-def objective(config: Config) -> Objective:
+def objective(config: Config, adversarial: bool) -> Objective:
     """The losses of the student and of the score that follows it, added up."""
-    require(config, "train.objective=omiad", prediction="sample")
+    require(config, f"train.objective={config.train.objective}", prediction="sample")
     alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
     at = asked_at(config)
 
@@ -73,12 +76,20 @@ def objective(config: Config) -> Objective:
         made = outputs_fn(start, jnp.full(x0.shape[:1], at))["x0"]
         noised = perturb(made, drawn["noise_again"], alpha_bar[t])
         held = partial(outputs_fn, noised, t, held=True)
-        true, fake = (held(of=name)["x0"] for name in (TEACHER, FOLLOWER))
-        of_student = generator_loss(made, true, fake, ALPHA)
-        follows = outputs_fn(jax.lax.stop_gradient(noised), t, of=FOLLOWER)["x0"]
-        return jnp.mean(of_student + follower_loss(made, follows), axis=(1, 2, 3))
+        follow = partial(outputs_fn, t=t, of=FOLLOWER, **judged)
+        true, fake = held(of=TEACHER)["x0"], held(of=FOLLOWER, **judged)
+        said = follow(jax.lax.stop_gradient(noised))
+        losses = _mean(generator_loss(made, true, fake["x0"], ALPHA))
+        losses += _mean(follower_loss(made, said["x0"]))
+        if adversarial:
+            real = follow(perturb(x0, drawn["noise_again"], alpha_bar[t]))["real"]
+            losses += ADVERSARIAL * _mean(jax.nn.softplus(-fake["real"]))
+            losses += ADVERSARIAL * _mean(jax.nn.softplus(-real) + jax.nn.softplus(said["real"]))
+        return losses
 
-    return Objective(draw, loss, says=(("x0", 0),), copies=(STUDENT, TEACHER, FOLLOWER))
+    judged = {"judged": True} if adversarial else {}
+    copies = (STUDENT, TEACHER, FOLLOWER)
+    return Objective(draw, loss, says=(("x0", 0),), copies=copies, judges=adversarial)
 
 
 def generator_loss(made: jax.Array, true: jax.Array, fake: jax.Array, alpha: float) -> jax.Array:
@@ -99,3 +110,7 @@ def generator_loss(made: jax.Array, true: jax.Array, fake: jax.Array, alpha: flo
 def follower_loss(made: jax.Array, said: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
     """Of the score that follows the student, shaped as its images, which it does not change."""
     return weight * jnp.square(said - jax.lax.stop_gradient(made))
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    return jnp.mean(x, axis=(1, 2, 3))

@@ -47,6 +47,8 @@ class Paradigm(NamedTuple):
     """Whether x0 is taken in the coordinates of normal latents, where a model has them; a method
     that knows none takes it standardised."""
 
+    shows: frozenset[str] = frozenset()
+    """What the network has to see beside x_t and t."""
     raw: bool = False
     """Whether states are compared as the encoder gives latents, not standardised."""
     decodes: bool = False

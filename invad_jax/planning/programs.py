@@ -30,7 +30,7 @@ from invad_jax.runtime.sharding import (
     state_sharding,
     train_batch_sharding,
 )
-from invad_jax.training.denoiser import denoiser_loss
+from invad_jax.training.denoiser import batch_shapes, denoiser_loss
 from invad_jax.training.loop import compile_step
 from invad_jax.training.step import create_state, make_optimizer
 
@@ -69,9 +69,11 @@ def trace_train_step(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
     state = jax.eval_shape(create, jax.random.key(0), LatentStats(channels, channels))  # type: ignore[arg-type]
     shardings = state_sharding(state, mesh)
     step: Any = compile_step(config.train, denoiser_loss(config), tx, mesh, shardings)
-    latent = _abstract((config.train.batch_size, *shape), np.float32, train_batch_sharding(mesh))
+    where = train_batch_sharding(mesh)
+    shapes = batch_shapes(config, config.train.batch_size, shape)
+    batch = {name: _abstract(a.shape, a.dtype, where) for name, a in shapes.items()}
     state = jax.tree.map(lambda a, s: _abstract(a.shape, a.dtype, s), state, shardings)
-    return step.trace(state, {"latent": latent})
+    return step.trace(state, batch)
 
 
 def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:

@@ -12,7 +12,9 @@ def markdown(result: dict[str, Any]) -> str:
     lines = ["# Comparison of two evaluations", ""]
     for name in ("a", "b"):
         device = result[name]["device"] or "device not stated"
-        lines.append(f"- {name.upper()}: {_code(result[name]['source'])}, {device}")
+        paradigm = result[name]["paradigm"]
+        by = f", compared by {_code(paradigm)}" if paradigm else ""
+        lines.append(f"- {name.upper()}: {_code(result[name]['source'])}, {device}{by}")
     matched = f"matched by the last {result['matched_path_components']} parts of their paths"
     lines += [f"- {result['images']} images, {matched}", "", "## Verdict", ""]
     lines += [f"- {line}" for line in result["past_tolerances"]] or ["Within the tolerances."]

@@ -127,6 +127,7 @@ def _summary(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | Non
         count(len(rows), "test image"),
         count(len(categories), "category"),
         f"checkpoint of step {metrics['step']}",
+        f"compared by {metrics['paradigm']}, trained for {metrics['objective']}",
         f"{count(metrics['nfe'], 'function evaluation')} an image",
         f"seed {metrics['seed']}",
         where,

@@ -26,6 +26,7 @@ from invad_jax.inference.whitening import white_rows
 from invad_jax.normality import gaussian
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms import objective_of, paradigm_of
+from invad_jax.paradigms.classes import class_numbers
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
@@ -105,7 +106,35 @@ def _initial(config: Config, meta: dict[str, Any], mesh: Mesh) -> Callable[[jax.
         if ours != theirs:
             raise UserError(f"train.teacher={name}: was trained with another {what}")
     params = jax.device_get(restored.ema_params)
-    return lambda rng: dict.fromkeys(objective.copies, params)
+    copies = dict.fromkeys(objective.copies, params)
+    return lambda rng: init_params(config, shape, rng) | copies if objective.judges else copies
+
+
+def batch_shapes(
+    config: Config, rows: int, latent_shape: tuple[int, int, int]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """What training takes a batch of so many rows as."""
+    shapes = {"latent": jax.ShapeDtypeStruct((rows, *latent_shape), jnp.float32)}
+    if _is_told(config):
+        shapes["label"] = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    return shapes
+
+
+def _is_told(config: Config) -> bool:
+    """Whether the network learns with the class of each image."""
+    objective = objective_of(config)
+    return objective is not None and "label" in dict(objective.sees)
+
+
+def _labels(config: Config, samples: Sequence[Sample]) -> np.ndarray | None:
+    """The class of each image, (N,) int32, where the network is told: the place of its category in
+    alphabetical order."""
+    if not _is_told(config):
+        return None
+    categories = [sample.category for sample in samples]
+    names = sorted(set(categories))
+    numbers = class_numbers(config.denoiser, names)
+    return numbers[[names.index(name) for name in categories]]
 
 
 def train_denoiser(
@@ -161,7 +190,12 @@ def train_denoiser(
         frozen=stats,
         loss_fn=loss_fn,
         iterator=pipeline.latent_batches(
-            rows, cfg.seed, cfg.batch_size, jax.process_index(), jax.process_count()
+            rows,
+            cfg.seed,
+            cfg.batch_size,
+            jax.process_index(),
+            jax.process_count(),
+            _labels(config, samples),
         ),
         mesh=mesh,
         workdir=workdir,

@@ -21,7 +21,7 @@ from invad_jax.encoders.vae import AutoencoderKL
 from invad_jax.inference.assembly import init_params
 from invad_jax.runtime import memory
 from invad_jax.runtime.sharding import state_sharding
-from invad_jax.training.denoiser import denoiser_loss
+from invad_jax.training.denoiser import batch_shapes, denoiser_loss
 from invad_jax.training.step import LossFn, TrainState, create_state, make_optimizer
 from invad_jax.training.vae_loss import make_vae_loss
 
@@ -69,7 +69,7 @@ def check_denoiser(config: Config, encoder: Encoder, mesh: Mesh) -> None:
         LatentStats(channels, channels),
         denoiser_loss(config),
     )
-    batch = {"latent": jax.ShapeDtypeStruct((rows, h, w, C), np.float32)}
+    batch = batch_shapes(config, rows, encoder.latent_shape)
     small = rows * (h * w) ** 2 <= SMALL_ATTENTION
     check_step(what, trained, batch, mesh, small)
 

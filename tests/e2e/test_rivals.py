@@ -1,29 +1,40 @@
-"""Other detectors by the same commands: trained, gone on with, evaluated."""
+"""Other detectors by the same commands: trained, killed, gone on with, evaluated, compared."""
 
 import json
-import shutil
+import signal
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-import invad_jax
 from invad_jax.config.io import load
 from invad_jax.paradigms import objective_of, paradigm_of
-from tests.commands import PROJECT, TINY_DIT
+from tests.commands import PROJECT, TINY_DIT, final_arrays, wait_for_progress
 
 CONFIGS = sorted((PROJECT / "configs" / "rivals").glob("*.py"))
+RUNS: dict[str, tuple[Path, tuple[str, ...]]] = {path.stem: (path, ()) for path in CONFIGS}
+OMIAD = PROJECT / "configs" / "rivals" / "omiad.py"
+RUNS["omiad_adversarial"] = (OMIAD, ("train.objective=omiad_adversarial",))
+NAMES = sorted(RUNS)
+TEACHERS = {
+    "omiad": "masked_adaptive",
+    "omiad_adversarial": "masked_adaptive",
+    "one_step": "inversion",
+}
 STEPS = 12
+EVALUATED = ("inversion.use_ema=false",)
 
 
-def arguments(config: Path, workdir: Path) -> list[str]:
+def arguments(name: str, workdir: Path) -> list[str]:
     """Of `train`: that config in small, on the procedural set."""
+    config, options = RUNS[name]
     tiny = [option for option in TINY_DIT if "encoder" not in option]
     data = ["data.name=procedural", "data.root=", "data.categories=all", "encoder.weights=random"]
-    if config.stem == "omiad":
-        data.append(f"train.teacher={workdir.parent / 'rival_masked_adaptive'}")
-    return ["train", "--config", str(config), "--workdir", str(workdir), "--set", *tiny, *data]
+    if name in TEACHERS:
+        data.append(f"train.teacher={workdir.parent / f'rival_{TEACHERS[name]}'}")
+    command = ["train", "--config", str(config), "--workdir", str(workdir)]
+    return [*command, "--set", *tiny, *data, *options]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -34,15 +45,7 @@ def test_each_config_names_what_it_is(config):
     objective_of(found)
 
 
-def final_arrays(run: Path) -> list[object]:
-    """The parameters of the last step, and their averages."""
-    models = [invad_jax.load(run, [f"inversion.use_ema={ema}"]) for ema in ("false", "true")]
-    assert [model.step for model in models] == [STEPS, STEPS]
-    return [jax.device_get(model.network) for model in models]
-
-
 def test_a_teacher_has_to_be_one(commands, trained):
-    config = PROJECT / "configs" / "rivals" / "omiad.py"
     for i, (teacher, message) in enumerate(
         (
             ("", "give train.teacher=WORKDIR"),
@@ -51,26 +54,80 @@ def test_a_teacher_has_to_be_one(commands, trained):
         )
     ):
         run = commands.folder / f"no_teacher_{i}"
-        said = commands.refused(*arguments(config, run), f"train.teacher={teacher}")
+        said = commands.refused(*arguments("omiad", run), f"train.teacher={teacher}")
         assert message in said
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_train_resume_and_evaluate(config, commands):
-    """A training that lost its last checkpoints ends with the same bits."""
-    run = commands.folder / f"rival_{config.stem}"
-    teacher = commands.folder / "rival_masked_adaptive"
-    if config.stem == "omiad" and not teacher.exists():
-        commands.here(*arguments(config.with_stem("masked_adaptive"), teacher))
-    commands.run(*arguments(config, run))
-    expected = final_arrays(run)
-    for step in sorted(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit())[
-        1:
-    ]:
-        shutil.rmtree(run / "checkpoints" / str(step))
-    commands.run(*arguments(config, run))
-    jax.tree.map(np.testing.assert_array_equal, final_arrays(run), expected)
-    commands.here("eval", "--workdir", str(run), "--no-speed")
-    metrics = json.loads((run / "eval" / "metrics.json").read_text())
-    assert metrics["nfe"] == paradigm_of(load(config)).nfe
-    assert 0 <= metrics["fusion"]["calibrated"]["mean"]["i_auroc"] <= 1
+def metrics_of(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def evaluated(commands):
+    """name -> its evaluation by one process, trained before, after its teacher."""
+
+    def get(name: str) -> Path:
+        run = commands.folder / f"rival_{name}"
+        if not run.exists():
+            if name in TEACHERS:
+                get(TEACHERS[name])
+            commands.run(*arguments(name, run))
+        if not (run / "eval").exists():
+            commands.here("eval", "--workdir", str(run), "--no-speed")
+        return run
+
+    return get
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kill_changes_nothing(name, commands, evaluated):
+    """SIGKILL after a checkpoint; the same command goes on, to the same bits."""
+    expected = final_arrays(evaluated(name), STEPS, EVALUATED)
+    run = commands.folder / f"killed_{name}"
+    job = commands.start(*arguments(name, run))
+    wait_for_progress(job, run)
+    job.kill()
+    job.communicate(timeout=120)
+    assert job.returncode in (-signal.SIGKILL, 0)  # 0: it was faster
+    commands.run(*arguments(name, run))
+    found = final_arrays(run, STEPS, EVALUATED)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_evaluate_as_one(name, commands, evaluated):
+    run, out = evaluated(name), commands.folder / f"by_two_{name}"
+    commands.run("eval", "--workdir", str(run), "--no-speed", "--out", str(out), processes=2)
+    one, two = metrics_of(run / "eval"), metrics_of(out)
+    assert one["nfe"] == paradigm_of(load(RUNS[name][0])).nfe
+    assert one["paradigm"] == load(RUNS[name][0]).inversion.paradigm
+    assert 0 <= one["fusion"]["calibrated"]["mean"]["i_auroc"] <= 1
+    # Sums over devices round in another order; that is far below what a rank can see.
+    compared = commands.here(
+        "compare", str(run), str(out), "--tolerance-metric", "1e-6", "--tolerance-score", "1e-3"
+    )
+    assert "Within the tolerances" in compared.stdout
+
+
+def test_a_class_is_none_given_or_inferred(commands, evaluated):
+    run = evaluated("deco_diff_class")
+    found = {}
+    for label in ("none", "1", "inferred"):
+        out = commands.folder / f"label_{label}"
+        told = ["--set", f"inversion.label={label}"]
+        commands.here("eval", "--workdir", str(run), "--no-speed", "--out", str(out), *told)
+        found[label] = (out / "scores.csv").read_text()
+    assert len(set(found.values())) == 3
+    said = commands.refused("eval", "--workdir", str(evaluated("deco_diff")), *told)
+    assert "this network takes no class" in said
+
+
+def test_two_rivals_are_compared(commands, evaluated):
+    a, b = evaluated("mad_ad"), evaluated("deco_diff")
+    said = commands.here(
+        "compare", str(a), str(b), "--tolerance-score", "inf", "--tolerance-metric", "1",
+        "--allow-flips", "1000",
+    ).stdout  # fmt: skip
+    assert "compared by `mad_ad`" in said
+    assert "compared by `deco_diff`" in said
+    assert "compared by deco_diff" in (b / "eval" / "report.html").read_text()

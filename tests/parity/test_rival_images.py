@@ -43,9 +43,14 @@ def workdirs(golden_dir, tmp_path_factory):
     root = tmp_path_factory.mktemp("deco_diff")
     source = golden_dir / "rivals" / "deco_diff"
     (root / "last.pt").write_bytes(lzma.decompress((source / "last.pt.xz").read_bytes()))
+    of_images = [
+        *("encoder.name=vae", f"encoder.weights={root / 'diffusers'}", "data.image_size=64"),
+        "scoring.prior=decoded",
+    ]
+    of_network = ["--num-heads", "2", "--latent-size", "8", "--set", *of_images]
     for system, file, options in (
         ("diffusers", source / "vae", ()),
-        ("deco-diff", root / "last.pt", ("--num-heads", "2")),
+        ("deco-diff", root / "last.pt", of_network),
     ):
         workdir = ["--workdir", str(root / system)]
         assert cli(["--from", system, "--input", str(file), *workdir, *options]) == 0
@@ -102,6 +107,17 @@ def test_latents_become_its_images(vae, numbers, latent, image):
     network, variables, scale = vae
     found = network.apply(variables, nhwc(numbers[latent]) / scale, method="decode")
     assert_close(np.asarray(found), nhwc(numbers[image]))
+
+
+def test_the_option_makes_its_maps(workdirs, latents, numbers):
+    """`scoring.prior=decoded`, the class given: what `eval` compares is what is published."""
+    for i in (0, 3):
+        told = [f"inversion.label={numbers['label'][i]}"]
+        model = invad_jax.load(workdirs / "deco-diff", told)
+        found = model.score_latents(latents[i : i + 1])
+        expected = numbers["map__anomaly_geometric"][i]
+        np.testing.assert_allclose(found.anomaly_map[0], expected, atol=TOLERANCE)
+        assert found.map_max[0] == pytest.approx(numbers["image_score"][i], abs=TOLERANCE)
 
 
 def test_photographs_become_its_maps_and_scores(workdirs, latents, numbers, vae):

@@ -224,6 +224,10 @@ ELSEWHERE = {
     "train.teacher": ("e2e/test_rivals.py", "test_a_teacher_has_to_be_one"),
     "denoiser.context": ("unit/converters/test_rivals.py", "test_every_tensor_and_size_is_read"),
     "train.checkpoint_every": ("e2e/test_kill_and_resume.py", "test_two_kills_change_nothing"),
+    "inversion.label": (
+        "unit/paradigms/test_classes.py",
+        "test_a_number_at_test_is_the_label_of_the_walk",
+    ),
     "inversion.use_ema": ("e2e/test_convert.py", "test_which_file_is_evaluated"),
 }
 """Option -> the test that shows its effect on files, or on a whole run."""

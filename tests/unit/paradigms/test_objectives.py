@@ -26,7 +26,7 @@ NEEDED = {
     "transfusion": ("diffusion.num_timesteps=20",),
     "diad": (),
 }
-ALONE = [name for name in OBJECTIVES if name != "omiad"]
+ALONE = [name for name in OBJECTIVES if name in NEEDED]
 """Those whose network learns from images alone."""
 
 

@@ -1,15 +1,20 @@
 """The distillation to one step: its losses, what they reach, and what is evaluated."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from invad_jax.config import Config, DenoiserConfig
 from invad_jax.config.io import override
+from invad_jax.diffusion.loss import perturb
 from invad_jax.errors import UserError
 from invad_jax.inference.assembly import init_params, outputs
 from invad_jax.paradigms import objective_of, omiad, paradigm_of
+from invad_jax.paradigms.levels import alpha_bar_of
 
 SHAPE = (4, 4, 3)
 OPTIONS = ["train.objective=omiad", "inversion.paradigm=omiad", "diffusion.prediction=sample"]
@@ -91,6 +96,58 @@ def test_what_learns_from_what(made):
     alone = jax.grad(follows)(params)
     assert sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(alone["follower"])) > 0
     assert total["follower"] > 0
+
+
+@pytest.fixture(scope="module")
+def judged():
+    config = override(Config(), [*OPTIONS[1:], *SMALL, "train.objective=omiad_adversarial"])
+    params = init_params(config, SHAPE, jax.random.key(0))
+    return config, jax.tree.map(
+        lambda p: p + 0.05 * jnp.cos(jnp.arange(p.size, dtype=p.dtype).reshape(p.shape)), params
+    )
+
+
+def test_the_judge_learns_to_tell_and_the_student_to_pass(judged):
+    """Beside the terms without it: the loss by hand, and whom its gradients reach."""
+    config, params = judged
+    assert set(params) == {"student", "teacher", "follower", "verdict"}
+    x0 = jnp.asarray(np.random.default_rng(4).standard_normal((2, *SHAPE)), jnp.float32)
+    objective = objective_of(config)
+    plain = objective_of(override(config, ["train.objective=omiad"]))
+    drawn = objective.draw(x0, jax.random.key(1))
+
+    def total(objective, params):
+        return jnp.sum(objective.loss(lambda *a, **k: outputs(config, params, *a, **k), x0, drawn))
+
+    def extra(params):
+        return total(objective, params) - total(plain, params)
+
+    value, grads = jax.value_and_grad(extra)(params)
+    ask = partial(outputs, config, params)
+    level = jnp.asarray(alpha_bar_of(config), jnp.float32)
+    start = perturb(x0, drawn["noise"], jnp.full(2, level[499]))
+    made = ask(start, jnp.full(2, 499))["x0"]
+    real, fake = (
+        np.asarray(
+            ask(perturb(x, drawn["noise_again"], level[drawn["t"]]), drawn["t"],
+                of="follower", judged=True)["real"], np.float64)
+        for x in (x0, made)
+    )  # fmt: skip
+    softplus = lambda x: np.log1p(np.exp(x)).mean((1, 2, 3)).sum()  # noqa: E731
+    by_hand = omiad.ADVERSARIAL * (softplus(-real) + softplus(fake) + softplus(-fake))
+    assert value == pytest.approx(by_hand, rel=1e-3)  # a difference of sums in float32
+    size = {k: float(optax.tree.norm(v)) for k, v in grads.items()}
+    assert size["teacher"] < 1e-6
+    assert size["student"] > 1e-6
+    assert size["verdict"] > 1e-6
+
+
+def test_where_a_judge_is_blind_the_student_learns_nothing_of_it(judged):
+    config, params = judged
+    blind = params | {"verdict": jax.tree.map(jnp.zeros_like, params["verdict"])}
+    x = jnp.ones((1, *SHAPE))
+    said = outputs(config, blind, x, jnp.array([3]), of="follower", judged=True)
+    np.testing.assert_array_equal(said["real"], jnp.zeros((1, 4, 4, 1)))
 
 
 def test_equal_scores_teach_the_student_nothing():

@@ -58,7 +58,7 @@ def other_value(config, name):
     """An assignment that changes an option of `inversion` or `scoring`."""
     values = {
         "inversion.num_steps": "2", "inversion.spacing": "quadratic", "inversion.noise_ratio": "1",
-        "inversion.use_ema": "false", "inversion.solver": "angle",
+        "inversion.use_ema": "false", "inversion.solver": "angle", "inversion.label": "3",
         "scoring.prior": "standard_normal", "scoring.components": "one",
         "scoring.terms": "nll,map_max",
     }  # fmt: skip
@@ -75,9 +75,11 @@ NEEDED = {
 """What a detector of others takes of the section `diffusion`, and as many steps as it can take."""
 
 
-def outputs_fn(x, t, mask=None):
+def outputs_fn(x, t, mask=None, label=None):
     """All outputs that any of them reads."""
     eps = eps_fn(x, t)
+    if label is not None:
+        eps = eps + 0.1 * label[:, None, None, None]
     first = eps[..., :1]
     return {
         "eps": eps, "deviation": eps, "x0": eps, "mask": first, "noise": eps, "mean": 0.5 * eps,

@@ -1,0 +1,135 @@
+"""Classes that a network is told: their numbers, how one is inferred, and what it changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from invad_jax.config import Config, DenoiserConfig
+from invad_jax.config.io import override
+from invad_jax.data.pipeline import latent_batches
+from invad_jax.denoisers.wide import code_of
+from invad_jax.errors import UserError
+from invad_jax.inference.arrays import reference_to_device
+from invad_jax.inference.assembly import check_outputs, init_params, outputs
+from invad_jax.normality import mixture, reference
+from invad_jax.normality.mixture import Component
+from invad_jax.paradigms import objective_of, paradigm_of
+from invad_jax.paradigms.classes import ORDER, class_numbers, inferred
+from invad_jax.paradigms.objective import Objective
+from invad_jax.training.step import make_objective_loss
+
+OPTIONS = (
+    "train.objective=deco_diff_class", "inversion.paradigm=deco_diff", "inversion.num_steps=5",
+    "diffusion.prediction=deviation", "diffusion.num_timesteps=10",
+    "denoiser.width=16", "denoiser.depth=1", "denoiser.num_heads=2",
+)  # fmt: skip
+SHAPE = (4, 4, 3)
+
+
+def config_of(*options):
+    return override(Config(), [*OPTIONS, *options])
+
+
+@pytest.fixture(scope="module")
+def params():
+    found = init_params(config_of(), SHAPE, jax.random.key(0))
+    leaves, tree = jax.tree.flatten(found)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+def x0_of(seed, count=2):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((count, *SHAPE)), jnp.float32)
+
+
+def test_each_class_has_its_own_code():
+    codes = code_of(jnp.arange(40), (40, 2, 2, 16))
+    np.testing.assert_array_equal(codes[:, 0, 0], codes[:, 1, 1])
+    distances = np.linalg.norm(np.asarray(codes[:, None, 0, 0] - codes[None, :, 0, 0]), axis=-1)
+    assert distances[~np.eye(40, dtype=bool)].min() > 1
+    np.testing.assert_array_equal(codes[7], code_of(jnp.array([7]), (1, 2, 2, 16))[0])
+
+
+def test_numbers_of_the_published_networks():
+    cfg = DenoiserConfig(name="unet_deco_diff", context=(15, 512))
+    assert class_numbers(cfg, ["bottle", "capsule", "wood"]).tolist() == [1, 0, 14]
+    assert sorted(len(set(names)) for names in ORDER.values()) == [12, 15]
+    with pytest.raises(UserError, match="hook is none of the 15 classes"):
+        class_numbers(cfg, ["bottle", "hook"])
+    assert class_numbers(DenoiserConfig(), ["b", "c", "z"]).tolist() == [0, 1, 2]
+
+
+def test_training_is_told_the_class_of_each_row(params):
+    config = config_of()
+    objective = objective_of(config)
+    assert isinstance(objective, Objective)
+    batch = next(latent_batches(np.asarray(x0_of(0, 6)), 0, 6, label=np.arange(6, dtype=np.int32)))
+    assert sorted(batch["label"].tolist()) == list(range(6))
+    np.testing.assert_array_equal(batch["latent"], np.asarray(x0_of(0, 6))[batch["label"]])
+    loss_fn = make_objective_loss(
+        lambda params, *a, **k: outputs(config, params, *a, **k), objective, standardised=True
+    )
+    drawn = loss_fn.draw({k: jnp.asarray(v) for k, v in batch.items()}, jax.random.key(0))
+    of_right = loss_fn.given(params, None, drawn)[0]
+    of_others = loss_fn.given(params, None, drawn | {"label": drawn["label"] + 1})[0]
+    assert of_right != of_others
+
+
+def test_a_number_at_test_is_the_label_of_the_walk(params):
+    config, x0 = config_of("inversion.label=2"), x0_of(3)
+
+    def ask(x, t, **given):
+        return outputs(config, params, x, t, **given)
+
+    told = paradigm_of(config).path(ask, x0)
+    silent = paradigm_of(config_of()).path
+    np.testing.assert_allclose(told, silent(ask, x0, label=jnp.array([2, 2])), atol=1e-6)
+    assert not np.allclose(told, silent(ask, x0), atol=1e-4)
+    np.testing.assert_allclose(
+        paradigm_of(config).path(ask, x0, label=jnp.array([1, 0])),
+        silent(ask, x0, label=jnp.array([1, 0])), atol=1e-6,
+    )  # fmt: skip
+
+
+def test_a_class_is_inferred_from_x0(tmp_path):
+    rng = np.random.default_rng(5)
+    centres = 3 * rng.standard_normal((3, 1, *SHAPE))
+    images = [centre + rng.standard_normal((12, 1, *SHAPE)) for centre in centres]
+    names = ["a", "b", "c"]
+    fitted = mixture.fit(
+        Component(name, [some.astype(np.float32)]) for name, some in zip(names, images, strict=True)
+    )
+    learnt = reference.Learnt(classes=fitted)
+    lessons = paradigm_of(
+        config_of("inversion.label=inferred", "scoring.prior=standard_normal")
+    ).lessons
+    assert lessons.classes
+    reference.write(tmp_path, learnt)
+    kept = reference_to_device(reference.read(tmp_path, lessons))
+    kept = kept._replace(label=jnp.array([4, 0, 2]))
+    new = np.concatenate([c + rng.standard_normal((4, 1, *SHAPE)) for c in centres])[:, 0]
+    found = inferred(kept, jnp.asarray(new, jnp.float32))
+    assert found.tolist() == [4] * 4 + [0] * 4 + [2] * 4
+
+
+def test_who_takes_no_class_is_told_none():
+    for objective, label in (("deco_diff", "1"), ("deco_diff", "inferred")):
+        config = config_of(f"inversion.label={label}", f"train.objective={objective}")
+        with pytest.raises(UserError, match=rf"inversion.label={label}: this network takes no"):
+            check_outputs(config, SHAPE)
+    check_outputs(config_of("inversion.label=inferred"), SHAPE)
+    published = Config(
+        denoiser=DenoiserConfig(
+            name="unet_deco_diff", width=32, num_res_blocks=1, channel_mult=(1,),
+            attention_downsamplings=(1,), head_channels=16, context=(3, 8),
+        )
+    )  # fmt: skip
+    options = list(OPTIONS[1:5])
+    published = override(published, [*options, "inversion.label=3"])
+    with pytest.raises(UserError, match=r"this network knows 0..2"):
+        check_outputs(published, (8, 8, 4))
+    for wrong in ("bottle", "-1", "1.5", ""):
+        with pytest.raises(UserError, match="expected none, inferred or a number"):
+            config_of(f"inversion.label={wrong}")
