@@ -26,8 +26,8 @@ ROW = {
 }  # fmt: skip
 TABLE = {"categories": {"nut": ROW, HOSTILE: ROW}, "mean": ROW}
 METRICS = {
-    "schema": 1, "published": True, "step": 7, "nfe": 3, "paradigm": "mad_ad", "objective": "masked", "seed": 5, "config_hash": "abc",
-    "versions": {"jax": "0.1"},
+    "schema": 1, "published": True, "step": 7, "nfe": 3, "seed": 5, "config_hash": "abc",
+    "paradigm": "mad_ad", "objective": "masked", "versions": {"jax": "0.1"},
     "device": {"platform": "cpu", "kind": "toy", "count": 2},
     "masks": {"nut": {"with": 2, "without": 3}, HOSTILE: {"with": 1, "without": 0}},
     "unreadable": ["cut.png", HOSTILE],
