@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from invad_jax.metrics import pixel_metrics
 from invad_jax.paradigms import published_maps
 
 TOLERANCE = 1e-4
@@ -42,6 +43,13 @@ def test_its_resize_is_scikit_images(rivals, small, large):
     x = golden[small]
     matrix = published_maps.mirrored_resize(len(x), len(golden[large]))
     np.testing.assert_allclose(matrix @ x @ matrix.T, golden[large], atol=1e-12)
+
+
+def test_its_aupro_is_near_the_exact_one(rivals):
+    """It has 200 thresholds between the ends of the map, ours all: one of them is 0.005."""
+    golden = np.load(rivals / "deco_diff" / "their_aupro.npz")
+    exact = pixel_metrics(golden["score"], golden["truth"].astype(bool))["aupro"]
+    assert exact == pytest.approx(float(golden["aupro"]), abs=0.005)
 
 
 def test_mad_ad(rivals):
