@@ -41,8 +41,8 @@ def class_numbers(cfg: DenoiserConfig, names: Sequence[str]) -> np.ndarray:
     unknown = [name for name in names if name not in order]
     if unknown:
         raise UserError(
-            f"inversion.label=inferred: {unknown[0]} is none of the {cfg.context[0]} classes that "
-            "this network knows by name; give the number of one"
+            f"data.categories: {unknown[0]} is none of the {cfg.context[0]} classes that this "
+            "network knows by name; at test inversion.label takes the number of one"
         )
     return np.array([order.index(name) for name in names], np.int32)
 
