@@ -7,6 +7,7 @@ Read next: `deco_diff.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,10 +57,10 @@ def restoring(
             return (restored - x0)[:, None]  # (B, 1, h, w, C)
         return jnp.stack([x0, restored], axis=1)  # (B, 2, h, w, C)
 
-    def by_itself(images: jax.Array | None, states: jax.Array, image_size: int) -> Scores:
+    def by_itself(given: Any, states: jax.Array, image_size: int) -> Scores:
         pair = states[:, 0], states[:, 1]
-        if compare_images is not None and images is not None:
-            found = compare_images(images[:, 0], images[:, 1], *pair)  # (B, S, S)
+        if decodes and compare_images is not None:
+            found = compare_images(given[:, 0], given[:, 1], *pair)  # (B, S, S)
         else:
             found = compare(*pair)  # (B, h, w)
         return summarise(found, jnp.sum(found, axis=(1, 2)), image_size)

@@ -17,6 +17,7 @@ from invad_jax.normality.mixture import Component
 from invad_jax.paradigms import objective_of, paradigm_of
 from invad_jax.paradigms.classes import ORDER, class_numbers, inferred
 from invad_jax.paradigms.objective import Objective
+from invad_jax.scoring import Reference
 from invad_jax.training.step import make_objective_loss
 
 OPTIONS = (
@@ -112,6 +113,18 @@ def test_a_class_is_inferred_from_x0(tmp_path):
     new = np.concatenate([c + rng.standard_normal((4, 1, *SHAPE)) for c in centres])[:, 0]
     found = inferred(kept, jnp.asarray(new, jnp.float32))
     assert found.tolist() == [4] * 4 + [0] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("prior", ["fitted", "standard_normal"])
+def test_what_was_learnt_of_classes_leaves_the_comparison_as_it_is(prior):
+    """A reference that holds classes alone, as before the states of normal images are known."""
+    paradigm = paradigm_of(config_of("inversion.label=inferred", f"scoring.prior={prior}"))
+    assert (paradigm.lessons.classes, bool(paradigm.lessons.gaussians)) == (True, prior == "fitted")
+    if prior == "standard_normal":
+        states = jnp.stack([x0_of(0), x0_of(1)], axis=1)
+        found = paradigm.compare(Reference(label=jnp.array([0])), states, 16)
+        expected = jnp.mean(jnp.abs(x0_of(1) - x0_of(0)), axis=-1)
+        np.testing.assert_allclose(found.latent_norm, expected, rtol=1e-6)
 
 
 def test_who_takes_no_class_is_told_none():
