@@ -9,7 +9,7 @@ PYTHON ?= $(or $(PYTHON312),$(PYTHON311),python3)
 VENV ?= .venv
 VENV311 ?= $(if $(filter $(PYTHON),$(PYTHON311)),$(VENV),.venv311)
 BIN := $(VENV)/bin
-PIP = $(@D)/bin/python -m pip install --quiet
+PIP = $(@D)/bin/python -m pip install --quiet --quiet
 # A file of tests stays in one process, as its fixtures are made once; the order is of `testpaths`.
 PYTEST = python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 # What depends on Python, every file that asks torch, and one pass through the commands.

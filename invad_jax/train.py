@@ -70,7 +70,8 @@ def main(args: argparse.Namespace) -> None:
         log.info(
             "calibrated on %d normal images%s: threshold %.3f", one.num_normals, of, one.threshold
         )
-    log.info("next: python -m invad_jax.eval --workdir %s", workdir.path)
+    verb, more = ("eval", "") if dataset.test else ("predict", " --input IMAGES --out FOLDER")
+    log.info("next: python -m invad_jax.%s --workdir %s%s", verb, workdir.path, more)
 
 
 def cli(argv: Sequence[str] | None = None) -> int:

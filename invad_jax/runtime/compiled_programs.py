@@ -48,6 +48,9 @@ def keep() -> None:
     os.environ[FOLDER] = str(folder.resolve())
     for name, value in KEEP_ALL.items():
         os.environ.setdefault(name, value)
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        # It warns, 3 kB a program that it finds, that no CPU has its own `prefer-no-gather`.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def key() -> str:

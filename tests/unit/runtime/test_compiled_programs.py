@@ -13,7 +13,7 @@ from invad_jax.runtime import compiled_programs
 def fresh(monkeypatch, tmp_path):
     """A process that has not imported JAX, whose user has said nothing but where the cache is."""
     monkeypatch.delitem(sys.modules, "jax", raising=False)
-    for name in (compiled_programs.FOLDER, *compiled_programs.KEEP_ALL):
+    for name in (compiled_programs.FOLDER, *compiled_programs.KEEP_ALL, "TF_CPP_MIN_LOG_LEVEL"):
         monkeypatch.setenv(name, "")  # so that it is as before, afterwards
         monkeypatch.delenv(name)
     monkeypatch.setenv("INVAD_CACHE", str(tmp_path / "cache"))
@@ -30,6 +30,13 @@ def test_a_folder_of_ones_own(fresh):
     assert kept_in() == str(folder.resolve())
     for path in (folder, folder.parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(("jaxlib", "level"), [("0.10.1", "3"), ("0.12.0", None)])
+def test_one_release_warns_of_every_program(jaxlib, level, fresh, monkeypatch):
+    monkeypatch.setattr(compiled_programs.importlib.metadata, "version", lambda name: jaxlib)
+    assert kept_in()
+    assert os.environ.get("TF_CPP_MIN_LOG_LEVEL") == level
 
 
 def test_the_user_decides(fresh, monkeypatch):

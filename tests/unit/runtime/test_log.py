@@ -13,3 +13,10 @@ def test_quiet_is_for_a_while(caplog):
     assert others.level == before
     others.error("after")
     assert "within" not in caplog.text
+
+
+def test_quiet_ends_with_an_error():
+    before = logging.getLogger("absl").level
+    with pytest.raises(KeyError), log.quiet():
+        {}["absent"]
+    assert logging.getLogger("absl").level == before
