@@ -2,6 +2,8 @@
 
 import logging
 
+import pytest
+
 from invad_jax.runtime import log
 
 
