@@ -22,11 +22,14 @@ from invad_jax import train as train_command
 CONFIG = str(Path(__file__).parents[2] / "configs" / "four_sets_unified.py")
 SETS = ("aws_cookie", "bottle", "bsdata", "dobot_cubes")
 METRICS = ("i_auroc", "p_auroc", "p_ap", "aupro", "mad")
+IN_SHORT = ("i_auroc", "p_auroc", "aupro")
 BASELINES = {
     "PaDiM": "inversion.paradigm=padim",
     "local retrieval": "inversion.paradigm=retrieval",
     "nearest neighbour": "inversion.paradigm=nearest_neighbour",
 }
+Known = dict[tuple[str, str], list[dict[str, Any]]]
+"""`unified` or `one`, and a way of scoring -> category -> metrics, of each training."""
 OF_ITS_TIME = ["diffusion.prediction=eps", "inversion.solver=ddim"]
 
 
@@ -39,7 +42,7 @@ class Model(NamedTuple):
     """Title in the table -> options of `eval`."""
 
 
-def models(sets: Sequence[str], seeds: int) -> Iterator[Model]:
+def models(sets: Sequence[str], seeds: int, alone: bool) -> Iterator[Model]:
     """All of them: one for all sets, without a network and with one, and one for each set."""
     all_sets = f"data.categories={','.join(sets)}"
     none = ["train.num_steps=0"]
@@ -54,7 +57,7 @@ def models(sets: Sequence[str], seeds: int) -> Iterator[Model]:
     for stats, latents in latents_as:
         options = [f"train.latent_stats={stats}", *OF_ITS_TIME, all_sets]
         yield Model(f"paper_{stats}", options, {f"the paper's score, {latents} latents": []})
-    for name in sets:
+    for name in sets if alone else ():
         options = [*none, f"data.categories={name}"]
         yield Model(f"one_{name}", options, {"ours, no network": [], **baselines})
 
@@ -72,34 +75,44 @@ def evaluated(data: Path, out: Path, model: Model, title: str) -> dict[str, Any]
     return {**fusion["categories"], "mean": fusion["mean"]}
 
 
-def row(title: str, results: list[dict[str, float | None]]) -> str:
-    """A line of Markdown: mean and, of several seeds, standard deviation, in percent."""
-    cells = []
-    for name in METRICS:
+def cell(results: list[dict[str, float | None]], metrics: Sequence[str], join: str) -> str:
+    """Means over seeds in percent, and their standard deviation where there are several seeds."""
+    numbers = []
+    for name in metrics:
         values = [100 * value for one in results if (value := one[name]) is not None]
         spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-        cells.append(f"{np.mean(values):.1f}{spread}" if values else "-")
-    return f"| {title} | {' | '.join(cells)} |"
+        numbers.append(f"{np.mean(values):.1f}{spread}" if values else "-")
+    return join.join(numbers)
+
+
+def tables(title: str, of: str, known: Known, sets: Sequence[str]) -> list[str]:
+    """Lines of Markdown: the means of all sets, and what each set has."""
+    mine = {way: results for (kind, way), results in known.items() if kind == of}
+    lines = [f"{title}\n", f"| mean of {len(sets)} | {' | '.join(METRICS)} |"]
+    lines.append("| --- " + "| ---: " * len(METRICS) + "|")
+    for way, results in mine.items():
+        lines.append(f"| {way} | {cell(_of('mean', results, of), METRICS, ' | ')} |")
+    once = {way: results for way, results in mine.items() if "paper" not in way}
+    lines += ["", f"| {' / '.join(IN_SHORT)} | {' | '.join(once)} |"]
+    lines.append("| --- " + "| --- " * len(once) + "|")
+    for name in sets:
+        cells = [cell([_mean(_of(name, its, of))], IN_SHORT, " / ") for its in once.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def main(args: argparse.Namespace) -> None:
     """Runs what is missing and writes the tables."""
-    data, out, sets = args.data, args.out, sorted(args.sets)
-    known: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for model in models(sets, args.seeds):
+    sets = sorted(args.sets)
+    known: Known = {}
+    for model in models(sets, args.seeds, not args.unified):
         of = "one" if model.name.startswith("one_") else "unified"
         for title in model.ways:
-            known.setdefault((of, title), []).append(evaluated(data, out, model, title))
-    lines = []
-    for of, head in (("unified", "One model for all"), ("one", "One model a set")):
-        lines += [f"{head}\n", f"| set | method | {' | '.join(METRICS)} |"]
-        lines += ["| --- | --- " + "| ---: " * len(METRICS) + "|"]
-        for name in (*sets, "mean"):
-            for (kind, title), results in known.items():
-                if kind == of:
-                    lines.append(row(f"{name} | {title}", _of(name, results, of)))
-        lines.append("")
-    (out / "table.md").write_text("\n".join(lines))
+            known.setdefault((of, title), []).append(evaluated(args.data, args.out, model, title))
+    lines = tables("One model for all", "unified", known, sets)
+    if not args.unified:
+        lines += tables("One model a set", "one", known, sets)
+    (args.out / "table.md").write_text("\n".join(lines))
 
 
 def _of(name: str, results: list[dict[str, Any]], of: str) -> list[dict[str, float | None]]:
@@ -110,11 +123,15 @@ def _of(name: str, results: list[dict[str, Any]], of: str) -> list[dict[str, flo
     alone.pop("mean")
     if name != "mean":
         return [alone[name]]
-    mean = {}
+    return [_mean(list(alone.values()))]
+
+
+def _mean(rows: list[dict[str, float | None]]) -> dict[str, float | None]:
+    mean: dict[str, float | None] = {}
     for metric in METRICS:
-        values = [one[metric] for one in alone.values() if one[metric] is not None]
+        values = [one[metric] for one in rows if one[metric] is not None]
         mean[metric] = float(np.mean(values)) if values else None
-    return [mean]
+    return mean
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", type=Path, help="folder that has the sets")
     parser.add_argument("out", type=Path, help="for workdirs, metrics and table.md")
     parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--unified", action="store_true", help="no model of a set by itself")
     parser.add_argument("--seeds", type=int, default=3, help="trainings; 0: nothing that needs one")
     return parser
 
