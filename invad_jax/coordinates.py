@@ -27,7 +27,7 @@ class ImageBank(NamedTuple):
     """Latents of N normal images."""
 
     latent: jax.Array
-    """(N, h, w, C) float16 or float32, standardised."""
+    """(h, w, N, C) float16 or float32, standardised; the vectors of a position lie together."""
     descriptor: jax.Array
     """(N, C) float32 of length 1: the mean over positions; similar images have a high product."""
     kind: jax.Array
@@ -168,7 +168,7 @@ def _per_image(
     *more: jax.Array,
 ) -> jax.Array:
     """Runs `of_one(x, latents of its similar images, which of them to leave out, *more)`."""
-    count = len(bank.latent)
+    count = len(bank.kind)
     similar = similarity(bank, x0)  # (B, N)
     if itself is not None:
         similar = jnp.where(jnp.arange(count)[None, :] == itself[:, None], -jnp.inf, similar)
@@ -178,7 +178,7 @@ def _per_image(
 
     def one(row: tuple[jax.Array, ...]) -> jax.Array:
         x, chosen, left_out, *its = row
-        latent = jnp.take(bank.latent, chosen, axis=0).astype(jnp.float32)  # (k, h, w, C)
+        latent = jnp.take(bank.latent, chosen, axis=2).astype(jnp.float32)  # (h, w, k, C)
         return of_one(x, latent, left_out, *its)
 
     each = jax.vmap(lambda *row: one(row))
@@ -234,9 +234,8 @@ def _distances(latent: jax.Array, radius: int, x: jax.Array, excluded: jax.Array
     """
     offsets = _offsets(radius)
     around = jnp.stack([_shifted(x, -dy, -dx, 0.0) for dy, dx in offsets], axis=2)  # (h, w, O, C)
-    product = jnp.einsum("hwoc,khwc->hwok", around, latent, precision="highest")
-    square = jnp.moveaxis(jnp.sum(jnp.square(latent), axis=-1), 0, -1)  # (h, w, k)
-    square = jnp.where(excluded, jnp.inf, square)
+    product = jnp.einsum("hwoc,hwkc->hwok", around, latent, precision="highest")
+    square = jnp.where(excluded, jnp.inf, jnp.sum(jnp.square(latent), axis=-1))  # (h, w, k)
     less = square[:, :, None] - 2 * product  # at the position of the image
     here = [_shifted(less[:, :, o], dy, dx, jnp.inf) for o, (dy, dx) in enumerate(offsets)]
     own = jnp.sum(jnp.square(x), axis=-1)
@@ -247,7 +246,7 @@ def _weighted_sum(latent: jax.Array, radius: int, weight: jax.Array) -> jax.Arra
     """Sum of the vectors of k images at O offsets, (h, w, O, k) weights -> (h, w, C)."""
     offsets = _offsets(radius)
     there = [_shifted(weight[:, :, o], -dy, -dx, 0.0) for o, (dy, dx) in enumerate(offsets)]
-    parts = jnp.einsum("hwok,khwc->hwoc", jnp.stack(there, axis=2), latent, precision="highest")
+    parts = jnp.einsum("hwok,hwkc->hwoc", jnp.stack(there, axis=2), latent, precision="highest")
     return sum(
         (_shifted(parts[:, :, o], dy, dx, 0.0) for o, (dy, dx) in enumerate(offsets)),
         start=jnp.zeros(parts.shape[:2] + parts.shape[3:], parts.dtype),

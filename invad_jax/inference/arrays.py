@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
 from invad_jax.coordinates import Coordinates, ImageBank
 from invad_jax.normality.image_bank import FittedBank
@@ -48,5 +49,6 @@ def memory_to_device(fitted: FittedMemory) -> Memory:
 
 
 def bank_to_device(bank: FittedBank) -> ImageBank:
-    """Latents of whole images."""
-    return ImageBank(*map(jnp.asarray, bank))
+    """Latents of whole images, position by position."""
+    by_position = np.ascontiguousarray(np.moveaxis(bank.latent, 0, 2))
+    return ImageBank(*map(jnp.asarray, bank._replace(latent=by_position)))

@@ -32,7 +32,7 @@ X0 = RNG.standard_normal((B, H, W, C)).astype(np.float32)
 VARIANCE = 2.0
 KIND = jnp.arange(N) % 2
 BANK = ImageBank(
-    jnp.asarray(NORMAL),
+    jnp.asarray(np.moveaxis(NORMAL, 0, 2)),
     describe(jnp.asarray(NORMAL)),
     KIND,
     jnp.stack([jnp.full((H, W), 1e3), jnp.full((H, W), VARIANCE)]),
@@ -74,8 +74,8 @@ def test_local_mean_and_distance(radius, images, itself):
 
 def test_an_image_of_the_bank_is_its_own_nearest_unless_it_is_left_out():
     where, itself = Neighbourhood(1, N), jnp.arange(N)
-    assert float(jnp.max(local_distance(BANK, where, BANK.latent))) < 1e-5
-    assert float(jnp.min(local_distance(BANK, where, BANK.latent, itself))) > 0.1
+    assert float(jnp.max(local_distance(BANK, where, jnp.asarray(NORMAL)))) < 1e-5
+    assert float(jnp.min(local_distance(BANK, where, jnp.asarray(NORMAL), itself))) > 0.1
 
 
 def test_with_a_bank_the_nearest_image_tells_the_kind_and_its_mean_goes():
@@ -83,10 +83,10 @@ def test_with_a_bank_the_nearest_image_tells_the_kind_and_its_mean_goes():
         whitening.fit(NORMAL, [str(int(k)) for k in KIND], identity=1.0, centred=False)
     )
     where = Neighbourhood(1, N)
-    u, component = whiten(Coordinates(gaussians, BANK), where, BANK.latent + 0.01)
+    u, component = whiten(Coordinates(gaussians, BANK), where, jnp.asarray(NORMAL) + 0.01)
     assert component.tolist() == KIND.tolist()
     for n in range(N):
-        x0 = np.asarray(BANK.latent[n] + 0.01)
+        x0 = NORMAL[n] + np.float32(0.01)
         rest = x0 - local_mean(BANK, where, jnp.asarray(x0[None]), KIND[n][None])[0]
         expected = np.einsum("hwrc,hwc->hwr", gaussians.projection[int(KIND[n]), 0], rest)
         np.testing.assert_allclose(u[n], expected, rtol=1e-4, atol=1e-5)  # float32
