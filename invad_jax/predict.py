@@ -13,7 +13,7 @@ standard output, and there is nothing else; with --watch or `--input -` there is
 
 With --distributed every process scores its own share of the images, as many as there are: --out, a
 folder that all see, gets the same rows, and summary.json in place of the page. The same command
-goes on where it was stopped (docs/pods.md).
+goes on where it was stopped (docs/pods.md). Its status is 1 only with --strict.
 
 An image that cannot be read has a row with the reason. Leaves with status 0; 1 if there is such a
 row, with --strict also if an overlay or a sorted file is missing; 2 if none could be read.
@@ -78,7 +78,9 @@ def main(args: argparse.Namespace) -> int:
             tally = _finite(args, source, found, predictor, drawer)
     if processes.is_primary():
         tally.report("the standard output" if args.out == "-" else args.out)
-    return 1 if tally.count["error" if args.strict else UNREADABLE] else 0
+    # A launcher takes any status but 0 for a crash, and would begin the work anew.
+    unreadable = 0 if args.distributed else tally.count[UNREADABLE]
+    return 1 if (tally.count["error"] if args.strict else unreadable) else 0
 
 
 def _check(args: argparse.Namespace) -> bool:
