@@ -90,8 +90,10 @@ def overlay(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float)
       (H, W, 3) uint8.
     """
     level, hot = heat_level(anomaly_map, (image.shape[1], image.shape[0]), low, high)
-    opacity = np.where(hot, OPACITY[level], 0)[..., None]  # (H, W, 1)
-    return np.rint((1 - opacity) * image + opacity * HEAT[level]).astype(np.uint8)
+    blended, level = image.copy(), level[hot]
+    opacity = OPACITY[level][:, None]  # (hot pixels, 1)
+    blended[hot] = np.rint((1 - opacity) * image[hot] + opacity * HEAT[level])
+    return blended
 
 
 def heat_level(
@@ -225,4 +227,4 @@ def _verdict_colour(case: Case) -> str:
 
 def _write_png(path: str | Path, image: Image.Image) -> None:
     with files.replaced(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", compress_level=1)  # a fifth of the time, 16 % larger
