@@ -86,8 +86,9 @@ endif
 test-fast: $(VENV)/.installed-test  ## what compiles no network: under 90 s
 	$(BIN)/$(PYTEST) tests/unit $(NETWORKS:%=--ignore tests/unit/%)
 
-test-kills: $(VENV)/.installed-test  ## docs/reliability.md: a training killed 25 times
+test-kills: $(VENV)/.installed-test  ## docs/reliability.md: a training killed 25 times, 10 in a bucket
 	$(BIN)/python -m tests.multiprocess.kills
+	$(BIN)/python -m tests.multiprocess.kills --kills 10 --bucket gs
 
 lint: $(VENV)/.installed-test  ## style, format, types
 	$(BIN)/ruff check .

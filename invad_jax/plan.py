@@ -6,7 +6,7 @@
 Compiles the training step, from cached latents, and the detector, from images, ahead of time, and
 prints for each whether it fits the chips, what it computes and sends, and the least time that can
 take. No weights, images or TPU are needed. `cpu:8` counts for 8 CPU devices instead: no libtpu, no
-times.
+times. `2*v5e:4x4` are two slices; what goes from one to the other is stated apart.
 
 Read next: `planning/programs.py`, what is compiled; `planning/tpus.py`, the constants.
 """
@@ -80,7 +80,8 @@ def cli(argv: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="CHIP:SHAPE",
-        help=f"{', '.join(CHIPS)} and a shape in chips, such as v5e:4x4; may be given many times",
+        help=f"{', '.join(CHIPS)} and a shape in chips, such as v5e:4x4, of two slices 2*v5e:4x4; "
+        "may be given many times",
     )
     parser.add_argument(
         "--batch-per-device",

@@ -5,7 +5,7 @@
 #   launch/tpu_pod.sh all MAIN OPTION...   run, then delete, whatever the end was
 #   launch/tpu_pod.sh create | setup | status | delete
 #
-# MAIN is train, train_vae or eval; give --workdir, a folder that all workers share. The run lives on
+# MAIN is train, train_vae or eval; give --workdir, in a bucket or a folder that all workers share. The run lives on
 # the workers: it goes on when this script is interrupted, and `run` then watches it again.
 #
 # Environment, with the defaults:
@@ -14,9 +14,9 @@
 #   ACCELERATOR=v5litepod-16
 #   RUNTIME=v2-alpha-tpuv5-lite
 #   FLAGS=                         more for `queued-resources create`, such as --spot
-#   MOUNT=                         command that each worker runs at set-up: mounts the shared folder;
-#                                  must be safe to run twice
-#   INVAD_CACHE=                   folder of weights and latents on the workers
+#   MOUNT=                         command that each worker runs at set-up: mounts a shared folder,
+#                                  where there is no bucket; must be safe to run twice
+#   INVAD_CACHE=                   of weights and latents: in a bucket, or a folder on the workers
 #   POLL=60                        seconds between two looks
 #   MAX_FAILURES=3                 starts in a row that end without a new checkpoint
 set -uo pipefail
@@ -90,7 +90,7 @@ setup() {
         python3 -m pip install --quiet --user uv
         python3 -m uv venv --quiet --python 3.12 venv
       }
-      python3 -m uv pip install --quiet --python venv/bin/python --editable invad 'jax[tpu]'"
+      python3 -m uv pip install --quiet --python venv/bin/python --editable './invad[cloud]' 'jax[tpu]'"
   local status=$?
   rm -f "$archive"
   return $status
@@ -153,7 +153,7 @@ workdir_of() {
     [ "$1" != --workdir ] || { echo "$2" && return; }
     shift
   done
-  die "give --workdir DIR, a folder that all workers share"
+  die "give --workdir DIR, in a bucket or a folder that all workers share"
 }
 
 run() { # run MAIN OPTION...

@@ -16,6 +16,7 @@ from unittest import mock
 import jax
 
 from invad_jax.inference.predictor import load
+from invad_jax.io.paths import is_remote
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.log import log
 
@@ -144,8 +145,11 @@ def parsed(verb: str, arguments: list[str]) -> argparse.Namespace:
 def newest_step(workdir: Path) -> int:
     """Of the checkpoints that are whole; -1 where there is none."""
     folder = workdir / "checkpoints"
-    steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
-    return max(steps, default=-1)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    steps = sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    if is_remote(workdir):
+        steps = [n for n in steps if (folder / str(n) / "commit_success.txt").is_file()]
+    return steps[0] if steps else -1
 
 
 def wait_for_progress(job: subprocess.Popen[str], workdir: Path) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial, partialmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -149,7 +149,7 @@ def bad_day(store: str, faults: Faults, silence_s: float = 3.0) -> Iterator[str]
 
     Args:
       store: URL of the store behind it.
-      faults: what goes wrong. 503 and 429 come before the request is carried out; after `silence_s`
+      faults: what goes wrong. A status comes before the request is carried out; after `silence_s`
         without a word the connection is closed, the request carried out; a short answer has the
         length of the whole one in its header.
       silence_s: seconds.
@@ -157,12 +157,15 @@ def bad_day(store: str, faults: Faults, silence_s: float = 3.0) -> Iterator[str]
     address = store.removeprefix("http://")
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which tells clients that ask to go on with their content
+
         def _forward(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             kind = faults.draw()
             self.close_connection = True
-            if kind in ("503", "429"):
+            if kind.isdigit():
                 self.send_response_only(int(kind))
+                self.send_header("Connection", "close")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -171,7 +174,7 @@ def bad_day(store: str, faults: Faults, silence_s: float = 3.0) -> Iterator[str]
                 self.command, self.path, skip_host=True, skip_accept_encoding=True
             )
             for name, value in self.headers.items():
-                if name.lower() != "connection":
+                if name.lower() not in ("connection", "expect"):
                     connection.putheader(name, value)
             connection.endheaders(body)
             answer = connection.getresponse()
@@ -181,6 +184,7 @@ def bad_day(store: str, faults: Faults, silence_s: float = 3.0) -> Iterator[str]
                 time.sleep(silence_s)
                 return
             self.send_response_only(answer.status)
+            self.send_header("Connection", "close")
             for name, value in answer.getheaders():
                 if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                     self.send_header(name, value)
@@ -196,6 +200,36 @@ def bad_day(store: str, faults: Faults, silence_s: float = 3.0) -> Iterator[str]
 
     with _served(Handler) as url:
         yield url
+
+
+@contextmanager
+def used(
+    scheme: str, faults: Faults | None = None, silence_s: float = 3.0
+) -> Iterator[dict[str, str]]:
+    """An empty bucket of `gs` or `s3` that all clients of this process use; yields the environment
+    for others."""
+    gs = scheme == "gs"
+    with ExitStack() as stack:
+        url = stack.enter_context(cloud_storage() if gs else s3())
+        if faults:
+            url = stack.enter_context(bad_day(url, faults, silence_s))
+        environment = environment_of_gs(url) if gs else environment_of_s3(url)
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        _forget_clients()
+        stack.callback(_forget_clients)
+        yield environment
+
+
+def _forget_clients() -> None:
+    """fsspec and epath keep a client for a process."""
+    import fsspec
+    from etils.epath import backend
+
+    for scheme in ("gs", "gcs", "s3"):
+        fsspec.get_filesystem_class(scheme).clear_instance_cache()
+    backend.fsspec_backend._get_filesystem.cache_clear()
 
 
 def environment_of_gs(url: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from invad_jax.data.dataset import LeftOut, Sample, content_hash
 from invad_jax.data.records import recorded_hash
 from invad_jax.errors import UserError
+from invad_jax.io.paths import size_of
 
 REASON = "copies of other training images, which count once"
 
@@ -57,8 +57,8 @@ def _size(path: str) -> Hashable | None:
     if recorded is not None:
         return recorded
     try:
-        return os.stat(path).st_size or None
-    except OSError:
+        return size_of(path) or None
+    except (OSError, UserError):
         return None  # whoever reads it says so
 
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from invad_jax.data.records import recorded_hash
+from invad_jax.data.records import open_binary, recorded_hash
 from invad_jax.errors import UserError
-from invad_jax.io import files
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +118,8 @@ def content_hash(path: str | Path) -> str:
     if recorded is not None:
         return recorded
     try:
-        return files.sha256(path)
+        with open_binary(path) as stream:
+            return hashlib.sha256(stream.read()).hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from invad_jax.data import names
 from invad_jax.data.dataset import LeftOut
 from invad_jax.errors import UserError
+from invad_jax.io.paths import is_remote, scan
 
 
 class File(NamedTuple):
@@ -95,7 +96,7 @@ def all_files(folder: Path) -> tuple[list[File], list[LeftOut]]:
 
 def subfolders(folder: Path) -> list[Path]:
     """Visible ones, links to folders included, sorted."""
-    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not names.is_hidden(p.name)]
+    return [path for path, inner in scan(folder) if inner and not names.is_hidden(path.name)]
 
 
 @lru_cache(maxsize=10_000)
@@ -122,6 +123,32 @@ def _is_mask_folder(name: str) -> bool:
 
 def _files(folder: Path, left_out: list[LeftOut]) -> Iterator[File]:
     """Every image file below `folder`, in no order; what cannot be used goes to `left_out`."""
+    below = _objects(folder) if is_remote(folder) else _entries(folder, left_out)
+    for path, folders, is_file in below:
+        name = os.path.basename(path)
+        if names.is_image(name) and is_file:
+            yield File(path, folders)
+        elif names.is_image(name):
+            left_out.append(LeftOut("not files, in spite of their names", path))
+        elif names.is_unread_format(name):
+            left_out.append(LeftOut("images of a format that is not read", path))
+        elif any(map(_is_mask_folder, folders)):
+            left_out.append(LeftOut("files among masks that are no images", path))
+
+
+def _objects(folder: Path) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """Visible objects below a folder in a bucket, and the folders below it that each is in."""
+    for path in folder.rglob("*"):
+        parts = str(path).removeprefix(f"{folder}/").split("/")
+        if not any(map(names.is_hidden, parts)):
+            yield str(path), tuple(parts[:-1]), True
+
+
+def _entries(folder: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """What is visible below a folder and no folder: path, folders below it, whether it is a file.
+
+    Links that are no files go to `left_out`.
+    """
     pending: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]]
     pending = [(str(folder), (), frozenset())]
     while pending:
@@ -143,14 +170,8 @@ def _files(folder: Path, left_out: list[LeftOut]) -> Iterator[File]:
                     pending.append((entry.path, (*folders, entry.name), above))
             elif entry.is_symlink() and not entry.is_file():
                 left_out.append(LeftOut("links that lead nowhere", entry.path))
-            elif names.is_image(entry.name) and entry.is_file():
-                yield File(entry.path, folders)
-            elif names.is_image(entry.name):
-                left_out.append(LeftOut("not files, in spite of their names", entry.path))
-            elif names.is_unread_format(entry.name):
-                left_out.append(LeftOut("images of a format that is not read", entry.path))
-            elif any(map(_is_mask_folder, folders)):
-                left_out.append(LeftOut("files among masks that are no images", entry.path))
+            else:
+                yield entry.path, folders, entry.is_file()
 
 
 def _without_other_splits(files: Iterable[File], left_out: list[LeftOut]) -> list[File]:

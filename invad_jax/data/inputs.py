@@ -19,6 +19,7 @@ from invad_jax.data import records
 from invad_jax.data.names import is_image
 from invad_jax.errors import UserError
 from invad_jax.io import outputs
+from invad_jax.io.paths import is_remote, scan, to_path
 
 
 class Found(NamedTuple):
@@ -59,7 +60,7 @@ def find(sources: Sequence[str | Path], option: str = "--input") -> Inputs:
     """
     found, seen = Inputs([], [], {}, Counter()), set[str]()
     for path, name, reason in each(sources, found.left_out, option):
-        key = os.path.abspath(path)
+        key = path if is_remote(path) else os.path.abspath(path)
         if key in seen:
             continue
         seen.add(key)
@@ -99,7 +100,7 @@ def each(
             left_out["written by invad_jax"] += 1
             continue
         folder_name = Path(os.path.abspath(path)).name if several else ""
-        if os.path.isdir(path):
+        if to_path(path).is_dir():
             for below, reason in _walk(path, left_out, {os.path.realpath(path)}):
                 yield Found(below, _name_below(path, folder_name, below), reason)
         elif records.is_split(path):
@@ -156,7 +157,13 @@ def summary(left_out: Counter[str]) -> str:
 
 def _expanded(source: str) -> list[str]:
     """A pattern as what it matches; anything else as it is."""
-    if os.path.lexists(source) or not glob.has_magic(source):
+    if not glob.has_magic(source):
+        return [source]
+    if is_remote(source):
+        parts = itertools.takewhile(lambda part: not glob.has_magic(part), source.split("/"))
+        plain = "/".join(parts)
+        return [str(path) for path in to_path(plain).glob(source[len(plain) + 1 :])] or [source]
+    if os.path.lexists(source):
         return [source]
     return sorted(glob.glob(source, recursive=True)) or [source]
 
@@ -169,8 +176,7 @@ def _walk(folder: str, left_out: Counter[str], entered: set[str]) -> Iterator[tu
     """Image files below a folder in the order of their paths, part by part, and why one, or a
     folder, cannot be read; empty: it can."""
     try:
-        with os.scandir(folder) as entries:
-            there = sorted((e.name, e.is_symlink(), _is_folder(e), _is_file(e)) for e in entries)
+        there = _entries(folder)
     except OSError as error:
         yield folder, f"cannot be listed: {error.strerror}"
         return
@@ -187,6 +193,15 @@ def _walk(folder: str, left_out: Counter[str], entered: set[str]) -> Iterator[tu
             left_out[kind] += 1
         elif not is_folder:
             yield path, "" if is_file else _why_unusable(path)
+
+
+def _entries(folder: str) -> list[tuple[str, bool, bool, bool]]:
+    """Sorted: name, whether it is a link, leads to a folder, is a file itself."""
+    if is_remote(folder):
+        found = scan(to_path(folder))
+        return [(path.name, False, is_folder, not is_folder) for path, is_folder in found]
+    with os.scandir(folder) as entries:
+        return sorted((e.name, e.is_symlink(), _is_folder(e), _is_file(e)) for e in entries)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -228,6 +243,8 @@ def _kind_left_out(name: str, ours: frozenset[str]) -> str:
 
 def _why_unusable(path: str) -> str:
     """Empty for a file; a pipe or a device would be waited for without end."""
+    if is_remote(path):
+        return "" if to_path(path).is_file() else "no such object"
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -30,6 +30,7 @@ from invad_jax.data.real_iad import real_iad_categories
 from invad_jax.data.samples import hazelnut_root, procedural_root
 from invad_jax.data.tables import table_categories, visa_categories
 from invad_jax.errors import UserError, what_there_is
+from invad_jax.io.paths import to_path
 
 __all__ = [
     "LAYOUTS",
@@ -98,7 +99,7 @@ def _report(dataset: Dataset) -> None:
 
 
 def _existing_folder(root: str) -> Path:
-    folder = Path(root).expanduser()
+    folder = to_path(root).expanduser()
     if not root or not folder.is_dir():
         raise UserError(f"data.root={root}: no such folder")
     return folder
@@ -146,7 +147,7 @@ def _folder(root: str) -> Categories:
 
 def _prepared(root: str) -> Categories:
     """What `build_dataset` wrote: the samples of another layout, in its order, as records."""
-    root = str(Path(root).expanduser()) if root else ""
+    root = str(to_path(root).expanduser()) if root else ""
     rows = records.listing(root)
     names = dict.fromkeys(row["category"] for split in rows.values() for row in split)
     return {name: partial(_prepared_dataset, root, name) for name in names}

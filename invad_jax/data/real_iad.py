@@ -14,6 +14,7 @@ from typing import Any
 
 from invad_jax.data.dataset import Categories, Dataset, Sample
 from invad_jax.errors import UserError
+from invad_jax.io.paths import has_file, note_files, to_path
 
 _TABLES = ("", "realiad_jsons", "realiad_jsons/realiad_jsons")
 _IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw", "")
@@ -25,7 +26,7 @@ def real_iad_categories(root: str) -> Categories:
     Raises:
       UserError: none is there.
     """
-    folder = Path(root).expanduser()
+    folder = to_path(root).expanduser()
     for place in _TABLES if root else ():
         tables = sorted(path for path in (folder / place).glob("*.json") if path.is_file())
         if tables:
@@ -38,6 +39,7 @@ def real_iad_categories(root: str) -> Categories:
 
 def _dataset(root: Path, table: Path) -> Dataset:
     try:
+        note_files(root)
         content = json.loads(table.read_text(encoding="utf-8"))
         normal, prefix = content["meta"]["normal_class"], content["meta"]["prefix"]
         rows = {split: content[split] for split in ("train", "test")}
@@ -62,7 +64,7 @@ def _sample(row: Mapping[str, Any], images: Path, table: Path, normal: str) -> S
     is_normal = row["anomaly_class"] == normal
     mask = None if is_normal or not row.get("mask_path") else images / row["mask_path"]
     for file in (path, mask):
-        if file is not None and not file.is_file():
+        if file is not None and not has_file(file):
             raise UserError(f"{table}: {file}: no such file")
     return Sample(
         str(path),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypedDict, cast
 
 from invad_jax.errors import UserError
-from invad_jax.io.paths import to_path
+from invad_jax.io import paths
 
 REBUILD = "make it again with python -m invad_jax.build_dataset"
 
@@ -64,7 +64,7 @@ def path_of(root: str | Path, split: str, name: str) -> str:
 
 def is_split(path: str | Path) -> bool:
     """Whether a path is that of all records of a split, as `path_of` begins."""
-    return _SPLIT.fullmatch(str(path)) is not None and not Path(path).exists()
+    return _SPLIT.fullmatch(str(path)) is not None and not paths.to_path(path).exists()
 
 
 def images(path: str | Path) -> list[str]:
@@ -88,7 +88,7 @@ def open_binary(path: str | Path) -> BinaryIO:
     """
     found = _PATH.fullmatch(str(path))
     if not found:
-        return to_path(path).open("rb")
+        return paths.open_binary(path)
     root, split, name = found.groups()
     entry = _entry(root, split, name)
     try:
@@ -119,7 +119,7 @@ def listing(root: str) -> dict[str, list[Row]]:
     Raises:
       UserError: it is not one.
     """
-    folder = Path(root)
+    folder = paths.to_path(root)
     if not root or not folder.is_dir():
         raise UserError(f"data.root={root}: no such folder")
     if not (folder / "dataset_info.json").is_file():
@@ -164,4 +164,4 @@ def _source(root: str, split: str) -> Any:
     """Random access to the records of a split; may be read by many threads."""
     import tensorflow_datasets as tfds  # takes a second, which other layouts need not wait for
 
-    return tfds.builder_from_directory(root).as_data_source(split)
+    return tfds.builder_from_directory(str(paths.local_folder(root))).as_data_source(split)

@@ -14,6 +14,7 @@ from typing import Any
 from invad_jax.data import names
 from invad_jax.data.dataset import Categories, Dataset, Sample
 from invad_jax.errors import UserError
+from invad_jax.io.paths import has_file, note_files, to_path
 
 _DELIMITERS = (",", ";", "\t", "|")
 
@@ -23,7 +24,7 @@ Row = tuple[str, dict[str, str]]
 
 def table_categories(root: str) -> Categories:
     """A CSV, TSV or JSONL file with columns path, split, label and maybe mask_path, category."""
-    table = Path(root).expanduser()
+    table = to_path(root).expanduser()
     if not root or not table.is_file():
         raise UserError(f"data.root={root}: no such file; expected a .csv, .tsv or .jsonl table")
     return _categories(table, _read_rows(table, ("path", "split", "label")), table.parent)
@@ -31,7 +32,7 @@ def table_categories(root: str) -> Categories:
 
 def visa_categories(root: str) -> Categories:
     """VisA as it is distributed: `split_csv/1cls.csv` beside the folders that it names."""
-    folder = Path(root).expanduser()
+    folder = to_path(root).expanduser()
     table = folder / "split_csv" / "1cls.csv"
     if not root or not table.is_file():
         raise UserError(
@@ -54,6 +55,7 @@ def _categories(table: Path, rows: Iterable[Row], folder: Path) -> Categories:
       rows: with columns path, split, label and maybe mask_path, category.
       folder: what their paths are relative to.
     """
+    note_files(folder)
     rows_of: dict[str, list[Row]] = {}
     seen: dict[Path, str] = {}
     for where, row in rows:
@@ -90,7 +92,7 @@ def _row_sample(row: dict[str, str], where: str, folder: Path, category: str) ->
     if defect != "good" and row.get("mask_path"):
         mask = _file(folder, row["mask_path"])
     for column, file in (("path", path), ("mask_path", mask)):
-        if file and not file.is_file():
+        if file and not has_file(file):
             raise UserError(f"{where}: {column} {file}: no such file")
     gt_label = int(defect != "good")
     return split, Sample(str(path), category, defect, gt_label, (str(mask),) if mask else ())

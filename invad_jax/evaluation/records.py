@@ -18,6 +18,7 @@ from invad_jax.errors import UserError
 from invad_jax.evaluation.tally import Tally
 from invad_jax.inference.predictions import Prediction
 from invad_jax.io import files, names, outputs
+from invad_jax.io.paths import has_file, is_remote, open_binary, to_path
 from invad_jax.report import tables
 from invad_jax.report.figures import write_overlay
 
@@ -162,7 +163,7 @@ class Recorder:
 
     def _sort(self, row: Mapping[str, Any], name: str, errors: list[str]) -> None:
         """Puts the image into the folder of its decision, and takes it out of the others."""
-        if not self._sorting or not os.path.isfile(row["path"]):
+        if not self._sorting or not has_file(to_path(row["path"])):
             return
         folder, own = self._sorting.folder, SORTED[row["decision"]]
         place = self._places.name(row["path"], name, "")
@@ -185,8 +186,14 @@ def why_unreadable(path: str, data: DataConfig) -> str:
 
 def _put(source: str, target: Path, by: str) -> None:
     """A copy, or a symbolic link: the image itself is never touched."""
+    if by == "link" and is_remote(source):
+        raise UserError("links to objects in a bucket cannot be made; --sort-by copy")
     if by == "link":
         files.replace_link(target, os.path.abspath(source))
         return
-    with files.replaced(target) as temporary:
-        shutil.copyfile(source, temporary)
+    with (
+        files.replaced(target) as temporary,
+        open_binary(source) as stream,
+        temporary.open("wb") as out,
+    ):
+        shutil.copyfileobj(stream, out)

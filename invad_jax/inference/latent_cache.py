@@ -29,6 +29,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.paths import has_file, local, local_files, note_files
 
 MIN_ROWS = 64
 """Of a shard, so that small data sets make few files."""
@@ -58,8 +59,10 @@ class Latents:
     def __init__(self, folder: Path, shape: tuple[int, ...]):
         """Opens an entry of `shape` (N, h, w, C), all of whose shards are there."""
         self.shape = shape
+        parts = shards(shape[0])
+        paths = local_files([_path(folder, rows, shape) for rows in parts])
         self._source = ArrayRecordDataSource(
-            [f"{_path(folder, rows, shape)}[0:{len(rows)}]" for rows in shards(shape[0])]
+            [f"{path}[0:{len(rows)}]" for path, rows in zip(paths, parts, strict=True)]
         )
 
     def __len__(self) -> int:
@@ -109,8 +112,9 @@ def cached(
         for rows in missing:
             _write(_path(folder, rows, shape), rows, shape, latents)
     barrier()
+    note_files(folder)
     for rows in everyones:
-        if not _path(folder, rows, shape).is_file():
+        if not has_file(_path(folder, rows, shape)):
             raise UserError(
                 f"{_path(folder, rows, shape)}: another process should have written it; all "
                 "processes must see the same folder, which INVAD_CACHE names"
@@ -132,7 +136,7 @@ def is_sound(path: Path, rows: range, shape: tuple[int, ...]) -> bool:
     """Whether a shard is there, is whole, and is the one of these rows."""
     seal = _new_seal(rows, shape)
     try:
-        reader = ArrayRecordReader(str(path), options="readahead_buffer_size:0")
+        reader = ArrayRecordReader(str(local(path)), options="readahead_buffer_size:0")
         try:
             if reader.num_records() != len(rows) + 1:
                 return False

@@ -27,7 +27,7 @@ from invad_jax.inference.bundle import BundleModel
 from invad_jax.inference.calibrate import calibrate, fit, normal_scores, read_scores
 from invad_jax.inference.model import Model, load_model
 from invad_jax.inference.predictions import Prediction, Predictions, joined
-from invad_jax.io.paths import to_path
+from invad_jax.io.paths import local, to_path
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
@@ -236,7 +236,7 @@ def of_workdir(
 
 def of_bundle(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
     """The detector of a file that `export` wrote; see `load`."""
-    model = BundleModel(to_path(path), overrides)
+    model = BundleModel(local(path), overrides)
     fitted = fit(model, model.normals, model.config.calibration.false_positive_rate)
     for doubt in fitted.doubts:
         log.warning("%s", doubt)

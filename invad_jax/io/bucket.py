@@ -12,16 +12,17 @@ belong together, the one that readers ask for first is written last.
 from __future__ import annotations
 
 import errno
-import importlib.util
 import io
+import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
+import aiohttp
 import fsspec
 from etils.epath.gpath import PosixGPath
 
@@ -33,7 +34,6 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 _Answer = TypeVar("_Answer")
 
-_PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 _LOGIN = {
     "gs": "gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS",
     "s3": "aws configure, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -42,32 +42,53 @@ _DENIED = re.compile(
     r"NoCredentials|DefaultCredentials|Unauthorized|Forbidden|AccessDenied|PermissionError"
     r"|Anonymous caller|InvalidAccessKeyId|Invalid Credentials|SignatureDoesNotMatch|\b40[13]\b"
 )
+SILENCE_S = 60
+"""After so many seconds without a byte a connection is given up."""
 MOST_HELD = 2**26
 """Bytes of an object that is read at once; of a larger one, parts as they are asked for."""
 _ATTEMPTS, _FIRST_PAUSE_S = 4, 0.5
 """For what gcsfs and s3fs do not try again: an answer that stays out, one that is cut short."""
 
 
-def open_path(url: str) -> BucketPath:
-    """The path of a URL.
+class Entry(NamedTuple):
+    """An object, by a listing."""
 
-    Raises:
-      UserError: the package that reads it is not installed.
-    """
-    scheme = url.partition(":")[0]
-    package = _PACKAGES[scheme]
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f'{url}: needs {package}: pip install "invad-jax[cloud]"')
-    return BucketPath(url)
+    size: int
+    version: str
+    """Another one with each content."""
 
 
-def _filesystem(scheme: str) -> Any:
-    """Of all buckets of a kind; what it lists is never remembered, as other processes write, too.
+_listed: dict[str, Entry] = {}
+"""URL -> what this process was told of it last."""
 
-    `FSSPEC_GS='{...}'` and `FSSPEC_S3` add arguments, as everywhere in fsspec.
-    """
-    given = fsspec.config.conf.get("gcs" if scheme == "gs" else scheme, {})
-    return fsspec.filesystem(scheme, **({"use_listings_cache": False} | given))
+
+def _entry(info: Mapping[str, Any]) -> Entry:
+    return Entry(int(info["size"]), str(info.get("generation") or info.get("ETag")))
+
+
+def _remember(scheme: str, listed: Iterable[Mapping[str, Any]]) -> None:
+    for info in listed:
+        if info["type"] == "file":
+            _listed[f"{scheme}://{info['name']}"] = _entry(info)
+
+
+def _configure() -> None:
+    """For every client of this process, those of orbax too, unless the user has said otherwise
+    (`FSSPEC_GCS`, `FSSPEC_S3`): listings are not remembered, as others write, too; what is silent
+    counts as broken, and is asked again."""
+    silence = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)
+    ours: dict[str, dict[str, Any]] = {
+        "gcs": {"use_listings_cache": False, "requests_timeout": silence},
+        "s3": {"use_listings_cache": False},  # botocore: 60 s
+    }
+    for name, values in ours.items():
+        fsspec.config.conf[name] = values | fsspec.config.conf.get(name, {})
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what fails is raised, too
+    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", str(SILENCE_S))
+    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
+
+
+_configure()
 
 
 class BucketPath(PosixGPath):
@@ -87,7 +108,23 @@ class BucketPath(PosixGPath):
 
     def size(self) -> int:
         """Bytes of an object."""
-        return int(self._ask(lambda store, name: store.info(name))["size"])
+        return _entry(self._ask(lambda store, name: store.info(name))).size
+
+    def entry(self) -> Entry:
+        """What the store says of an object, or said when this process listed it."""
+        known = _listed.get(str(self))
+        return known or _entry(self._ask(lambda store, name: store.info(name)))
+
+    def was_listed(self) -> bool:
+        """Whether this process has seen it in a listing, which takes no request for each."""
+        return str(self) in _listed
+
+    @property
+    def parents(self) -> tuple[BucketPath, ...]:  # type: ignore[override]
+        """The folders that it is in; the last one is the bucket."""
+        parts = self._name().split("/")
+        names = ("/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+        return tuple(BucketPath(f"{self.scheme}://{name}") for name in names)
 
     def absolute(self) -> BucketPath:
         """Itself."""
@@ -101,6 +138,7 @@ class BucketPath(PosixGPath):
         """What lies directly in it, sorted, and whether it is a folder."""
         listed = self._ask(lambda store, name: store.ls(name, detail=True))
         entries = {e["name"].rstrip("/"): e["type"] == "directory" for e in listed}
+        _remember(self.scheme, listed)
         own = entries.pop(self._name(), None)  # an object that stands for the folder
         if own is False and not entries and not str(listed[0]["name"]).endswith("/"):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self))
@@ -108,7 +146,8 @@ class BucketPath(PosixGPath):
 
     def rglob(self, pattern: str) -> Iterator[BucketPath]:
         """Objects at any depth below it, sorted, by their last name."""
-        found = self._ask(lambda store, name: store.find(name))
+        found = self._ask(lambda store, name: store.find(name, detail=True))
+        _remember(self.scheme, found.values())
         paths = (BucketPath(f"{self.scheme}://{name}") for name in sorted(found))
         return (path for path in paths if path != self and fnmatch(path.name, pattern))
 
@@ -152,9 +191,10 @@ class BucketPath(PosixGPath):
 
     def download(self, target: Path) -> None:
         """Writes the object into a local file."""
-        with self.open("rb") as stream, target.open("wb") as out:
-            while part := stream.read(MOST_HELD):
-                out.write(part)
+        size = self.entry().size
+        with target.open("wb") as out:
+            for start in range(0, size, MOST_HELD):
+                out.write(self._read(start, min(start + MOST_HELD, size)))
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Deletes an object."""
@@ -201,7 +241,7 @@ class BucketPath(PosixGPath):
         """
         for attempt in range(_ATTEMPTS):
             try:
-                return question(_filesystem(self.scheme), self._name())
+                return question(fsspec.filesystem(self.scheme), self._name())
             except FileNotFoundError as error:
                 no_such = os.strerror(errno.ENOENT)
                 raise FileNotFoundError(errno.ENOENT, no_such, str(self)) from error

@@ -73,7 +73,7 @@ def without_written(folder: Path, paths: Sequence[str]) -> list[str]:
     written: dict[Path, frozenset[str]] = {}
     kept = []
     for path in paths:
-        inside = Path(path)
+        inside = to_path(path)
         for outer in inside.parents:
             if outer not in written:
                 written[outer] = written_in(outer)

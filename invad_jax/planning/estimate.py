@@ -10,6 +10,7 @@ import jax
 from invad_jax.config import Config
 from invad_jax.encoders import Encoder
 from invad_jax.inference.assembly import init_params
+from invad_jax.planning.hlo import BETWEEN_SLICES
 from invad_jax.planning.programs import Row
 from invad_jax.planning.tpus import GIB, Chip
 from invad_jax.report.tables import markdown_table
@@ -33,15 +34,18 @@ _ASSUMPTIONS = """
 Bytes are XLA's: arguments + temporaries + outputs - what outputs share with arguments. FLOPs are
 those of all products and convolutions, recomputation included, divided by the devices. Traffic and
 collectives are counted in the compiled program, loops as often as they run; a collective of n
-devices is taken as a ring, which sends (n - 1) / n of an array, twice for an all-reduce. The least
-time is the largest of three: products at the bfloat16 peak (which the TPU's default precision uses
-for float32 too), HBM traffic and sent bytes each at full bandwidth, all perfectly overlapped.
+devices is taken as a ring, which sends (n - 1) / n of an array, twice for an all-reduce. What goes
+to other slices is no part of GB sent, nor of the times: how fast that network is, is not known
+here. The least time is the largest of three: products at the bfloat16 peak (which the TPU's default
+precision uses for float32 too), HBM traffic and sent bytes each at full bandwidth, all perfectly
+overlapped.
 """
 
 
 def estimate(row: Row) -> Row:
     """Least seconds for products, memory and links, and whether the program fits."""
-    sent = sum(traffic["bytes"] for traffic in row.get("collectives", {}).values())
+    collectives = row.get("collectives", {})
+    sent = sum(t["bytes"] for kind, t in collectives.items() if kind != BETWEEN_SLICES)
     result: Row = {"flops": row["flops_all_devices"] / row["devices"], "sent": sent}
     if row["chip"] is None:
         return result

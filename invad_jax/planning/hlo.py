@@ -11,6 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+BETWEEN_SLICES = "to other slices"
+"""In the place of a collective: what leaves a device for the network of the data centre. XLA sums
+within a slice first, so that each device sends its own part alone."""
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BITS = {"pred": 8, "bf16": 16}  # the others end in their number of bits
 _SHAPE = re.compile(r"\b(pred|bf16|[fsuc]\d+|f8\w+)\[([\d,]*)\](?:\{[^}]*\})?")
@@ -116,8 +119,8 @@ class Program:
         found: dict[tuple[str, str], tuple[int, int, tuple[str, ...]]] = {}
         for computation, times in self.runs.items():
             for instruction in self.computations[computation]:
-                kind = instruction.opcode.removesuffix("-start")
-                if kind in COLLECTIVES:
+                kind = _collective(instruction)
+                if kind:
                     channel = re.search(r"channel_id=(\d+)", instruction.text)
                     key = (kind, channel.group(1) if channel else instruction.name)
                     new = (times, times * self._sent(kind, instruction), self._dtypes(instruction))
@@ -135,7 +138,7 @@ class Program:
 
     def _sent(self, kind: str, instruction: Instruction) -> int:
         size = sum(self.by_name[name].bytes() for name in instruction.operands)
-        if kind == "collective-permute":
+        if kind in ("collective-permute", BETWEEN_SLICES):
             return size
         group = _group_size(instruction.text)
         factor = {"all-gather": group - 1, "all-reduce": 2 * (group - 1) / group}
@@ -185,6 +188,14 @@ class Program:
         if updates and result:
             result = min(result, sum(self.by_name[i.operands[1]].bytes() for i in updates))
         return total + result
+
+
+def _collective(instruction: Instruction) -> str:
+    """The kind of a collective; empty for what is none."""
+    if instruction.opcode == "send" and "xla_megascale_runtime" in instruction.text:
+        return BETWEEN_SLICES
+    kind = instruction.opcode.removesuffix("-start")
+    return kind if kind in COLLECTIVES else ""
 
 
 def _attribute(name: str, text: str) -> str:

@@ -24,13 +24,17 @@ _LIBTPU = {
 
 
 def topology_devices(name: str) -> tuple[list[jax.Device], Chip | None]:
-    """The devices of `v5e:4x4`, which cannot run but be compiled for, or of `cpu:8`.
+    """The devices of `v5e:4x4`, which cannot run but be compiled for, of two such slices,
+    `2*v5e:4x4`, or of `cpu:8`.
 
     Raises:
       UserError: no libtpu, an unknown chip, or a shape that it does not come in.
     """
-    kind, _, shape = name.partition(":")
-    if kind == "cpu":
+    several, _, one = name.rpartition("*")
+    if several and not re.fullmatch(r"[2-9]|[1-9]\d+", several):
+        raise UserError(f"--topology {name}: expected a number of slices, such as 2*v5e:4x4")
+    kind, _, shape = one.partition(":")
+    if kind == "cpu" and not several:
         devices = jax.devices("cpu")
         if not shape.isdigit() or not 1 <= int(shape) <= len(devices):
             raise UserError(f"--topology {name}: expected cpu:1 to cpu:{len(devices)}")
@@ -43,7 +47,8 @@ def topology_devices(name: str) -> tuple[list[jax.Device], Chip | None]:
         os.environ.setdefault(variable, value)
     chip = CHIPS[kind]
     try:
-        topology = topologies.get_topology_desc(name, "tpu", **chip.topology_options)
+        slices = {"num_slices": int(several)} if several else {}
+        topology = topologies.get_topology_desc(one, "tpu", **chip.topology_options, **slices)
     except Exception as error:  # jaxlib raises errors of several types
         raise UserError(f"--topology {name}: {str(error).splitlines()[0]}") from error
     return list(topology.devices), chip

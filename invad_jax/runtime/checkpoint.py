@@ -32,6 +32,7 @@ from orbax.checkpoint import checkpoint_managers
 from invad_jax.errors import UserError
 from invad_jax.io import files
 from invad_jax.io.paths import is_remote, to_path
+from invad_jax.runtime import buckets
 from invad_jax.runtime.log import log
 
 ITEMS = ("model", "optimizer", "data", "meta")
@@ -70,6 +71,7 @@ class Checkpoints:
                     create=not read_only,
                     read_only=read_only,
                     cleanup_tmp_directories=not read_only,
+                    atomicity_options=buckets.commit_options(self.directory),
                     async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
                 ),
             )

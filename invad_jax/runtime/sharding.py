@@ -2,7 +2,9 @@
 
 Three axes. `data` and `fsdp` split a training batch; `fsdp` also splits everything that is kept of
 a parameter; `tensor` splits the layers of the DiT, heads and hidden units, as Megatron-LM does
-(Shoeybi et al. 2019). Scoring splits its batch over all of them.
+(Shoeybi et al. 2019). Scoring splits its batch over all of them. Of several TPU slices, which the
+network of the data centre joins, each has all of `fsdp` and `tensor`: between them only `data`
+speaks, once a step.
 
 Read next: `denoisers/partition.py`, what the layers know of it; `training/loop.py`, where it is
 used.
@@ -28,12 +30,18 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     """A data x fsdp x tensor mesh over all devices of all processes, or over those given.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices, or a group that shares layers
-        would reach over processes.
+      UserError: the axes do not multiply to the number of devices of a slice, or a group that
+        shares layers would reach over processes.
     """
     devices = list(jax.devices() if devices is None else devices)
-    shape = _mesh_shape(cfg, len(devices))
     types = (AxisType.Auto,) * len(AXES)
+    slices: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    if len(slices) > 1:
+        parts = [make_mesh(cfg, slices[index]).devices for index in sorted(slices)]
+        return Mesh(np.concatenate(parts), AXES, axis_types=types)  # data is the first axis
+    shape = _mesh_shape(cfg, len(devices))
     if cfg.tensor == 1:
         return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
     # The devices of a process feed the same rows of a batch: a group must not leave it.

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from invad_jax.errors import UserError
+from invad_jax.io import files
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 
@@ -108,7 +109,7 @@ class Profile:
 
     def __init__(self, folder: Path, steps: int):
         """`steps`: how many; 0: none."""
-        self._folder, self._left = folder, steps if processes.is_primary() else 0
+        self._files, self._left = files.Growing(folder), steps if processes.is_primary() else 0
         self._tracing = False
 
     def before(self, scalars: Any) -> None:
@@ -124,12 +125,12 @@ class Profile:
         if self._left:
             if not self._tracing:
                 try:
-                    self._folder.mkdir(parents=True, exist_ok=True)
+                    self._files.folder.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
                     raise UserError(
-                        f"{self._folder}: cannot be written: {error.strerror}"
+                        f"{self._files.target}: cannot be written: {error.strerror}"
                     ) from error
-                jax.profiler.start_trace(self._folder)
+                jax.profiler.start_trace(self._files.folder)
                 self._tracing = True
             self._left -= 1
 
@@ -139,7 +140,8 @@ class Profile:
             jax.block_until_ready(scalars)
             jax.profiler.stop_trace()
             self._tracing = False
-            log.info("trace written; to look at it: xprof --logdir %s", self._folder)
+            self._files.close()
+            log.info("trace written; to look at it: xprof --logdir %s", self._files.target)
         elif self._left:
             log.warning("--profile: no step was left to trace")
         self._left = 0

@@ -1,8 +1,9 @@
 """Kills a training of two processes at random moments, and compares its end with an unbroken one.
 
     python -m tests.multiprocess.kills --kills 25
+    python -m tests.multiprocess.kills --kills 10 --bucket gs
 
-`docs/kills.md` has its result.
+`docs/kills.md` has the results.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from invad_jax.io.paths import to_path
+from tests import emulators
 from tests.commands import (
     TINY_MLP,
     Commands,
@@ -81,9 +85,11 @@ def kill_one_job(
     return Kill(target, newest_step(workdir), job.returncode, seconds)
 
 
-def killed_run(commands: Commands, name: str, kills: int, num_steps: int, seed: int) -> list[Kill]:
+def killed_run(
+    commands: Commands, workdir: Path, kills: int, num_steps: int, seed: int
+) -> list[Kill]:
     """Trains to the end in spite of `kills` kills; every fifth, beginning with the third, early."""
-    rng, workdir, done = random.Random(seed), commands.folder / name, []
+    rng, done = random.Random(seed), []
     for number in range(kills):
         done.append(kill_one_job(commands, workdir, num_steps, rng, number % 5 == 2))
         print(f"kill {number + 1}: {done[-1]}", file=sys.stderr, flush=True)
@@ -96,13 +102,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bucket", choices=("gs", "s3"), help="the killed run is in one")
     args = parser.parse_args()
     num_steps = 30 * args.kills
-    with tempfile.TemporaryDirectory() as folder:
-        commands = Commands(Path(folder))
-        kills = killed_run(commands, "killed", args.kills, num_steps, args.seed)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        commands, killed = Commands(Path(folder)), Path(folder, "killed")
+        if args.bucket:
+            commands.environment |= stack.enter_context(emulators.used(args.bucket))
+            killed = to_path(f"{args.bucket}://{emulators.BUCKET}/killed")
+        kills = killed_run(commands, killed, args.kills, num_steps, args.seed)
         commands.run(*arguments("unbroken", num_steps), processes=2)
-        one, other = (final_arrays(Path(folder) / w, num_steps) for w in ("killed", "unbroken"))
+        one, other = (final_arrays(w, num_steps) for w in (killed, Path(folder, "unbroken")))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert all(kill.status != 0 for kill in kills), "a kill came too late: the run was over"
     slowest = max(kill.seconds for kill in kills)

@@ -27,7 +27,7 @@ def unbroken(commands):
 
 def test_a_kill_changes_nothing(commands, unbroken):
     """`make test-kills` does it 25 times."""
-    (kill,) = killed_run(commands, "killed_of_two", 1, NUM_STEPS, seed=0)
+    (kill,) = killed_run(commands, commands.folder / "killed_of_two", 1, NUM_STEPS, seed=0)
     assert kill.status != 0
     # The promise is 10 s: 5 of grace, and time to notice. A crowded machine may take longer; what
     # is excluded is that only a time limit of JAX (60 s without a heartbeat) ends the others.

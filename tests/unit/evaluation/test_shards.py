@@ -32,10 +32,8 @@ def job(tmp_path, photos):
 
 
 @pytest.fixture
-def job_in_a_bucket(photos, monkeypatch):
-    with emulators.cloud_storage() as url:
-        for name, value in emulators.environment_of_gs(url).items():
-            monkeypatch.setenv(name, value)
+def job_in_a_bucket(photos):
+    with emulators.used("gs"):
         yield shards.begin(to_path(f"gs://{emulators.BUCKET}/shards"), KEY, [str(photos)])
 
 

@@ -1,41 +1,27 @@
 """What pathlib promises of a disk, of buckets; and what a store may answer."""
 
-import fsspec
+from types import SimpleNamespace
+
 import pytest
 
 from invad_jax.errors import UserError
-from invad_jax.io import bucket, files, outputs
+from invad_jax.io import files, outputs
 from invad_jax.io.paths import to_path
 from tests import emulators
-from tests.emulators import BUCKET
+from tests.emulators import BUCKET, Faults
+
+bucket = pytest.importorskip("invad_jax.io.bucket", reason="the extra [cloud] is missing")
 
 
 @pytest.fixture(scope="module", params=["gs", "s3"])
-def store(request):
-    """The scheme and the URL of an emulator, and what makes clients use one."""
-    gs = request.param == "gs"
-    with (emulators.cloud_storage if gs else emulators.s3)() as url:
-        yield request.param, url, emulators.environment_of_gs if gs else emulators.environment_of_s3
+def scheme(request):
+    with emulators.used(request.param):
+        yield request.param
 
 
 @pytest.fixture
-def use(monkeypatch):
-    """Makes the clients of this process use a store."""
-
-    def use(environment):
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        for scheme in ("gcs", "gs", "s3"):
-            fsspec.get_filesystem_class(scheme).clear_instance_cache()
-
-    return use
-
-
-@pytest.fixture
-def root(store, use, request):
+def root(scheme, request):
     """A prefix of its own for each test."""
-    scheme, url, environment = store
-    use(environment(url))
     return to_path(f"{scheme}://{BUCKET}/{request.node.name.partition('[')[0]}")
 
 
@@ -132,3 +118,63 @@ def test_a_truncated_object_is_one_line(root, monkeypatch):
     monkeypatch.setattr(bucket.BucketPath, "size", lambda self: 9)
     with pytest.raises(UserError, match=r"/x: EOFError: 5 bytes came, of 9"):
         files.read_bytes(root / "x")
+
+
+@pytest.mark.parametrize(("of", "status"), [("gs", "401"), ("s3", "403")])
+def test_what_is_refused_names_the_ways_to_log_in(of, status):
+    refused = f"{of}://bucket/x: no credentials .*; (gcloud auth|aws configure)"
+    with emulators.used(of, Faults(1, kinds=(status,))), pytest.raises(UserError, match=refused):
+        files.read_bytes(f"{of}://{BUCKET}/x")
+
+
+def test_no_credentials_at_all_are_one_line(monkeypatch, tmp_path):
+    with emulators.used("s3"):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        with pytest.raises(UserError, match=r"no credentials .*NoCredentialsError.*aws configure"):
+            files.read_bytes(f"s3://{BUCKET}/x")
+
+
+@pytest.mark.parametrize("kind", emulators.KINDS)
+def test_what_goes_wrong_is_asked_again(kind):
+    """One request of five fails; the seed has no two in a row, which would take seconds."""
+    faults = Faults(5, seed=10, kinds=(kind,))
+    with emulators.used("gs", faults, silence_s=0.1):
+        root = to_path(f"gs://{BUCKET}/asked_again")
+        for name in "abcd":
+            files.write_text(root / name, name * 100)
+        assert [files.read_bytes(path) for path in root.iterdir()] == [
+            name.encode() * 100 for name in "abcd"
+        ]
+    assert faults.count[kind] > 1
+
+
+def test_a_store_that_stays_away_is_one_line(monkeypatch, caplog):
+    """Nothing listens there."""
+
+    async def at_once(seconds):
+        """No pause."""
+
+    monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=at_once))
+    with emulators.used("gs"):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+        with pytest.raises(UserError, match=r"gs://bucket/x: .*Cannot connect to host 127.0.0.1:9"):
+            files.read_bytes(f"gs://{BUCKET}/x")
+    assert caplog.records == []
+
+
+def test_silence_is_no_answer(monkeypatch):
+    patience = bucket.aiohttp.ClientTimeout(sock_read=0.2)
+    monkeypatch.setitem(bucket.fsspec.config.conf["gcs"], "requests_timeout", patience)
+    with emulators.used("gs", Faults(5, seed=10, kinds=("silence",)), silence_s=1.5):
+        files.write_text(f"gs://{BUCKET}/x", "x")
+        assert files.read_bytes(f"gs://{BUCKET}/x") == b"x"
+
+
+def test_a_path_is_one_within_its_bucket():
+    path = to_path("gs://bucket/a/b.txt")
+    assert [str(parent) for parent in path.parents] == ["gs://bucket/a", "gs://bucket"]
+    assert str(path.parent / "c") == "gs://bucket/a/c"
+    assert path.suffix == ".txt"
+    assert path.absolute() == path == to_path(path)

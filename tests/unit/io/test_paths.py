@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from invad_jax.errors import UserError
-from invad_jax.io import bucket, paths
+from invad_jax.io import paths
 from tests.commands import PROJECT
 
 
@@ -26,7 +26,7 @@ def test_an_option_may_take_no_bucket():
 
 
 def test_a_missing_extra_is_one_line(monkeypatch):
-    monkeypatch.setattr(bucket.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'gs://b/x: needs gcsfs: pip install "invad-jax\[cloud\]"'):
         paths.to_path("gs://b/x")
 

@@ -1,17 +1,21 @@
 """Counting: by hand, by XLA, and the command on fake devices."""
 
 import json
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from invad_jax import plan
-from invad_jax.config import Config, DenoiserConfig, EncoderConfig
+from invad_jax.config import Config, DenoiserConfig, EncoderConfig, MeshConfig
 from invad_jax.encoders import describe_encoder
+from invad_jax.errors import UserError
 from invad_jax.planning import estimate, programs, topologies
 from invad_jax.planning.flops import count_flops
-from invad_jax.planning.hlo import Program
+from invad_jax.planning.hlo import BETWEEN_SLICES, Program
 from invad_jax.planning.tpus import CHIPS
 from invad_jax.runtime.sharding import make_mesh
 from tests.products import dot_flops
@@ -103,6 +107,22 @@ def test_collectives_by_hand():
         "all-reduce": (5, 5 * 256 * 2 * 1 // 2, ("f32",)),  # groups of 2: twice half the array
         "collective-permute": (4, 4 * 12, ("bf16",)),
     }
+
+
+def test_what_goes_to_other_slices_by_hand():
+    """As XLA prints it: a part of a sum within the slice, handed to the network."""
+    transfer = """HloModule two_slices
+
+ENTRY %main (x: f32[2,8]) -> f32[2,8] {
+  %x = f32[2,8] parameter(0)
+  %token = token[] after-all()
+  %send = (f32[2,8], u32[], token[]) send(%x, %token), channel_id=1, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
+  %other = (f32[2,8], u32[], token[]) send(%x, %token), channel_id=2, is_host_transfer=true
+  ROOT %y = f32[2,8] copy(%x)
+}
+"""
+    assert Program(transfer).collectives() == {BETWEEN_SLICES: (1, 64, ("f32",))}
 
 
 def test_products_by_hand():
@@ -209,6 +229,8 @@ def test_the_command_on_fake_devices(tmp_path, capsys):
     [
         (["--topology", "v9:4x4"], "expected v4, v5e"),
         (["--topology", "v5e"], "shape"),
+        (["--topology", "1*v5e:4x4"], "a number of slices, such as 2*v5e:4x4"),
+        (["--topology", "2*cpu:4"], "expected v4, v5e"),
         (["--topology", "cpu:999"], "cpu:1 to cpu:"),
         ([], "--topology"),
         (["--topology", "cpu:8", "--set", "train.batch_size=4"], "mesh.tensor"),
@@ -227,12 +249,35 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch, capsys):
     assert "pip install libtpu" in capsys.readouterr().err
 
 
+class Sliced(NamedTuple):
+    """A device as far as the mesh looks at it."""
+
+    id: int
+    slice_index: int
+
+
+def test_slices_are_rows_of_the_mesh(monkeypatch):
+    """Whatever the order in which the devices come."""
+    devices = [Sliced(i, slice_index=i % 2) for i in range(8)]
+    monkeypatch.setattr("invad_jax.runtime.sharding.Mesh", lambda found, *_, **__: found)
+    monkeypatch.setattr(
+        "jax.make_mesh",
+        lambda shape, axes, axis_types, devices: SimpleNamespace(
+            devices=np.array([one.id for one in devices]).reshape(shape)
+        ),
+    )
+    found = make_mesh(MeshConfig(fsdp=-1), devices)
+    assert found.tolist() == [[[0], [2], [4], [6]], [[1], [3], [5], [7]]]
+    with pytest.raises(UserError, match="must divide the 4 devices"):
+        make_mesh(MeshConfig(fsdp=8), devices)
+
+
 def test_an_estimate_is_its_slowest_part():
     chip = CHIPS["v5e"]
     row = {
         "devices": 4, "flops_all_devices": 4 * 197e12, "bytes": 17 * 2**30, "arguments": 1,
         "memory_traffic": 819e9 / 2, "chip": chip._asdict(),
-        "collectives": {"all-gather": {"bytes": 50e9}},
+        "collectives": {"all-gather": {"bytes": 50e9}, BETWEEN_SLICES: {"bytes": 9e9}},
     }  # fmt: skip
     result = estimate.estimate(row)
     assert result["seconds"] == {"compute": 1.0, "memory": 0.5, "links": 0.25}

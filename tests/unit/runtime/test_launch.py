@@ -21,8 +21,10 @@ from kubeflow_trainer_api import models
 
 from invad_jax.config import Config, TrainConfig
 from invad_jax.config import io as config_io
+from invad_jax.io import files
 from invad_jax.runtime.checkpoint import Checkpoints
 from invad_jax.runtime.workdir import Workdir
+from tests import emulators
 from tests.commands import parsed
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -78,7 +80,7 @@ def pod_and_job() -> tuple[dict, dict]:
     ("kind", "model"),
     [
         ("JobSet", models.JobsetV1alpha2JobSet),
-        ("PersistentVolumeClaim", models.IoK8sApiCoreV1PersistentVolumeClaim),
+        ("ServiceAccount", models.IoK8sApiCoreV1ServiceAccount),
     ],
 )
 def test_manifest_has_the_published_form(kind: str, model: type):
@@ -95,10 +97,8 @@ def test_manifest_is_consistent():
     hosts = chips // container["resources"]["limits"]["google.com/tpu"]
     assert job["parallelism"] == job["completions"] == hosts
     assert job["completionMode"] == "Indexed"
-    claims = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"]}
-    (mount,) = container["volumeMounts"]
-    assert claims[mount["name"]] == manifests()["PersistentVolumeClaim"]["metadata"]["name"]
-    assert all(e["value"].startswith(mount["mountPath"] + "/") for e in container["env"])
+    assert pod["serviceAccountName"] == manifests()["ServiceAccount"]["metadata"]["name"]
+    assert all(e["value"].startswith("gs://BUCKET/") for e in container["env"])
     (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["onExitCodes"]["containerName"] == container["name"]
     # Values that JobSet's CRD and the Kubernetes API list, and that the models leave open:
@@ -158,6 +158,21 @@ def test_finished_reads_a_real_workdir(tmp_path: Path):
         assert finished(workdir.path) == (1, "90")
         checkpoints.save_model(LAST_STEP, arrays, {})
         checkpoints.wait()
+        assert finished(workdir.path) == (0, str(LAST_STEP))
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_finished_reads_a_bucket(scheme: str):
+    with emulators.used(scheme):  # whose environment the script inherits
+        workdir = Workdir(f"{scheme}://{emulators.BUCKET}/run")
+        assert finished(workdir.path) == (1, "0")
+        workdir.claim(Config(train=TrainConfig(num_steps=LAST_STEP)), write=True)
+        for step in (90, LAST_STEP):
+            files.write_text(workdir.checkpoints / str(step) / "model" / "d" / "1", "an array")
+        assert finished(workdir.path) == (1, "0")  # neither is committed
+        files.write_text(workdir.checkpoints / "90" / "commit_success.txt", "")
+        assert finished(workdir.path) == (1, "90")
+        files.write_text(workdir.checkpoints / str(LAST_STEP) / "commit_success.txt", "")
         assert finished(workdir.path) == (0, str(LAST_STEP))
 
 

@@ -1,0 +1,111 @@
+"""Copies on this machine of objects that are read often: images, shards.
+
+An object is copied once, whole, and found again by its URL and its version, so one that was
+replaced is copied anew. Copies lie in `objects/` of the local cache folder. They take at most half
+of the disk that is free; beyond it those go that were not used for longest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from invad_jax.errors import UserError
+from invad_jax.io.bucket import BucketPath
+from invad_jax.io.downloads import cache_dir
+from invad_jax.io.paths import is_remote
+
+_AT_ONCE = 16
+"""Objects that are copied at the same time."""
+_lock = threading.Lock()
+_taken: dict[Path, int] = {}
+"""Bytes of the copies in a folder, as far as this process knows."""
+
+
+def opened(path: BucketPath) -> BinaryIO:
+    """The copy of an object, for reading; errors as of `local_copy`."""
+    for _ in range(3):  # another process may make room between these two
+        copy = local_copy(path)
+        with suppress(FileNotFoundError):
+            return copy.open("rb")
+    raise UserError(f"{path}: no room for a copy in {folder()}")
+
+
+def local_copy(path: BucketPath) -> Path:
+    """The copy of an object.
+
+    Raises:
+      FileNotFoundError: there is no such object.
+      UserError: the store does not answer, or the disk is full.
+    """
+    entry = path.entry()
+    key = hashlib.sha256(f"{path} {entry.version} {entry.size}".encode()).hexdigest()
+    copy = folder() / key[:2] / (key[2:] + path.suffix)
+    try:
+        os.utime(copy)
+        return copy
+    except FileNotFoundError:
+        pass
+    _make_room(entry.size)
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=copy.parent) as partial:
+            path.download(Path(partial, "copy"))
+            Path(partial, "copy").replace(copy)
+    except OSError as error:
+        if error.filename and is_remote(str(error.filename)):
+            raise
+        raise UserError(f"{copy.parent}: cannot be written: {error.strerror}") from error
+    return copy
+
+
+def local_copies(paths: Iterable[BucketPath]) -> list[Path]:
+    """The copies of several objects, made at the same time."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(local_copy, paths))
+
+
+def local_folder(source: BucketPath) -> Path:
+    """A folder of this machine that holds what lies directly in one of a bucket."""
+    paths = [path for path, is_folder in source.scan() if not is_folder]
+    copies = local_copies(paths)
+    key = hashlib.sha256(" ".join(map(str, [source, *copies])).encode()).hexdigest()
+    target = folder() / "folders" / key[:32]
+    target.mkdir(parents=True, exist_ok=True)
+    for path, copy in zip(paths, copies, strict=True):
+        (target / path.name).unlink(missing_ok=True)
+        (target / path.name).symlink_to(copy.resolve())
+    return target
+
+
+def folder() -> Path:
+    """Where copies are kept."""
+    return cache_dir() / "objects"
+
+
+def _make_room(size: int) -> None:
+    """Deletes the copies that were not used for longest where `size` bytes more are too many."""
+    root = folder()
+    with _lock:
+        root.mkdir(parents=True, exist_ok=True)
+        if root not in _taken:
+            _taken[root] = sum(path.stat().st_size for path in root.glob("??/*"))
+        _taken[root] += size
+        most = (shutil.disk_usage(root).free + _taken[root]) // 2
+        if _taken[root] <= most:
+            return
+        found = [(path.stat(), path) for path in root.glob("??/*")]
+        _taken[root] = sum(status.st_size for status, _ in found) + size
+        for status, path in sorted(found, key=lambda one: one[0].st_mtime_ns):
+            if _taken[root] <= most:
+                break
+            path.unlink(missing_ok=True)
+            _taken[root] -= status.st_size
