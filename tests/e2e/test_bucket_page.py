@@ -51,7 +51,8 @@ exec {LAUNCHER} $processes -m invad_jax.$main "$@" $small
 def block() -> str:
     page = (PROJECT / "docs" / "pods.md").read_text()
     section = page.partition("## A bucket, from nothing to metrics")[2]
-    return section.partition("```sh\n")[2].partition("```")[0]
+    text = section.partition("```sh\n")[2].partition("```")[0]
+    return text.replace("BUCKET=my-bucket", f"BUCKET={BUCKET}")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def walked(commands, tmp_path_factory):
     shutil.copytree(root, folder / "data" / "mvtec")
     shutil.copytree(root / "disc" / "test", folder / "parts")
     with emulators.used("gs") as environment:
-        own = {"BUCKET": BUCKET, "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+        own = {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
         done = subprocess.run(
             ["bash", "-e", "-c", block()],
             cwd=folder,
