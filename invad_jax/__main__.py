@@ -18,6 +18,8 @@ VERBS = {
     "predict": "a decision and a picture for each new image",
     "calibrate": "thresholds by the line's own good images; what has moved",
     "export": "the detector as one file; checks such a file",
+    "push": "a detector to the Hugging Face hub, with a model card",
+    "pull": "a detector from there",
     "serve": "the page of a line, and its JSON interface",
     "doctor": "what this machine can do, and how long training takes",
     "train_vae": "a first stage of your own",

@@ -48,7 +48,7 @@ def _pack(args: argparse.Namespace) -> None:
     from invad_jax.inference.packing import pack
 
     out, onnx_out = (Path(path) if path else None for path in (args.out, args.onnx))
-    pack(workdir, config, out, onnx_out)
+    pack(workdir, config, out, onnx_out, not args.no_photographs)
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +59,9 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="FILE", help="the bundle to write; usually *.invad")
     parser.add_argument(
         "--onnx", metavar="FILE", help="the same for other runtimes (docs/export.md)"
+    )
+    parser.add_argument(
+        "--no-photographs", action="store_true", help="none of the normal images in the bundle"
     )
     parser.add_argument("--validate", metavar="FILE", help="a bundle to check and time, instead")
     return command_line.run(main, parser, argv)

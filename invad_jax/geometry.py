@@ -27,27 +27,24 @@ def filled(image: jax.Array) -> jax.Array:
 
 
 def taking_part(image: jax.Array, region: np.ndarray | None, grid: tuple[int, int]) -> jax.Array:
-    """Positions whose centres lie in the image, and in its region, (B, h, w) bool.
+    """Positions whose cells the image reaches and whose centres lie in its region, (B, h, w) bool.
 
     Args:
       image: (B, S, S, 3 or 4) uint8.
       region: (R, R) bool over the whole image in whatever proportions; None: all of it.
       grid: (h, w).
     """
-    side = image.shape[1]
-    axes = []
+    side, reached, at = image.shape[1], [], []
     for count, fills in zip(grid, jnp.moveaxis(filled(image), 1, 0), strict=True):
-        centre = (jnp.arange(count) + 0.5) * (side / count)  # pixels
-        axes.append(centre[None, :] / fills[:, None])  # (B, h) or (B, w), below 1 in the image
-    down, across = axes[0][:, :, None], axes[1][:, None, :]
-    inside = (down < 1) & (across < 1)
+        begin = jnp.arange(count) * (side / count)  # pixels
+        reached.append(begin[None, :] < fills[:, None])  # (B, h) or (B, w)
+        if region is not None:
+            share = (begin + 0.5 * side / count)[None, :] / fills[:, None]  # of the image
+            at.append(jnp.minimum((share * len(region)).astype(jnp.int32), len(region) - 1))
+    inside = reached[0][:, :, None] & reached[1][:, None, :]
     if region is None:
         return inside
-    row, column = (
-        jnp.minimum((share * len(region)).astype(jnp.int32), len(region) - 1)
-        for share in (down, across)
-    )
-    return inside & jnp.asarray(region)[row, column]
+    return inside & jnp.asarray(region)[at[0][:, :, None], at[1][:, None, :]]
 
 
 def encode_in_part(

@@ -54,7 +54,7 @@ def each(images: Any) -> Iterator[Given]:
 
 
 def read(given: Given, data: DataConfig) -> np.ndarray:
-    """The image as `preprocess.read_image` gives that of a file: (S, S, 3) uint8.
+    """The image as `preprocess.read_image` gives that of a file.
 
     Args:
       given: one image.

@@ -32,7 +32,13 @@ PHOTOGRAPHS = 3
 UNKNOWN = "not known to invad_jax; ask whoever made them"
 
 
-def pack(workdir: Workdir, config: Config, out: Path | None, onnx_out: Path | None = None) -> None:
+def pack(
+    workdir: Workdir,
+    config: Config,
+    out: Path | None,
+    onnx_out: Path | None = None,
+    photographs: bool = True,
+) -> None:
     """Writes the bundle of a trained and calibrated workdir, and the same as ONNX.
 
     Args:
@@ -40,6 +46,7 @@ def pack(workdir: Workdir, config: Config, out: Path | None, onnx_out: Path | No
       config: to export under.
       out: the bundle; None: none.
       onnx_out: the ONNX file; None: none.
+      photographs: whether the bundle holds some of the normal images.
 
     Raises:
       UserError: it is not trained or not calibrated for these options, or `out` cannot be written.
@@ -53,8 +60,20 @@ def pack(workdir: Workdir, config: Config, out: Path | None, onnx_out: Path | No
     if not out:
         return
     images = _images(normals["path"], config)
+    if not photographs:
+        images = images[:1]
     expected = _expected(model, calibrations, images)
     bundle.write(out, exporting.export(model, calibrations), about, normals, expected)
+
+
+def describe(workdir: Workdir, config: Config) -> dict[str, Any]:
+    """What `model.json` would say of a workdir.
+
+    Raises:
+      UserError: it is not trained or not calibrated for these options.
+    """
+    model = load_model(workdir, config)
+    return _about(workdir, model, calibrate(model, workdir, None))
 
 
 def _about(workdir: Workdir, model: Model, calibrations: Calibrations) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from invad_jax.runtime.log import log
 ITEMS = ("model", "optimizer", "data", "meta")
 MODEL_ITEMS = ("model", "meta")
 SEAL = "seal.json"
-_MARKER = "commit_success.txt"
+MARKER = "commit_success.txt"
 """Orbax writes it into a part after the seal is made."""
 
 
@@ -236,9 +236,7 @@ class Checkpoints:
         """Called by orbax on the first process, when a step is whole but not yet committed."""
         for folder in self.directory.glob(f"{self._saving}*"):
             if folder.name.partition(".")[0] == str(self._saving):  # 8.orbax-checkpoint-tmp
-                items = [path.name for path in folder.iterdir() if path.is_dir()]
-                seal = {item: files.digests(folder / item, skip=(_MARKER,)) for item in items}
-                files.write_json(folder / SEAL, seal)
+                seal(folder)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -261,14 +259,21 @@ class Checkpoints:
         return step
 
 
+def seal(folder: Path) -> None:
+    """Writes what the files of a step are, so that a change of them is seen."""
+    items = [path.name for path in folder.iterdir() if path.is_dir()]
+    digests = {item: files.digests(folder / item, skip=(MARKER,)) for item in items}
+    files.write_json(folder / SEAL, digests)
+
+
 def _fault(folder: Path, items: tuple[str, ...]) -> str | None:
     """What differs from the seal, or None; a step of an older version has no seal."""
     if not (folder / SEAL).is_file():
         return None
     try:
-        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        whole = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         for item in items:
-            found, sealed = files.digests(folder / item, skip=(_MARKER,)), seal.get(item, {})
+            found, sealed = files.digests(folder / item, skip=(MARKER,)), whole.get(item, {})
             for name in sorted(found.keys() | sealed.keys()):
                 if found.get(name) != sealed.get(name):
                     return f"{item}/{name}: {'other content' if name in found else 'missing'}"

@@ -243,3 +243,11 @@ def test_images_of_another_machine_are_not_needed(white):
     assert images.shape == (1, 64, 64, 3)
     exported = exporting.export(model, calibrate(model, workdir, None))
     assert exported.about["image_size"] == 64
+
+
+def test_a_bundle_without_photographs(commands, white, part, tmp_path):
+    path = tmp_path / "bare.invad"
+    arguments = ("--workdir", str(white), "--out", str(path), "--no-photographs")
+    assert "1 pictures: " in commands.here("export", *arguments).stdout
+    assert len(load(path).model.pictures.image) == 1
+    assert len(load(part).model.pictures.image) == 4

@@ -16,8 +16,13 @@ from invad_jax.serving.line import Line
 from tests.commands import TINY_MLP, WHITE, training
 
 WAYS = {
-    "tiles": ("tiling.size=32", "tiling.overlap=16"),
-    "part": ("data.aspect=letterbox", "data.region=region.png", "tiling.size=32"),
+    "tiles": ("tiling.size=32", "tiling.overlap=16", "train.num_steps=0"),
+    "part": (
+        "data.aspect=letterbox",
+        "data.region=region.png",
+        "tiling.size=32",
+        "train.num_steps=4",
+    ),
 }
 
 
@@ -40,7 +45,7 @@ def run(commands, wide, request):
     """A workdir, evaluated and exported."""
     run = commands.folder / request.param
     images = ("data.name=mvtec", f"data.root={wide}", "data.categories=weave", "data.image_size=64")
-    options = (*WHITE, "train.num_steps=0", *images, *WAYS[request.param])
+    options = (*WHITE, *images, *WAYS[request.param])
     commands.here(*training(run, *options, tiny=TINY_MLP))
     commands.here("eval", "--workdir", str(run), "--no-speed", "--save-maps")
     said = commands.here("export", "--workdir", str(run), "--out", str(run / "part.invad")).stdout

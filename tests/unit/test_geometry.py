@@ -36,10 +36,11 @@ def test_extent_is_read_off_the_fourth_channel():
     assert filled(images[..., :3]).tolist() == [[16, 16]] * 3
 
 
-def test_a_position_takes_part_if_its_centre_lies_in_the_image():
-    part = taking_part(letterboxed(7, 16), None, (4, 4))[0]  # cells of 4 pixels: centres 2, 6, 10
-    assert part[:, 0].tolist() == [True, True, False, False]
-    assert taking_part(letterboxed(6, 16), None, (4, 4))[0, :, 0].tolist() == [True, *[False] * 3]
+def test_a_position_takes_part_if_the_image_reaches_its_cell():
+    for rows, count in ((1, 1), (4, 1), (5, 2), (8, 2), (16, 4)):  # cells of 4 pixels
+        part = taking_part(letterboxed(rows, 16), None, (4, 4))[0]
+        assert part[:, 0].tolist() == [True] * count + [False] * (4 - count)
+        assert (part == part[:, :1]).all()
 
 
 def test_a_region_is_spread_over_the_image_and_not_over_the_square():

@@ -8,7 +8,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "invad_jax"
 COMMANDS = {"train", "eval", "predict", "train_vae", "convert", "build_dataset", "compare", "sweep",
-            "plan", "export", "calibrate", "doctor", "serve", "benchmark", "__main__"}  # fmt: skip
+            "plan", "export", "calibrate", "doctor", "serve", "benchmark", "push", "pull",
+            "__main__"}  # fmt: skip
 FLOORS = [
     {"errors", "version", "diffusion", "geometry", "scoring", "metrics"},
     {"config", "io", "coordinates", "detector"},

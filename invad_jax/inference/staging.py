@@ -1,0 +1,59 @@
+"""What of a workdir goes to others: what scoring needs, without paths of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from invad_jax.inference.calibrate import SCORES
+from invad_jax.io import files, hub
+from invad_jax.runtime import checkpoint
+from invad_jax.runtime.workdir import Workdir
+
+
+def stage(workdir: Workdir, step: int, folder: Path) -> None:
+    """Makes a folder of links to the files, and of copies of those that name paths.
+
+    Args:
+      workdir: trained; its checkpoint was read, and so is whole.
+      step: of the checkpoint.
+      folder: empty.
+    """
+    for path in _needed(workdir, step):
+        target = folder / path.relative_to(workdir.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.name == checkpoint.MARKER:
+            target.touch()
+        elif path.name in (SCORES, workdir.config.name) or path.parent.name == "meta":
+            files.write_json(target, _without_paths(files.read_json(path)))
+        else:
+            target.symlink_to(path.absolute())
+    checkpoint.seal(folder / "checkpoints" / str(step))
+
+
+def _needed(workdir: Workdir, step: int) -> Iterator[Path]:
+    """The parts of a detector, of its newest checkpoint alone, and nothing of its optimiser."""
+    for path in sorted(path for path in workdir.path.rglob("*") if path.is_file()):
+        name = path.relative_to(workdir.path)
+        if name.parts[0] == "checkpoints":
+            of_model = name.parts[2] not in ("optimizer", "data", checkpoint.SEAL)
+            wanted = name.parts[1] == str(step) and of_model
+        else:
+            wanted = any(fnmatch(str(name), part) for part in hub.PARTS)
+        if wanted:
+            yield path
+
+
+def _without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config, or what a file holds of one and of images."""
+    kept = dict(values)
+    if "path" in kept:
+        kept["path"] = [Path(one).name for one in kept["path"]]
+    if "config" in kept:
+        kept["config"] = _without_paths(kept["config"])
+    if "data" in kept:
+        region = "region.png" if kept["data"].get("region") else ""
+        kept["data"] = {**kept["data"], "root": "", "region": region}
+    return kept
