@@ -83,7 +83,8 @@ def _configure() -> None:
     }
     for name, values in ours.items():
         fsspec.config.conf[name] = values | fsspec.config.conf.get(name, {})
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what fails is raised, too
+    for talkative in ("gcsfs", "google.auth"):  # what fails is raised, too
+        logging.getLogger(talkative).setLevel(logging.CRITICAL)
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", str(SILENCE_S))
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
 
@@ -185,7 +186,10 @@ class BucketPath(PosixGPath):
 
     def upload(self, source: Path) -> None:
         """Writes a local file into the object, which until then stays what it is."""
-        self._ask(lambda store, name: store.put_file(str(source), name))
+        try:
+            self._ask(lambda store, name: store.put_file(str(source), name))
+        except FileNotFoundError as error:
+            raise UserError(f"{self}: cannot be written: no such bucket") from error
         if self.size() != source.stat().st_size:
             raise UserError(f"{self}: cannot be written: the store holds another size")
 

@@ -178,3 +178,8 @@ def test_a_path_is_one_within_its_bucket():
     assert str(path.parent / "c") == "gs://bucket/a/c"
     assert path.suffix == ".txt"
     assert path.absolute() == path == to_path(path)
+
+
+def test_a_bucket_that_is_not_there_is_one_line(scheme):
+    with pytest.raises(UserError, match=f"{scheme}://nowhere/x: cannot be written: no such bucket"):
+        files.write_text(f"{scheme}://nowhere/x", "x")
