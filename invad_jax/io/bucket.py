@@ -27,6 +27,7 @@ import fsspec
 from etils.epath.gpath import PosixGPath
 
 from invad_jax.errors import UserError
+from invad_jax.io.streams import Parts, Upload
 
 # Else gcsfs asks for the kind of a bucket before each request, by another protocol. Zonal buckets,
 # which alone need it, are for those who set this.
@@ -172,14 +173,17 @@ class BucketPath(PosixGPath):
         errors: str | None = None,
         newline: str | None = None,
     ) -> IO[Any]:
-        """Opens an object to read it; to write one, see `upload`."""
-        if mode not in ("r", "rb"):
-            raise ValueError(f"mode {mode}: an object is uploaded as a whole")
+        """Opens an object: to read it, or to write a small one, as a whole, when it is closed."""
+        stream: Any = Upload(self._write) if mode in ("w", "wb") else self._reader()
+        if mode in ("rb", "wb"):
+            return stream
+        return io.TextIOWrapper(stream, encoding or "utf-8", errors, newline)
+
+    def _reader(self) -> Any:
         size = self.size()
-        stream: Any = io.BytesIO(self._read(0, size) if size else b"")
         if size > MOST_HELD:
-            stream = io.BufferedReader(_Parts(self, size), MOST_HELD // 4)
-        return stream if mode == "rb" else io.TextIOWrapper(stream, encoding, errors, newline)
+            return io.BufferedReader(Parts(self._read, size), MOST_HELD // 4)
+        return io.BytesIO(self._read(0, size) if size else b"")
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: a folder is there as soon as something is in it."""
@@ -236,6 +240,9 @@ class BucketPath(PosixGPath):
 
         return self._ask(read)
 
+    def _write(self, content: bytes) -> None:
+        self._ask(lambda store, name: store.pipe_file(name, content))
+
     def _ask(self, question: Callable[[Any, str], _Answer]) -> _Answer:
         """What the store answers, in the words of a disk.
 
@@ -262,33 +269,6 @@ class BucketPath(PosixGPath):
         if _DENIED.search(reason):
             return f"no credentials that may do this ({reason}); {_LOGIN[self.scheme]}"
         return reason
-
-
-class _Parts(io.RawIOBase):
-    """An object that is read in parts."""
-
-    def __init__(self, path: BucketPath, size: int):
-        self._path, self._size, self._position = path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(start + offset, 0)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._position + len(buffer), self._size)
-        if stop <= self._position:
-            return 0
-        data = self._path._read(self._position, stop)
-        buffer[: len(data)] = data
-        self._position = stop
-        return len(data)
 
 
 def _reason(error: BaseException) -> str:

@@ -63,7 +63,7 @@ class Checkpoints:
         self._broken = False
         with self._writing():
             self._manager = ocp.CheckpointManager(
-                str(self.directory),
+                self.directory,
                 item_names=ITEMS,
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=checkpoint_managers.LatestN(keep),

@@ -38,6 +38,9 @@ def test_files_are_written_listed_read_and_deleted(root, tmp_path):
     assert files.read_json(root / "c.json") == {"x": 1}
     with (root / "a" / "b.txt").open(encoding="utf-8") as stream:
         assert stream.read() == "b"
+    (root / "d").write_text("\u00e4")
+    assert (root / "d").read_bytes() == b"\xc3\xa4"
+    (root / "d").unlink()
     (tmp_path / "a").mkdir()
     for name in ("a/b.txt", "c.json"):
         (root / name).download(tmp_path / name)
