@@ -148,7 +148,7 @@ def write_vae(folder: Path, converted: ConvertedVAE, origin: str) -> None:
 def read_workdir(workdir: Workdir) -> Converted:
     """A workdir, trained here or converted."""
     config = workdir.read_config()
-    from invad_jax.inference.model import restore
+    from invad_jax.inference.load import restore
     from invad_jax.runtime.sharding import make_mesh
 
     restored = restore(workdir, config, make_mesh(MeshConfig()))

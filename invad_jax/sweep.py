@@ -121,7 +121,7 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
 
 def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
     """Evaluates points of one model: loaded once, each test image encoded once."""
-    from invad_jax.inference.model import load_model
+    from invad_jax.inference.load import load_model
     from invad_jax.runtime import processes
 
     loaded: dict[bool, Model] = {}

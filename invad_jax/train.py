@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.inference.assembly import build_detector
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.encode import encode_samples
-    from invad_jax.inference.model import load_model
+    from invad_jax.inference.load import load_model
     from invad_jax.inference.self_test import warn_if_wrong
     from invad_jax.normality.reference import check_enough
     from invad_jax.runtime import processes

@@ -25,7 +25,8 @@ from invad_jax.data import in_memory
 from invad_jax.errors import UserError
 from invad_jax.inference.bundle import BundleModel
 from invad_jax.inference.calibrate import calibrate, fit, normal_scores, read_scores
-from invad_jax.inference.model import Model, load_model
+from invad_jax.inference.load import load_model
+from invad_jax.inference.model import Model
 from invad_jax.inference.predictions import Prediction, Predictions, joined
 from invad_jax.io.paths import local, to_path
 from invad_jax.normality.calibrations import Calibrations

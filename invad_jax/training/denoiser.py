@@ -21,7 +21,7 @@ from invad_jax.encoders import Encoder
 from invad_jax.errors import UserError
 from invad_jax.inference.assembly import denoise, init_params, network_output, outputs
 from invad_jax.inference.latent_cache import Latents
-from invad_jax.inference.model import restore
+from invad_jax.inference.load import restore
 from invad_jax.inference.whitening import white_rows
 from invad_jax.normality import gaussian
 from invad_jax.normality.reference import Lessons

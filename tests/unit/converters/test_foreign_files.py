@@ -11,7 +11,7 @@ from invad_jax.convert import cli
 from invad_jax.converters import Converted, check_latents, diffusers_folder
 from invad_jax.converters.invad_pytorch import read_folder
 from invad_jax.errors import UserError
-from invad_jax.inference.model import load_model
+from invad_jax.inference.load import load_model
 from invad_jax.io.tensors import read_tensors, write_tensors
 from invad_jax.runtime.workdir import Workdir
 from tests.unit.converters.test_convert import folder_of
