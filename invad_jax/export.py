@@ -6,7 +6,7 @@
 The file takes uint8 images of any size and gives score, decision and map: encoder, coordinates,
 network, calibration and threshold are inside, for CPU, CUDA and TPU, and nothing is pickled.
 `predict --model` and `invad_jax.load` take it like a workdir. A machine with jax and numpy alone
-scores by the 80 lines that are packed with it: `unzip hazelnut.invad loader.py`.
+scores by the loader that is packed with it: `unzip hazelnut.invad loader.py`.
 
 Leaves with status 0, or 1 if the detector does not do here what it did where it was exported.
 """
@@ -27,6 +27,8 @@ def main(args: argparse.Namespace) -> int:
     """From a workdir to a bundle, or from a bundle to what it does here."""
     if bool(args.validate) == bool(args.out or args.onnx):
         raise UserError("give --workdir DIR --out FILE, or --validate FILE")
+    if args.no_photographs and not args.out:
+        raise UserError("--no-photographs: goes with --out FILE")
     if not args.validate:
         _pack(args)
     path = args.validate or args.out

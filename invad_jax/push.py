@@ -34,18 +34,19 @@ def main(args: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory(prefix="invad_jax-") as name:
         folder = Path(name)
-        about = _bundle(source, folder) if source.is_file() else _workdir(source, folder)
-        card = model_card(about, source.name if source.is_file() else "")
+        bundle = source.with_suffix(".invad").name if source.is_file() else ""
+        about = _bundle(source, folder / bundle) if bundle else _workdir(source, folder)
+        card = model_card(about, bundle)
         files.write_text(folder / hub.CARD, card)
         print(f"{source}: is at {hub.push(folder, args.repo, args.public)}")
 
 
-def _bundle(source: Path, folder: Path) -> dict[str, Any]:
+def _bundle(source: Path, target: Path) -> dict[str, Any]:
     """Checks a bundle and puts it there; what its `model.json` says."""
     from invad_jax.inference.bundle import BundleModel
 
     about: dict[str, Any] = BundleModel(source).about
-    (folder / source.name).symlink_to(source.absolute())
+    target.symlink_to(source.absolute())
     return about
 
 
@@ -63,6 +64,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
     parser.add_model()
+    parser.in_buckets.discard("model")  # the hub's library reads files of this machine
     parser.add_argument("--repo", metavar="OWNER/NAME", help="of models; made if it is not there")
     parser.add_argument("--public", action="store_true", help="can be seen by all, if it is made")
     return command_line.run(main, parser, argv)

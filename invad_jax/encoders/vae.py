@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +25,7 @@ from invad_jax.encoders.torch_names import mirrored_params
 from invad_jax.encoders.vae_names import ldm_name, ldm_tensors, vae_config_from_state
 from invad_jax.encoders.weights import weights_file
 from invad_jax.errors import UserError
+from invad_jax.io.paths import to_path
 from invad_jax.io.tensor_reader import TensorReader
 from invad_jax.io.tensors import read_tensors
 
@@ -259,7 +259,7 @@ def build_trained_backbone(config: EncoderConfig, image_size: int) -> Backbone:
             f"encoder.weights={config.weights}: encoder.name={config.name} takes the workdir of a "
             "VAE; train one with python -m invad_jax.train_vae"
         )
-    if not Path(config.weights).exists():
+    if not to_path(config.weights).exists():
         raise UserError(
             f"encoder.weights={config.weights}: no such workdir; make it with "
             "python -m invad_jax.train_vae"

@@ -1,4 +1,4 @@
-"""What of a workdir goes to others: what scoring needs, without paths of this machine."""
+"""What of a workdir goes to others: what scoring needs, without paths of images."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -28,7 +29,7 @@ from invad_jax.inference.arrays import (
 )
 from invad_jax.inference.batches import in_batches
 from invad_jax.inference.in_parts import rounds_over
-from invad_jax.normality import clusters, whitening
+from invad_jax.normality import clusters, image_bank, whitening
 from invad_jax.normality.image_bank import FittedBank, bank_of
 from invad_jax.normality.mixture import FittedPrior
 from invad_jax.normality.whitening import FittedCoordinates
@@ -207,7 +208,8 @@ def _nearest(
     where: Neighbourhood, variables: Any, latent: jax.Array, itself: jax.Array
 ) -> jax.Array:
     bank, stats = variables
-    return coordinates_lib.local_distance(bank, where, standardise(latent, stats), itself)
+    distance = coordinates_lib.local_distance(bank, where, standardise(latent, stats), itself)
+    return jnp.where(distance < image_bank.TAKES_NO_PART, distance, jnp.inf)
 
 
 def _left(
@@ -215,4 +217,6 @@ def _left(
 ) -> jax.Array:
     bank, stats = variables
     x0 = standardise(latent, stats)
-    return x0 - coordinates_lib.local_mean(bank, where, x0, kind, itself)
+    rest = x0 - coordinates_lib.local_mean(bank, where, x0, kind, itself)
+    square = jnp.sum(jnp.square(rest), axis=-1, keepdims=True)
+    return jnp.where(square < image_bank.TAKES_NO_PART, rest, jnp.nan)

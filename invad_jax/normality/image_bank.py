@@ -12,6 +12,9 @@ import numpy as np
 
 from invad_jax.normality import clusters
 
+TAKES_NO_PART = 1e9
+"""Squared distance from which on there was nothing near: a position that no other image has."""
+
 
 class FittedBank(NamedTuple):
     """The arrays of `coordinates.ImageBank` on the host."""

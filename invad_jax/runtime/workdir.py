@@ -190,6 +190,10 @@ class Workdir:
                 f"data.categories={','.join(others)}: {self.path} was not trained on it"
                 f"{what_there_is(others[0], trained)}"
             )
+        label = config.inversion.label
+        of_its_own = not config.denoiser.context and "all" not in trained
+        if of_its_own and label.isdigit() and int(label) >= len(trained):
+            raise UserError(f"inversion.label={label}: this network knows 0..{len(trained) - 1}")
         return config
 
     def trained_on(self, data: DataConfig) -> DataConfig:

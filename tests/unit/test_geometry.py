@@ -152,6 +152,26 @@ def test_coordinates_of_a_part_are_those_of_its_positions_alone(mean):
     np.testing.assert_allclose(new[:, :2], learner.white(expected, latents[::5, :2] + 0.1), **close)
 
 
+def test_an_image_of_another_shape_changes_nothing_where_the_others_are():
+    """Where it is the only one, nothing is left of it when it is left out."""
+    latents = np.random.default_rng(0).standard_normal((12, 4, 5, 3)).astype(np.float32)
+    latents[1:, 2:] = np.nan
+    options = ["train.latent_stats=whiten", "diffusion.prediction=v", "whitening.radius=0"]
+    config = override(Config(), options)
+    stats, kind = latent_stats(latents[:, :2], "channel"), np.repeat("bolt", 12)
+    learner = Learner(config, stats, make_mesh(config.mesh))
+    fitted, rest = learner.fit(latents, kind)
+    expected, its_rest = learner.fit(latents[:, :2], kind)
+    assert np.isnan(rest[:, 2:]).all()
+    # The image is described by more positions, so that others may be its most similar ones.
+    np.testing.assert_allclose(fitted.bank.bandwidth[:, :2], expected.bank.bandwidth, rtol=0.2)
+    assert np.abs(rest[:, :2]).max() < 2 * np.abs(its_rest).max()
+    defect = latents[1:3].copy() + 3
+    found, wanted = (learner.white(f, x) for f, x in ((fitted, defect), (expected, defect[:, :2])))
+    lengths = [np.linalg.norm(u[:, :2], axis=-1).mean() for u in (found, wanted)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.1)
+
+
 def test_an_image_tells_nothing_of_a_position_that_it_lacks():
     x = np.random.default_rng(0).standard_normal((9, 3, 2))
     some = x.copy()
