@@ -13,6 +13,16 @@ class UserError(Exception):
     """
 
 
+class UnavailableError(UserError):
+    """A store does not answer, or the disk for its copies is full: nothing that was given is wrong.
+
+    The same command may go on later: commands leave with `STATUS`, on which launchers start again.
+    """
+
+    STATUS = 75
+    """`EX_TEMPFAIL` of sysexits.h."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest ones, or nothing.
 

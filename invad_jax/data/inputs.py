@@ -132,6 +132,8 @@ def listed(path: str | Path) -> Iterator[str]:
     Raises:
       UserError: it cannot be read, or names nothing.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # of a pipe or a device there is no end
+        raise UserError(f"--list {path}: is not a file")
     empty = True
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:

@@ -14,7 +14,7 @@ import numpy as np
 from invad_jax.config import DataConfig
 from invad_jax.data.preprocess import blank, read_image
 from invad_jax.data.workers import read_all
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 
 _THREADS = 8
 """Batches that are decoded at the same time, and held ready, where there are no workers."""
@@ -202,7 +202,7 @@ class _BatchReader:
                 try:
                     image[row] = read_image(self.paths[sample_id], self.data)
                 except UserError as error:
-                    if not self.skip_unreadable:
+                    if not self.skip_unreadable or isinstance(error, UnavailableError):
                         return {"error": str(error)}
                     ids[row] = -1
         return {"image": image, "sample_id": ids}

@@ -173,11 +173,13 @@ def _fill(results: Results, predictor: Predictor, drawer: Drawer) -> None:
         log.info("left out of --input: %s", inputs.summary(found.left_out))
     rows = np.array([row for row in range(count) if row not in found.unusable])
     batches = predictor.predict_files([found.paths[row] for row in rows])
+    row = 0
     with tqdm(total=count, desc="predict", unit="image") as bar:
         for answers in in_order(count, ((rows[ids], some) for ids, some in batches)):
-            items = [results.item(row, result) for row, result in enumerate(answers, bar.n)]
+            items = [results.item(i, result) for i, result in enumerate(answers, row)]
             for drawn in drawer.draw(items):
-                results.add(bar.n, drawn)
+                results.add(row, drawn)
+                row += 1
                 bar.update()
 
 

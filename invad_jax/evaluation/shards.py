@@ -192,7 +192,7 @@ def begin(folder: Path, key: Mapping[str, Any], sources: Iterable[str]) -> Shard
             folder.iterdir() if folder.is_dir() else ()
         ):  # of a job that was never begun, or is done
             if old.name != files.LOCK:
-                old.unlink()
+                old.unlink(missing_ok=True)
         left_out = Counter[str]()
         count = _list(folder, inputs.each(sources, left_out))
         if left_out:

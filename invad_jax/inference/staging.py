@@ -38,8 +38,8 @@ def _needed(workdir: Workdir, step: int) -> Iterator[Path]:
     for path in sorted(path for path in workdir.path.rglob("*") if path.is_file()):
         name = path.relative_to(workdir.path)
         if name.parts[0] == "checkpoints":
-            of_model = name.parts[2] not in ("optimizer", "data", checkpoint.SEAL)
-            wanted = name.parts[1] == str(step) and of_model
+            others = "optimizer", "data", checkpoint.SEAL
+            wanted = name.parts[1:2] == (str(step),) and name.parts[2] not in others
         else:
             wanted = any(fnmatch(str(name), part) for part in hub.PARTS)
         if wanted:

@@ -26,7 +26,7 @@ import aiohttp
 import fsspec
 from etils.epath.gpath import PosixGPath
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.io.streams import Parts, Upload
 
 # Else gcsfs asks for the kind of a bucket before each request, by another protocol. Zonal buckets,
@@ -194,6 +194,7 @@ class BucketPath(PosixGPath):
             self._ask(lambda store, name: store.put_file(str(source), name))
         except FileNotFoundError as error:
             raise UserError(f"{self}: cannot be written: no such bucket") from error
+        _listed.pop(str(self), None)
         if self.size() != source.stat().st_size:
             raise UserError(f"{self}: cannot be written: the store holds another size")
 
@@ -206,6 +207,7 @@ class BucketPath(PosixGPath):
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Deletes an object."""
+        _listed.pop(str(self), None)
         try:
             self._ask(lambda store, name: store.rm_file(name))
         except FileNotFoundError:
@@ -242,13 +244,15 @@ class BucketPath(PosixGPath):
 
     def _write(self, content: bytes) -> None:
         self._ask(lambda store, name: store.pipe_file(name, content))
+        _listed.pop(str(self), None)
 
     def _ask(self, question: Callable[[Any, str], _Answer]) -> _Answer:
         """What the store answers, in the words of a disk.
 
         Raises:
           FileNotFoundError: no such object.
-          UserError: it does not answer, or refuses.
+          UnavailableError: it does not answer.
+          UserError: it refuses.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -258,7 +262,7 @@ class BucketPath(PosixGPath):
                 raise FileNotFoundError(errno.ENOENT, no_such, str(self)) from error
             except (EOFError, TimeoutError, ConnectionError) as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise UserError(f"{self}: {_reason(error)}") from error
+                    raise UnavailableError(f"{self}: {_reason(error)}") from error
                 time.sleep(_FIRST_PAUSE_S * 2**attempt)
             except Exception as error:  # of aiohttp, of botocore, of google.auth
                 raise UserError(f"{self}: {self._refusal(error)}") from error
@@ -266,7 +270,7 @@ class BucketPath(PosixGPath):
 
     def _refusal(self, error: Exception) -> str:
         reason = _reason(error)
-        if _DENIED.search(reason):
+        if _DENIED.search(reason.replace(self._name(), "")):
             return f"no credentials that may do this ({reason}); {_LOGIN[self.scheme]}"
         return reason
 

@@ -10,21 +10,26 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError
+from invad_jax.io import files
 from invad_jax.io.bucket import BucketPath
 from invad_jax.io.downloads import cache_dir
 from invad_jax.io.paths import is_remote
 
 _AT_ONCE = 16
 """Objects that are copied at the same time."""
+_ABANDONED_S = 3600.0
+"""After which what was not finished is of a process that was killed."""
 _lock = threading.Lock()
 _taken: dict[Path, int] = {}
 """Bytes of the copies in a folder, as far as this process knows."""
@@ -36,7 +41,7 @@ def opened(path: BucketPath) -> BinaryIO:
         copy = local_copy(path)
         with suppress(FileNotFoundError):
             return copy.open("rb")
-    raise UserError(f"{path}: no room for a copy in {folder()}")
+    raise UnavailableError(f"{path}: no room for a copy in {folder()}")
 
 
 def local_copy(path: BucketPath) -> Path:
@@ -44,7 +49,7 @@ def local_copy(path: BucketPath) -> Path:
 
     Raises:
       FileNotFoundError: there is no such object.
-      UserError: the store does not answer, or the disk is full.
+      UnavailableError: the store does not answer, or the disk is full.
     """
     entry = path.entry()
     key = hashlib.sha256(f"{path} {entry.version} {entry.size}".encode()).hexdigest()
@@ -63,14 +68,17 @@ def local_copy(path: BucketPath) -> Path:
     except OSError as error:
         if error.filename and is_remote(str(error.filename)):
             raise
-        raise UserError(f"{copy.parent}: cannot be written: {error.strerror}") from error
+        raise UnavailableError(f"{copy.parent}: cannot be written: {error.strerror}") from error
     return copy
 
 
 def local_copies(paths: Iterable[BucketPath]) -> list[Path]:
     """The copies of several objects, made at the same time."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(local_copy, paths))
+        copies = list(pool.map(local_copy, paths))
+    if not all(map(Path.exists, copies)):  # the last ones took the room of the first
+        raise UnavailableError(f"{folder()}: no room for the copies of {len(copies)} objects")
+    return copies
 
 
 def local_folder(source: BucketPath) -> Path:
@@ -81,8 +89,7 @@ def local_folder(source: BucketPath) -> Path:
     target = folder() / "folders" / key[:32]
     target.mkdir(parents=True, exist_ok=True)
     for path, copy in zip(paths, copies, strict=True):
-        (target / path.name).unlink(missing_ok=True)
-        (target / path.name).symlink_to(copy.resolve())
+        files.replace_link(target / path.name, str(copy.resolve()))
     return target
 
 
@@ -97,15 +104,26 @@ def _make_room(size: int) -> None:
     with _lock:
         root.mkdir(parents=True, exist_ok=True)
         if root not in _taken:
-            _taken[root] = sum(path.stat().st_size for path in root.glob("??/*"))
+            _taken[root] = sum(status.st_size for status, _ in _found(root))
         _taken[root] += size
         most = (shutil.disk_usage(root).free + _taken[root]) // 2
         if _taken[root] <= most:
             return
-        found = [(path.stat(), path) for path in root.glob("??/*")]
+        found = list(_found(root))
         _taken[root] = sum(status.st_size for status, _ in found) + size
         for status, path in sorted(found, key=lambda one: one[0].st_mtime_ns):
             if _taken[root] <= most:
                 break
             path.unlink(missing_ok=True)
             _taken[root] -= status.st_size
+
+
+def _found(root: Path) -> Iterator[tuple[os.stat_result, Path]]:
+    """The copies; what is not finished yet, and what another process deletes meanwhile, is none."""
+    for path in root.glob("??/*"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                yield status, path
+            elif time.time() - status.st_mtime > _ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)

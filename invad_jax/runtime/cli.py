@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from invad_jax.config import Config
 from invad_jax.config import io as config_io
-from invad_jax.errors import UserError, did_you_mean
+from invad_jax.errors import UnavailableError, UserError, did_you_mean
 from invad_jax.io import files
 from invad_jax.io.paths import require_known, to_path
 from invad_jax.runtime import compiled_programs, interrupts, log
@@ -105,7 +105,7 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
             return main(args) or 0
     except (Exception, KeyboardInterrupt) as error:
         print(_line(error), file=sys.stderr)
-        return interrupts.STATUS if isinstance(error, KeyboardInterrupt) else 2
+        return _status(error)
 
 
 def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) -> int:
@@ -119,13 +119,20 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
     except (Exception, KeyboardInterrupt) as error:
         try:
             print(_line(error), file=sys.stderr)
-            status = interrupts.STATUS if isinstance(error, KeyboardInterrupt) else 2
+            status = _status(error)
         except type(error):
             traceback.print_exc()
             status = 1
     if status:
         processes.leave(status)
     return status
+
+
+def _status(error: BaseException) -> int:
+    """That a command leaves with, after its line."""
+    if isinstance(error, KeyboardInterrupt):
+        return interrupts.STATUS
+    return UnavailableError.STATUS if isinstance(error, UnavailableError) else 2
 
 
 def _line(error: BaseException) -> str:

@@ -37,7 +37,8 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     types = (AxisType.Auto,) * len(AXES)
     slices: dict[int, list[jax.Device]] = {}
     for device in devices:
-        slices.setdefault(getattr(device, "slice_index", 0), []).append(device)
+        index = device.slice_index if device.platform == "tpu" else 0  # of GPUs it is the host
+        slices.setdefault(index, []).append(device)
     if len(slices) > 1:
         parts = [make_mesh(cfg, slices[index]).devices for index in sorted(slices)]
         return Mesh(np.concatenate(parts), AXES, axis_types=types)  # data is the first axis

@@ -170,7 +170,9 @@ class Workdir:
         return dataclasses.replace(config, data=data)
 
     def _own_region(self, given: str) -> str:
-        """The path of the copy; that of the training may have gone."""
+        """The path of the copy; that of the training may have gone, or be another by now."""
+        if given == self.read_config().data.region:
+            return str(self.region)
         other = to_path(given).is_file() and files.sha256(given) != files.sha256(self.region)
         if other or not given:
             raise UserError(

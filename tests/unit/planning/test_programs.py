@@ -254,6 +254,7 @@ class Sliced(NamedTuple):
 
     id: int
     slice_index: int
+    platform: str = "tpu"
 
 
 def test_slices_are_rows_of_the_mesh(monkeypatch):
