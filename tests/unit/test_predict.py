@@ -5,11 +5,13 @@ import io
 import json
 import os
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from invad_jax import predict
 from invad_jax.config import TERMS, Config, DataConfig
@@ -122,6 +124,17 @@ def test_a_row_a_page_and_an_overlay(photos, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert '<b data-total="anomalous">1</b><small>of 3 images' in page
     assert '"normals":[60.0,61.0,' in page
+
+
+def test_rows_do_not_hang_on_the_bar(photos, tmp_path, monkeypatch):
+    """Of which `TQDM_DISABLE=1` makes none."""
+    monkeypatch.setattr(new_images, "tqdm", partial(tqdm, disable=True))
+    monkeypatch.setattr(new_images, "_TOGETHER", 1)
+    run(photos, tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert [(row["path"], float(row["image_score"])) for row in rows] == [
+        (str(photos / f"{i}.png"), level) for i, level in enumerate((10, 90, 200))
+    ]
 
 
 @pytest.mark.parametrize("place", [".", "decisions", "..", "overlays"])
