@@ -62,6 +62,19 @@ def test_copies_take_half_of_what_is_free_and_the_oldest_go(root, tmp_path, monk
     assert copies(tmp_path) == sorted([first, third])
 
 
+def test_what_a_kill_left_takes_no_room_for_ever(root, tmp_path, monkeypatch):
+    left, new = (tmp_path / "cache/objects/ab" / f".partial-{name}" for name in ("old", "new"))
+    for folder in (left, new):
+        folder.mkdir(parents=True)
+        (folder / "copy").write_bytes(b"half")
+    os.utime(left, (1, 1))
+    files.write_text(root / "x", "all of it")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
+    assert paths.local(root / "x").read_text() == "all of it"
+    assert not left.exists()
+    assert new.exists()  # of a process that is at work
+
+
 def test_a_missing_object_is_a_missing_file(root):
     with pytest.raises(FileNotFoundError, match=f"{root}/x"):
         paths.open_binary(str(root / "x"))
