@@ -100,7 +100,7 @@ def each(
             left_out["written by invad_jax"] += 1
             continue
         folder_name = Path(os.path.abspath(path)).name if several else ""
-        if to_path(path).is_dir():
+        if path and to_path(path).is_dir():
             for below, reason in _walk(path, left_out, {os.path.realpath(path)}):
                 yield Found(below, _name_below(path, folder_name, below), reason)
         elif records.is_split(path):

@@ -37,8 +37,8 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     types = (AxisType.Auto,) * len(AXES)
     slices: dict[int, list[jax.Device]] = {}
     for device in devices:
-        index = device.slice_index if device.platform == "tpu" else 0  # of GPUs it is the host
-        slices.setdefault(index, []).append(device)
+        of_tpu = device.platform == "tpu"  # of GPUs the index is that of the host
+        slices.setdefault(getattr(device, "slice_index", 0) if of_tpu else 0, []).append(device)
     if len(slices) > 1:
         parts = [make_mesh(cfg, slices[index]).devices for index in sorted(slices)]
         return Mesh(np.concatenate(parts), AXES, axis_types=types)  # data is the first axis
