@@ -1,10 +1,6 @@
-"""Scores images by an exported detector: this one file, Python, jax and numpy are all it takes.
+"""Scores images by an exported detector; needs Python, jax and numpy alone.
 
-    detector = Detector("part.invad")
-    found = detector([image, ...])  # uint8 RGB, (H, W, 3) each, of any size
-    found["decision"], found["image_score"], found["anomaly_map"]
-
-Needs the JAX that exported (`model.json`: `made_by`) or a newer one. Nothing is unpickled.
+`Detector("part.invad")([image, ...])` takes uint8 RGB (H, W, 3) of any size; arrays by name.
 """
 
 import dataclasses
@@ -13,17 +9,14 @@ import io
 import json
 import zipfile
 
-import jax
 import jax.export
-import jax.numpy as jnp
 import numpy as np
 
 
 class Detector:
-    """An exported detector on the first device, compiled once for each number of images."""
+    """A bundle on the first device; takes the JAX that exported it (`made_by`) or a newer one."""
 
     def __init__(self, path):
-        """Reads a bundle; ValueError where a part of it is not what was exported."""
         with zipfile.ZipFile(path) as bundle:
             self.about = json.loads(bundle.read("model.json"))
             parts = {name: bundle.read(name) for name in self.about["parts"]}
@@ -32,32 +25,28 @@ class Detector:
                 raise ValueError(f"{path}: {name} is damaged: its SHA-256 is another")
         with np.load(io.BytesIO(parts["arrays.npz"]), allow_pickle=False) as arrays:
             self.arrays = jax.device_put([arrays[str(i)] for i in range(len(arrays))])
+        side, channels = self.about["image_size"], self.about.get("channels", 3)
+        self.shape = side, side, channels
         self.run = jax.jit(self._function(parts["detector.stablehlo"]))
 
     def __call__(self, images):
         """Images as uint8 (H, W, 3) -> NumPy arrays with a row for each: `about["outputs"]`."""
-        about = self.about["image_size"], self.about.get("channels", 3)
-        squares = np.stack([squared(np.asarray(image), *about) for image in images])
+        squares = np.stack([squared(np.asarray(image), *self.shape[1:]) for image in images])
         return jax.device_get(self.run(self.arrays, squares))
 
     def _function(self, module):
-        """(arrays, squares (b, S, S, C) uint8) -> outputs, any b, on all platforms exported for.
-
-        The container of `jax.export` takes one more package: a like signature is made instead.
-        """
-        about, (b,) = self.about, jax.export.symbolic_shape("b")
-        square = about["image_size"], about["image_size"], about.get("channels", 3)
-        images = jax.ShapeDtypeStruct((b, *square), np.uint8)
+        """(arrays, squares (b, S, S, C)) -> outputs; the container of `jax.export` needs more."""
+        about, (b,), of = self.about, jax.export.symbolic_shape("b"), self.about["outputs"]
+        images = jax.ShapeDtypeStruct((b, *self.shape), np.uint8)
         arrays = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in self.arrays]
 
         def alike(arrays, images):
-            of = about["outputs"]
-            return {name: jnp.zeros((b, *of[name]["shape"]), of[name]["dtype"]) for name in of}
+            return {n: jax.numpy.zeros((b, *of[n]["shape"]), of[n]["dtype"]) for n in of}
 
         export = jax.export.export(jax.jit(alike, keep_unused=True), platforms=about["platforms"])
-        exported = dataclasses.replace(export(arrays, images), mlir_module_serialized=module)
-        version = about["calling_convention_version"]
-        return dataclasses.replace(exported, calling_convention_version=version).call
+        its = {"calling_convention_version": about["calling_convention_version"]}
+        its["mlir_module_serialized"] = module
+        return dataclasses.replace(export(arrays, images), **its).call
 
 
 def squared(image, size, channels):
@@ -68,9 +57,8 @@ def squared(image, size, channels):
         return resized(image, (size, size))
     rows, columns = (max(1, round(side * size / max(image.shape))) for side in image.shape[:2])
     around = ((0, size - rows), (0, size - columns), (0, 0))
-    inside = np.pad(np.full((rows, columns, 1), 255, np.uint8), around)
     filled = np.pad(resized(image, (rows, columns)), around, mode="edge")
-    return np.concatenate([filled, inside], axis=-1)
+    return np.dstack([filled, np.pad(np.full((rows, columns, 1), 255, np.uint8), around)])
 
 
 def resized(image, shape):
@@ -86,6 +74,6 @@ def _weights(source, target):
     """(target, source) in units of 2^-22: a triangle as wide as the step, at least two pixels."""
     reach, x = max(source / target, 1.0), np.arange(source)
     centre = (np.arange(target)[:, None] + 0.5) * source / target
-    first, end = np.trunc(centre - reach + 0.5), np.trunc(centre + reach + 0.5)
-    weight = np.maximum(1 - np.abs(x - centre + 0.5) / reach, 0) * (x >= first) * (x < end)
+    near = (x >= np.trunc(centre - reach + 0.5)) & (x < np.trunc(centre + reach + 0.5))
+    weight = np.maximum(1 - np.abs(x - centre + 0.5) / reach, 0) * near
     return np.floor(weight / weight.sum(axis=1, keepdims=True) * 2**22 + 0.5)
