@@ -27,8 +27,9 @@ HISTORY = ("CHANGELOG.md", "DECISIONS.md")
 """Say what was, too."""
 FILES = (".py", ".json", ".npz", ".md", ".safetensors")
 OURS = io.load(PROJECT / "configs" / "folder.py")
+# One write a command, which a newline would cut: those of a pipe speak at the same time.
 RECORDER = r"""
-command_not_found_handle() { printf '%s\0' "$@" >&3; printf '\n\0' >&3; }
+command_not_found_handle() { printf '%s\0' "$@" $'\x1e' >&3; }
 PATH=/nowhere
 """
 
@@ -49,12 +50,12 @@ def spoken(source: Path, folder: Path) -> list[list[str]]:
     """The commands of a source, as a shell understands them."""
     # a name with a slash would be looked for in the folder
     texts = [t.replace("launch/", "") for t in blocks(source) if not OF_THEN.match(t)]
-    script = "\n".join([f"exec 3>{folder}/spoken", RECORDER, *texts])
+    script = "\n".join([f"exec 3>>{folder}/spoken", RECORDER, *texts])
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60
     )
     assert "syntax error" not in done.stderr, done.stderr
-    commands = (folder / "spoken").read_text().split("\n\0")
+    commands = (folder / "spoken").read_text().split("\x1e\0")
     return [command.split("\0")[:-1] for command in commands[:-1]]
 
 
