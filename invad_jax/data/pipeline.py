@@ -62,7 +62,7 @@ def image_batches(
     read = _BatchReader(paths, data, skip_unreadable)
     for batch in _read_in_order(read, ids, data.num_workers):
         if "error" in batch:
-            raise UserError(batch["error"])
+            raise (UnavailableError if batch["for_now"] else UserError)(batch["error"])
         yield batch
 
 
@@ -202,8 +202,9 @@ class _BatchReader:
                 try:
                     image[row] = read_image(self.paths[sample_id], self.data)
                 except UserError as error:
-                    if not self.skip_unreadable or isinstance(error, UnavailableError):
-                        return {"error": str(error)}
+                    for_now = isinstance(error, UnavailableError)
+                    if for_now or not self.skip_unreadable:
+                        return {"error": str(error), "for_now": for_now}
                     ids[row] = -1
         return {"image": image, "sample_id": ids}
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from invad_jax.config import DataConfig
 from invad_jax.data import preprocess
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.evaluation.tally import Tally
 from invad_jax.inference.predictions import Prediction
 from invad_jax.io import files, names, outputs
@@ -179,6 +179,8 @@ def why_unreadable(path: str, data: DataConfig) -> str:
     """Reads once more what could not be read, for the reason."""
     try:
         preprocess.read_image(path, data)
+    except UnavailableError:
+        raise  # nothing is wrong with the image
     except UserError as error:
         return str(error)
     return "could not be read when it was its turn, or has no finite score"

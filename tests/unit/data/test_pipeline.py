@@ -13,7 +13,7 @@ from PIL import Image
 
 from invad_jax.config import DataConfig
 from invad_jax.data.pipeline import image_batches, latent_batches
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from tests.unit.data.layout_trees import of_size
 
 SIZE = 4
@@ -181,3 +181,13 @@ def test_a_damaged_image_may_be_left_out(paths, tmp_path, num_workers):
     batches = list(image_batches(mixed, data, 4, skip_unreadable=True))
     assert [batch["sample_id"].tolist() for batch in batches] == [[0, 1, 2, -1], [4, 5, -1, -1]]
     assert not batches[0]["image"][3].any()
+
+
+def test_a_store_that_is_away_makes_no_image_unreadable(tmp_path, monkeypatch):
+    def away(*_):
+        raise UnavailableError("gs://b/a.png: does not answer")
+
+    monkeypatch.setattr("invad_jax.data.pipeline.read_image", away)
+    batches = image_batches(["gs://b/a.png"], DataConfig(), 1, skip_unreadable=True)
+    with pytest.raises(UnavailableError, match="does not answer"):
+        list(batches)
