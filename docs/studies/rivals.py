@@ -47,11 +47,18 @@ METHODS: dict[str, dict[str, list[str]]] = {
     "masked": {"published": [], "inverted, fitted": INVERTED},
     "masked_adaptive": {"published": [], "inverted, fitted": INVERTED},
     "omiad": PUBLISHED,
+    "omiad_adversarial": PUBLISHED,
     "one_step": {"fitted": FITTED},
     "mad_ad": {**PUBLISHED, "inverted, fitted": INVERTED},
 }
-"""A file of configs/rivals -> how images are compared -> options of `eval`."""
-TEACHER = {"omiad": "masked_adaptive", "one_step": "inversion"}
+"""A file of configs/rivals or of `VARIANTS` -> how images are compared -> options of `eval`."""
+VARIANTS = {"omiad_adversarial": ("omiad", ["train.objective=omiad_adversarial"])}
+"""The file that it is trained from, and options of `train`."""
+TEACHER = {
+    "omiad": "masked_adaptive",
+    "omiad_adversarial": "masked_adaptive",
+    "one_step": "inversion",
+}
 ROUNDS = 3
 """Of the clock, over all methods; the fastest counts, since others share the machine."""
 
@@ -84,12 +91,13 @@ def ways(methods: list[str], seeds: list[int]) -> Iterator[Way]:
 
 def train(out: Path, method: str, seed: int) -> None:
     """Trains a model, or goes on; after its teacher, if it has one."""
-    options = [f"--set=train.seed={seed}"]
+    config, variant = VARIANTS.get(method, (method, []))
+    options = [f"--set={option}" for option in (f"train.seed={seed}", *variant)]
     if teacher := TEACHER.get(method):
         train(out, teacher, seed)
         options.append(f"--set=train.teacher={Way(teacher, '', seed).workdir(out)}")
     workdir = Way(method, "", seed).workdir(out)
-    command = ["--config", str(CONFIGS / f"{method}.py"), "--workdir", str(workdir), *options]
+    command = ["--config", str(CONFIGS / f"{config}.py"), "--workdir", str(workdir), *options]
     assert train_command.cli(command) == 0
 
 
