@@ -1,21 +1,18 @@
-"""Every option of an experiment: `options.py`; where configs come from: `io.py`;
+"""Every option of an experiment: `options.py`, `networks.py`; where configs come from: `io.py`;
 what is refused: `ranges.py`, `effect.py`."""
 
+from invad_jax.config.networks import DenoiserConfig, EncoderConfig, TilingConfig, VAEConfig
 from invad_jax.config.options import (
     TERMS,
     CalibrationConfig,
     Config,
     DataConfig,
-    DenoiserConfig,
     DiffusionConfig,
-    EncoderConfig,
     EvalConfig,
     InversionConfig,
     MeshConfig,
     ScoringConfig,
-    TilingConfig,
     TrainConfig,
-    VAEConfig,
     VAELossConfig,
     WhiteningConfig,
     option,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from invad_jax.config import DenoiserConfig
-from invad_jax.config.options import Variant
+from invad_jax.config.networks import Variant
 from invad_jax.converters import chosen_class, with_class
 from invad_jax.converters.diffusers_dit import KINDS, output_channels
 from invad_jax.converters.diffusers_options import Options, Renaming

@@ -120,7 +120,7 @@ def test_an_option(extended):
     extended.add(
         "invad_jax/config/options.py",
         "    noise_ratio: float",
-        '    damping: float = _free(1.0, "inversion.solver=angle")\n    """Of x_T."""\n',
+        '    damping: float = free(1.0, "inversion.solver=angle")\n    """Of x_T."""\n',
     )
     extended.add(
         "invad_jax/config/ranges.py",
