@@ -86,7 +86,8 @@ endif
 test-fast: $(VENV)/.installed-test  ## what compiles no network: under 90 s
 	$(BIN)/$(PYTEST) tests/unit $(NETWORKS:%=--ignore tests/unit/%)
 
-test-kills: $(VENV)/.installed-test  ## docs/reliability.md: a training killed 25 times, 10 in a bucket
+test-kills: $(VENV)/.installed-test  ## docs/kills.md: a training killed 25 times, 10 in a bucket, each detector's once
+	$(BIN)/$(PYTEST) -m long
 	$(BIN)/python -m tests.multiprocess.kills
 	$(BIN)/python -m tests.multiprocess.kills --kills 10 --bucket gs
 

@@ -30,6 +30,11 @@ BASELINES = {
 }
 Known = dict[tuple[str, str], list[dict[str, Any]]]
 """`unified` or `one`, and a way of scoring -> category -> metrics, of each training."""
+RESIDUALS = {
+    "residual (r = 0.2), N(0, I)": ["inversion.noise_ratio=0.2", "scoring.prior=standard_normal"],
+    "residual (r = 0.5), fitted": ["inversion.noise_ratio=0.5", "scoring.prior=fitted"],
+}
+"""One evaluation of the denoiser in place of an inversion."""
 OF_ITS_TIME = ["diffusion.prediction=eps", "inversion.solver=ddim"]
 
 
@@ -52,14 +57,24 @@ def models(sets: Sequence[str], seeds: int, alone: bool) -> Iterator[Model]:
         ways = {"ours, 300 steps": []}
         if seed == 0:
             ways |= {"reconstruction (r = 0.5)": ["inversion.paradigm=reconstruction"]}
+            ways |= residuals("")
         yield Model(f"trained_{seed}", [f"train.seed={seed}", all_sets], ways)
     latents_as = (("none", "raw"), ("channel", "standardised")) if seeds else ()
     for stats, latents in latents_as:
         options = [f"train.latent_stats={stats}", *OF_ITS_TIME, all_sets]
-        yield Model(f"paper_{stats}", options, {f"the paper's score, {latents} latents": []})
+        ways = {f"the paper's score, {latents} latents": []} | residuals(f", {latents} latents")
+        yield Model(f"paper_{stats}", options, ways)
     for name in sets if alone else ():
         options = [*none, f"data.categories={name}"]
         yield Model(f"one_{name}", options, {"ours, no network": [], **baselines})
+
+
+def residuals(where: str) -> dict[str, list[str]]:
+    """Ways of scoring, of a trained model."""
+    return {
+        title + where: ["inversion.paradigm=residual", *options]
+        for title, options in RESIDUALS.items()
+    }
 
 
 def evaluated(data: Path, out: Path, model: Model, title: str) -> dict[str, Any]:
@@ -92,7 +107,7 @@ def tables(title: str, of: str, known: Known, sets: Sequence[str]) -> list[str]:
     lines.append("| --- " + "| ---: " * len(METRICS) + "|")
     for way, results in mine.items():
         lines.append(f"| {way} | {cell(_of('mean', results, of), METRICS, ' | ')} |")
-    once = {way: results for way, results in mine.items() if "paper" not in way}
+    once = {way: results for way, results in mine.items() if "latents" not in way}
     lines += ["", f"| {' / '.join(IN_SHORT)} | {' | '.join(once)} |"]
     lines.append("| --- " + "| --- " * len(once) + "|")
     for name in sets:

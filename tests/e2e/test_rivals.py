@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -16,9 +17,20 @@ CONFIGS = sorted((PROJECT / "configs" / "rivals").glob("*.py"))
 RUNS: dict[str, tuple[Path, tuple[str, ...]]] = {path.stem: (path, ()) for path in CONFIGS}
 OMIAD = PROJECT / "configs" / "rivals" / "omiad.py"
 RUNS["omiad_adversarial"] = (OMIAD, ("train.objective=omiad_adversarial",))
-NAMES = sorted(RUNS)
-BY_PARADIGM = sorted({load(path).inversion.paradigm: path.stem for path in CONFIGS}.values())
+BY_PARADIGM = {load(path).inversion.paradigm: path.stem for path in reversed(CONFIGS)}
 """One that is evaluated by each paradigm."""
+KILLED = ("deco_diff", "omiad_adversarial", "transfusion")
+"""In `make test`: one network; a teacher and two that learn from it; three heads."""
+BY_TWO = ("deco_diff", "diad", "mad_ad", "omiad", "transfusion")
+"""In `make test`; the other paradigms are in tests/multiprocess."""
+
+
+def each(names: Iterable[str], always: tuple[str, ...]) -> list[object]:
+    """All names; those that are not `always` tested, for `make test-kills`."""
+    rest = pytest.mark.long
+    return [name if name in always else pytest.param(name, marks=rest) for name in sorted(names)]
+
+
 TEACHERS = {
     "omiad": "masked_adaptive",
     "omiad_adversarial": "masked_adaptive",
@@ -81,7 +93,7 @@ def evaluated(commands):
     return get
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each(RUNS, KILLED))
 def test_a_kill_changes_nothing(name, commands, evaluated):
     """SIGKILL after a checkpoint; the same command goes on, to the same bits."""
     expected = final_arrays(evaluated(name), STEPS, EVALUATED)
@@ -96,7 +108,7 @@ def test_a_kill_changes_nothing(name, commands, evaluated):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.parametrize("name", BY_PARADIGM)
+@pytest.mark.parametrize("name", each(BY_PARADIGM.values(), BY_TWO))
 def test_two_processes_evaluate_as_one(name, commands, evaluated):
     run, out = evaluated(name), commands.folder / f"by_two_{name}"
     commands.run("eval", "--workdir", str(run), "--no-speed", "--out", str(out), processes=2)
