@@ -94,7 +94,7 @@ def _compare(predictor: Predictor, workdir: Workdir | None, new: Scored) -> int:
 
 
 def _report(fitted: Calibrations, kinds: set[str], where: str) -> None:
-    from invad_jax.normality import calibration
+    from invad_jax.normality import promise
 
     for name, one in fitted:
         of = f"{name}: " if name else ""
@@ -102,7 +102,7 @@ def _report(fitted: Calibrations, kinds: set[str], where: str) -> None:
             print(f"{of}as before, of {one.num_normals} images: there is none of it in --normal")
             continue
         print(f"{of}threshold {one.threshold:.3f}, by {one.num_normals} normal images")
-        print(f"  {calibration.promise(one)}")
+        print(f"  {promise.promise(one)}")
     print(f"written to {where}")
 
 

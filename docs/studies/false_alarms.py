@@ -19,7 +19,7 @@ import numpy as np
 
 from invad_jax import eval as eval_command
 from invad_jax import train as train_command
-from invad_jax.normality.calibration import promised_rate
+from invad_jax.normality.promise import promised_rate
 
 SIZES = {
     "aws_cookie": (10, 20, 31),

@@ -1,5 +1,4 @@
-"""Every option of the system, once: its type, default, unit and source; those of the networks are
-in `networks.py`.
+"""Every option, once: its type, default, unit and source; those of networks in `networks.py`.
 
 A config file (`configs/*.py`) defines `get_config() -> Config` and nothing else. The command line
 changes single options: `--set inversion.num_steps=5 --set data.categories=bottle,cable`. The
@@ -55,8 +54,7 @@ class DataConfig:
     looked at; empty: the whole. Workdirs keep a copy, and what was read is compared by content."""
     value_range: tuple[float, ...] = ()
     """Pixel values that are black and white in images deeper than 8 bits, for the whole data set;
-    empty takes them from the training images, once (`data/depth.py`). 8-bit images stay as they
-    are."""
+    empty takes them from the training images, once (`data/depth.py`). 8 bits stay as they are."""
     max_pixels: int = free(178_956_970)
     """An image with more is refused, lest it takes all memory; the default is PIL's limit."""
     holdout_fraction: float = 0.1

@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from invad_jax.errors import UserError
-from invad_jax.io import torch_format
+from invad_jax.io import torch_format, torch_writing
 from invad_jax.io.files import read_bytes, replaced
 from invad_jax.io.paths import to_path
 from invad_jax.io.torch_format import check_growth
@@ -237,7 +237,7 @@ def _dtypes(kinds: Iterable[type]) -> frozenset[np.dtype]:
     return frozenset(map(np.dtype, kinds))
 
 
-_TORCH = _Format(torch_format.read, torch_format.write, _dtypes(torch_format.DTYPES.values()))
+_TORCH = _Format(torch_format.read, torch_writing.write, _dtypes(torch_format.DTYPES.values()))
 _FORMATS = {
     ".safetensors": _Format(
         _read_safetensors, _write_safetensors, _dtypes(SAFETENSORS_DTYPES.values())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invad_jax.normality import calibration
+from invad_jax.normality import calibration, promise
 from invad_jax.normality.calibration import Calibration, Values
 
 
@@ -62,7 +62,7 @@ class Calibrations:
     @property
     def doubts(self) -> tuple[str, ...]:
         """One line for each kind whose asked rate its normal images cannot promise."""
-        lines = ((name, calibration.doubt(one)) for name, one in self)
+        lines = ((name, promise.doubt(one)) for name, one in self)
         return tuple(f"{name}: {line}" if name else line for name, line in lines if line)
 
     def __iter__(self) -> Iterator[tuple[str, Calibration]]:

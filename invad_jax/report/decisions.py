@@ -9,8 +9,9 @@ from typing import Any
 
 from scipy import stats
 
-from invad_jax.normality.calibration import Calibration, doubt
+from invad_jax.normality.calibration import Calibration
 from invad_jax.normality.calibrations import Calibrations
+from invad_jax.normality.promise import doubt
 from invad_jax.report.tables import TERM_TITLES, decision_word
 from invad_jax.report.words import count
 

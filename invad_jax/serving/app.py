@@ -4,14 +4,13 @@ No path from outside is ever opened: an image comes as the content of a request,
 and files of the page are the ones that are listed here. Requests that other pages make a browser
 send are refused: they name another host or origin.
 
-Read next: `line.py`, what it shows.
+Read next: `answers.py`, what it answers with; `line.py`, what it shows.
 """
 
 import asyncio
 import csv
 import io
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from importlib import resources
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -19,13 +18,14 @@ from urllib.parse import urlsplit
 from fastapi import Body, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import FiniteFloat
 from starlette.concurrency import run_in_threadpool
 
 from invad_jax.errors import UserError
 from invad_jax.report.content import score_range
 from invad_jax.report.pictures import colour_bar
 from invad_jax.report.tables import UNREADABLE, decision_word
+from invad_jax.serving.answers import Detector, Kind, Seen, ShiftSoFar
 from invad_jax.serving.line import Line
 from invad_jax.serving.shift import MOST_RECORDS, RECENT, Record, drift
 from invad_jax.version import __version__
@@ -45,72 +45,6 @@ _ASSETS = {
     "/page.css": ("report", "page.css", "text/css"),
     "/charts.js": ("report", "charts.js", "text/javascript"),
 }
-
-
-class _Described(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-
-class Region(_Described):
-    """A place above the beginning of heat, in pixels of the image."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-    area: int
-    peak: float
-
-
-class Seen(_Described):
-    """One image; what it has no score for is null."""
-
-    id: int
-    time: datetime
-    name: str
-    decision: str
-    image_score: float | None
-    threshold: float | None
-    component: str | None
-    normal_percentile: float | None
-    milliseconds: float | None
-    regions: list[Region]
-    error: str | None
-
-
-class Kind(BaseModel):
-    """A kind of product."""
-
-    name: str
-    threshold: float
-    calibrated_threshold: float
-    false_positive_rate: float
-    num_normals: int
-    normals: list[float]
-    range: tuple[float, float]
-
-
-class Detector(BaseModel):
-    """What decides here."""
-
-    name: str
-    version: str
-    kinds: list[Kind]
-    watching: list[str]
-    max_bytes: int
-
-
-class ShiftSoFar(BaseModel):
-    """Since the shift began: counts, what has moved, what is wrong with the server, and the newest
-    images, the oldest of them first."""
-
-    started: datetime
-    normal: int
-    anomalous: int
-    unreadable: int
-    drift: list[str]
-    trouble: str | None
-    images: list[Seen]
 
 
 def create(

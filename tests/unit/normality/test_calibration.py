@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from invad_jax.errors import UserError
-from invad_jax.normality import calibration
+from invad_jax.normality import calibration, promise
 
 HEAT = (1.0, 2.0)
 TERMS = ("nll", "map_range")
@@ -176,7 +176,7 @@ def test_an_image_of_another_kind_is_far_out_and_does_not_hide_defects():
     expected = alone.terms[0].location + alone.threshold * alone.terms[0].scale
     assert threshold == pytest.approx(expected, rel=1e-12)  # rounding
     assert (fitted.left_out, fitted.guaranteed_false_positive_rate) == (1, 2 / 32)
-    assert "31 normal images, 1 left out: at 95 % they promise 14 %" in calibration.doubt(fitted)
+    assert "31 normal images, 1 left out: at 95 % they promise 14 %" in promise.doubt(fitted)
 
 
 def test_far_out_images_may_exceed_a_threshold_that_lets_more_exceed():
@@ -293,14 +293,14 @@ def test_the_promised_rate_is_kept_in_95_of_100_draws():
     rng = np.random.default_rng(0)
     for n, exceeding in ((28, 1), (99, 3)):
         thresholds = np.sort(rng.random((20_000, n)), axis=1)[:, n - exceeding]
-        kept = np.mean(1 - thresholds <= calibration.promised_rate(n, exceeding))
+        kept = np.mean(1 - thresholds <= promise.promised_rate(n, exceeding))
         assert abs(kept - 0.95) < 0.006  # four standard errors
 
 
 def test_a_rate_that_so_few_cannot_promise_is_said():
     def doubt_of(n, rate):
         scores = {"nll": np.arange(float(n))}
-        return calibration.doubt(calibration.fit(scores, ["nll"], (1, 2), rate, held_out=True))
+        return promise.doubt(calibration.fit(scores, ["nll"], (1, 2), rate, held_out=True))
 
     assert "1 % cannot be promised by 31 normal images: at 95 % they promise 9.2 %" in doubt_of(
         31, 0.01

@@ -1,0 +1,62 @@
+"""What a threshold of so many normal images promises of good parts that will come."""
+
+from __future__ import annotations
+
+import math
+
+from scipy import special
+
+from invad_jax.normality.calibration import Calibration
+
+CONFIDENCE = 0.95
+"""With which a false-alarm rate is promised."""
+
+
+def promised_rate(num_normals: int, exceeding: int = 1) -> float:
+    """The false-alarm rate that is not exceeded, at 95 %, whatever the distribution of scores.
+
+    The rate of a threshold at the `exceeding`-th highest of n scores is distributed as
+    Beta(exceeding, n + 1 - exceeding) (order statistics; for 1 the exact binomial 1 - 0.05^(1/n)).
+
+    >>> round(promised_rate(299), 4), round(promised_rate(28), 2)
+    (0.01, 0.1)
+    """
+    return float(special.betaincinv(exceeding, num_normals + 1 - exceeding, CONFIDENCE))
+
+
+def images_needed(rate: float) -> int:
+    """How many normal images it takes to promise a rate in 0..1, exclusive.
+
+    >>> images_needed(0.01)
+    299
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
+
+
+def promise(calibration: Calibration) -> str:
+    """What false-alarm rate so many images promise, whatever was asked.
+
+    >>> shared = {"terms": (), "threshold": 1.0, "guaranteed_false_positive_rate": 0.1}
+    >>> shared |= {"left_out": 0, "heat": (0.0, 1.0), "held_out": True}
+    >>> promise(Calibration(false_positive_rate=0.1, num_normals=59, **shared))
+    'at 95 % at most 17 % of good parts are called anomalous: 5 of 59 lie above; 10 % was asked'
+    """
+    n, rate = calibration.num_normals, calibration.false_positive_rate
+    above = round(calibration.guaranteed_false_positive_rate * (n + 1)) - 1
+    return (
+        f"at 95 % at most {100 * promised_rate(n, above + 1):.2g} % of good parts are called "
+        f"anomalous: {above} of {n} lie above; {100 * rate:.3g} % was asked"
+    )
+
+
+def doubt(calibration: Calibration) -> str:
+    """One line where the asked rate cannot be promised by so few images; else empty."""
+    n, rate = calibration.num_normals, calibration.false_positive_rate
+    promised = promised_rate(n, 1 + calibration.left_out)
+    if not 0 < rate < 1 or promised <= rate:
+        return ""
+    without = f", {calibration.left_out} left out" if calibration.left_out else ""
+    return (
+        f"a false-alarm rate of {100 * rate:.3g} % cannot be promised by {n} normal images{without}"
+        f": at 95 % they promise {100 * promised:.2g} %; it takes {images_needed(rate)}"
+    )
