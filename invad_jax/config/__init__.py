@@ -1,6 +1,7 @@
 """Every option of an experiment: `options.py`, `networks.py`; where configs come from: `io.py`;
 what is refused: `ranges.py`, `effect.py`."""
 
+from invad_jax.config.names import option, option_names, option_text
 from invad_jax.config.networks import DenoiserConfig, EncoderConfig, TilingConfig, VAEConfig
 from invad_jax.config.options import (
     TERMS,
@@ -15,9 +16,6 @@ from invad_jax.config.options import (
     TrainConfig,
     VAELossConfig,
     WhiteningConfig,
-    option,
-    option_names,
-    option_text,
 )
 
 __all__ = [

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from invad_jax.config.options import Config, metadata, option, option_names, option_text
+from invad_jax.config.names import metadata, option, option_names, option_text
+from invad_jax.config.options import Config
 from invad_jax.errors import UserError
 
 

@@ -1,20 +1,18 @@
 """Every option, once: its type, default, unit and source; those of networks in `networks.py`.
 
 A config file (`configs/*.py`) defines `get_config() -> Config` and nothing else. The command line
-changes single options: `--set inversion.num_steps=5 --set data.categories=bottle,cable`. The
-resolved config is plain JSON, written to the workdir and into every checkpoint. An option that some
-configs alone read says which (`where`); elsewhere it is refused (`effect.py`).
+changes single options: `--set inversion.num_steps=5 data.categories=bottle,cable`. The resolved
+config is plain JSON, written to the workdir and every checkpoint. An option that some configs alone
+read says which (`where`); elsewhere it is refused (`effect.py`).
 
 Read next: `configs/hazelnut.py` for an example, `io.py` for where configs come from.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from invad_jax.config.fields import free, free_when_trained, where
 from invad_jax.config.networks import DenoiserConfig, EncoderConfig, TilingConfig, VAEConfig
@@ -163,8 +161,8 @@ class MeshConfig:
     fsdp: int = free(1)
     """Devices that split the parameters, their averages and the optimiser's; -1: all."""
     tensor: int = free(1)
-    """Devices that split the layers of the DiT instead of the batch, for more devices than images
-    in a batch; must divide `denoiser.num_heads`, and a process's devices."""
+    """Devices that split the layers of the DiT, for more devices than images in a batch; divides
+    `denoiser.num_heads`, and a process's devices."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +198,8 @@ class InversionConfig:
     """The Euler step: `ddim`, the published one, or `angle`, in arccos sqrt(alpha_bar), along which
     white normal latents stay where they are (`diffusion/inversion.py`)."""
     label: str = free("none", "inversion.paradigm=deco_diff")
-    """The class that a network which was trained with classes is told of every image: its number,
-    `none`, or `inferred`, that of the kind of normal images which x0 is likeliest one of."""
+    """The class that a network of classes is told of every image: its number, `none`, or
+    `inferred`, that of the kind of normal images which x0 is likeliest one of."""
     noise_ratio: float = free(0.5, "inversion.paradigm=reconstruction|residual")
     """r: of the S levels of a reconstruction, the perturbation reaches the round(r S)-th; a
     residual is taken at t = round(r (T - 1))."""
@@ -266,37 +264,3 @@ class Config:
     scoring: ScoringConfig = ScoringConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     eval: EvalConfig = EvalConfig()
-
-
-def option_names() -> list[str]:
-    """All options as `section.option`."""
-    defaults = Config()
-    return [
-        f"{section.name}.{option.name}"
-        for section in dataclasses.fields(defaults)
-        for option in dataclasses.fields(getattr(defaults, section.name))
-    ]
-
-
-def option(config: Config, name: str) -> Any:
-    """The value of `section.option`."""
-    section, _, its_name = name.partition(".")
-    return getattr(getattr(config, section), its_name)
-
-
-def option_text(config: Config, name: str) -> str:
-    """The value of an option as `--set` takes it.
-
-    >>> option_text(Config(), "denoiser.channel_mult"), option_text(Config(), "denoiser.remat")
-    ('[1,2,3,4]', 'false')
-    """
-    value = option(config, name)
-    if isinstance(value, tuple):
-        return f"[{','.join(map(str, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def metadata(name: str) -> Mapping[str, Any]:
-    """Of the field of `section.option`: `free`, `training`, `where`."""
-    section, _, its_name = name.partition(".")
-    return getattr(Config, section).__dataclass_fields__[its_name].metadata

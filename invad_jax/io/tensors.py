@@ -20,8 +20,8 @@ import numpy as np
 from invad_jax.errors import UserError
 from invad_jax.io import torch_format, torch_writing
 from invad_jax.io.files import read_bytes, replaced
+from invad_jax.io.growth import check_growth
 from invad_jax.io.paths import to_path
-from invad_jax.io.torch_format import check_growth
 
 Tensors = dict[str, np.ndarray]
 

@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from invad_jax.errors import UserError
+from invad_jax.io.growth import check_growth
 
 DTYPES = {
     "BoolStorage": np.bool_,
@@ -39,20 +40,6 @@ STREAM_MAGIC, STREAM_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 MAX_LEAVES = 1_000_000
 """A pickle can hold a container in itself many times over; more leaves than this are an attack."""
-MAX_GROWTH, MAX_GROWN = 20, 2**24
-"""Tensors may be so many times larger than their file, and beside that by so many bytes: weights
-hardly compress, and tensors that share memory are few."""
-
-
-def check_growth(size: int, file_size: int) -> None:
-    """Raises UserError for tensors of `size` bytes that a file of `file_size` cannot honestly hold.
-
-    To be asked before anything is allocated.
-    """
-    if size > MAX_GROWTH * file_size + MAX_GROWN:
-        raise UserError(
-            f"refused: {size / 1e6:.0f} MB of tensors in a file of {file_size / 1e6:.3g} MB"
-        )
 
 
 @dataclass(frozen=True)

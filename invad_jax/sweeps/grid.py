@@ -15,7 +15,7 @@ from typing import Any
 from invad_jax.config import Config, option_text
 from invad_jax.config import io as config_io
 from invad_jax.config.effect import is_read
-from invad_jax.config.options import metadata
+from invad_jax.config.names import metadata
 from invad_jax.errors import UserError
 
 _OTHER_FILES = ("data.root", "data.categories", "encoder.weights")

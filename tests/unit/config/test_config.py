@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from invad_jax.config import Config, DiffusionConfig, option_names, option_text, ranges
 from invad_jax.config import io as config_io
 from invad_jax.config.io import from_dict, frozen_differences, override, to_dict
-from invad_jax.config.options import metadata
+from invad_jax.config.names import metadata
 from invad_jax.diffusion.schedule import alpha_bar_schedule
 from invad_jax.errors import UserError
 
