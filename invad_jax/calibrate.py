@@ -75,9 +75,9 @@ def _check(args: argparse.Namespace, source: Path) -> None:
 
 
 def _compare(predictor: Predictor, workdir: Workdir | None, new: Scored) -> int:
-    from invad_jax.inference import calibrate, recalibrate
+    from invad_jax.inference import kept, recalibrate
 
-    profile = calibrate.read_profile(workdir, predictor.trained) if workdir else None
+    profile = kept.read_profile(workdir, predictor.trained) if workdir else None
     found = recalibrate.compare(predictor.calibrations, predictor.normals, profile, new)
     for name, findings in found.items():
         if name:

@@ -31,7 +31,8 @@ def main(args: argparse.Namespace) -> int:
     from invad_jax.evaluation import results
     from invad_jax.evaluation.evaluate import evaluate
     from invad_jax.evaluation.speed import measure_speed
-    from invad_jax.inference.calibrate import Normals, calibrate, normal_scores, read_scores
+    from invad_jax.inference.calibrate import Normals, calibrate
+    from invad_jax.inference.kept import normal_scores, read_scores
     from invad_jax.inference.load import load_model
     from invad_jax.io import outputs
     from invad_jax.runtime import processes

@@ -8,15 +8,15 @@ The scale comes from scores that are honest: of images kept out of training, and
 few of those, of the training images too, each by what was learnt without it. (The network did see
 them; what it makes of an image it has seen and of one it has not hardly differs beside that.)
 
-Read next: `normality/reference.py`, `normality/calibrations.py`.
+Read next: `kept.py`, `normality/reference.py`, `normality/calibrations.py`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +26,15 @@ from invad_jax.config import TERMS
 from invad_jax.data.dataset import Sample, fingerprint, some
 from invad_jax.detector import standardise
 from invad_jax.errors import UserError
+from invad_jax.inference import kept
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model, without_maps
 from invad_jax.inference.whitening import Learner
-from invad_jax.io import files
 from invad_jax.normality import calibrations, clusters, drift, mixture, reference, whitening
 from invad_jax.normality.calibration import heat_scale
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.normality.mixture import Component
 from invad_jax.normality.reference import Learnt
-from invad_jax.paradigms.paradigm import Paradigm
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir, scoring_key
@@ -46,7 +45,6 @@ Normals = tuple[Sequence[Sample], Sequence[Sample]]
 ENOUGH_HELD_OUT = 300
 """Promise a false-alarm rate of 1 % at 95 %; with so many of each category, training images are not
 asked."""
-SCORES, PROFILE = "scores.json", "profile.npz"
 AT_A_TIME = 256
 """Images whose moments are summed at once: a copy of them in float64 is made."""
 
@@ -69,12 +67,14 @@ def calibrate(
     Raises:
       UserError: not in the workdir, and no images given, or others than were trained on.
     """
-    folder = normals_folder(workdir, model)
-    kept = read_scores(workdir, model)
-    if kept and (normals is None or _known(model) or kept["dataset"] == fingerprint(normals()[0])):
+    folder = kept.folder(workdir, model)
+    known = kept.read_scores(workdir, model)
+    if known and (
+        normals is None or _known(model) or known["dataset"] == fingerprint(normals()[0])
+    ):
         if model.paradigm.lessons:
             model.adopt(reference.read(folder, model.paradigm.lessons))
-        scores = kept
+        scores = known
     elif normals is None:
         raise UserError(
             f"{workdir.path}: not calibrated for these inversion and scoring options; run "
@@ -84,7 +84,7 @@ def calibrate(
         images = normals()
         _check_same_images(model, workdir, images[0])
         scores = _learn(model, folder, images, white)
-    fitted = fit(model, scores, model.config.calibration.false_positive_rate)
+    fitted = kept.fit(model, scores, model.config.calibration.false_positive_rate)
     _report_far_out(model, scores, fitted)
     for doubt in fitted.doubts:
         log.warning("%s", doubt)
@@ -104,54 +104,6 @@ def _report_far_out(model: Model, scores: dict[str, Any], fitted: Calibrations) 
                 "normal images%s that score far above all others%s: %d, are they normal? (%s)",
                 *(of, unused, len(paths), some(paths)),
             )
-
-
-class Named(Protocol):
-    """What a calibration asks of a model."""
-
-    @property
-    def component_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def paradigm(self) -> Paradigm: ...
-
-
-def fit(model: Named, scores: Mapping[str, Any], false_positive_rate: float) -> Calibrations:
-    """The calibrations by the content of `scores.json`."""
-    return calibrations.fit(
-        {term: np.array(scores[term]) for term in TERMS},
-        scores["component"],
-        model.component_names,
-        model.paradigm.terms,
-        {name: (low, full) for name, (low, full) in scores["heat"].items()},
-        false_positive_rate,
-        scores["held_out"],
-    )
-
-
-def normal_scores(fitted: Calibrations, scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Kind -> the image scores of the normal images that set its threshold, (n,) float64, rising.
-
-    Args:
-      fitted: by the same images.
-      scores: the content of `scores.json`.
-    """
-    component = np.array([fitted.names.index(name) for name in scores["component"]])
-    values = {term: np.array(scores[term]) for term in TERMS}
-    score = fitted.image_score(values, component)
-    own = {name: score[component == k] for k, name in enumerate(fitted.names)}
-    return {name: np.sort(one if len(one) else score) for name, one in own.items()}
-
-
-def read_scores(workdir: Workdir, model: Model) -> dict[str, Any] | None:
-    """The terms of normal images as they are kept, or None."""
-    path = normals_folder(workdir, model) / SCORES
-    return files.read_json(path) if path.is_file() else None
-
-
-def normals_folder(workdir: Workdir, model: Model) -> Path:
-    """Where a workdir keeps what normal images taught the model under its way of comparing."""
-    return workdir.normals(model.config, model.paradigm, model.step, model.made_of)
 
 
 def _known(model: Model) -> bool:
@@ -225,24 +177,8 @@ def _learn(model: Model, folder: Path, normals: Normals, rows: np.ndarray | None
         **values,
     }
     profile = drift.profile_of(np.concatenate(seen), np.asarray(together.latent_norm))
-    write_scores(folder, content, profile)
+    kept.write_scores(folder, content, profile)
     return content
-
-
-def write_scores(folder: Path, content: Mapping[str, Any], profile: drift.Profile | None) -> None:
-    """Keeps the scores of normal images, and beside them what new ones can be compared with."""
-    if processes.is_primary():
-        if profile is None:
-            (folder / PROFILE).unlink(missing_ok=True)
-        else:
-            drift.write(folder / PROFILE, profile)
-        files.write_json(folder / SCORES, content)
-    processes.barrier("normals")
-
-
-def read_profile(workdir: Workdir, model: Model) -> drift.Profile | None:
-    """What is kept beside `read_scores`; None of a version before it was."""
-    return drift.read(normals_folder(workdir, model) / PROFILE)
 
 
 def _states_of_training(

@@ -20,7 +20,8 @@ from invad_jax.encoders import kept, sources
 from invad_jax.errors import UserError
 from invad_jax.inference import bundle, exporting, onnx
 from invad_jax.inference.bundle import Pictures
-from invad_jax.inference.calibrate import calibrate, read_scores
+from invad_jax.inference.calibrate import calibrate
+from invad_jax.inference.kept import read_scores
 from invad_jax.inference.load import load_model
 from invad_jax.inference.model import Model
 from invad_jax.io import files

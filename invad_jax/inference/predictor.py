@@ -24,7 +24,8 @@ from invad_jax.config import TERMS, Config
 from invad_jax.data import in_memory
 from invad_jax.errors import UserError
 from invad_jax.inference.bundle import BundleModel
-from invad_jax.inference.calibrate import calibrate, fit, normal_scores, read_scores
+from invad_jax.inference.calibrate import calibrate
+from invad_jax.inference.kept import fit, normal_scores, read_scores
 from invad_jax.inference.load import load_model
 from invad_jax.inference.model import Model
 from invad_jax.inference.predictions import Prediction, Predictions, joined

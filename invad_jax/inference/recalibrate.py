@@ -16,7 +16,7 @@ from invad_jax.config import TERMS
 from invad_jax.data import preprocess
 from invad_jax.data.dataset import Sample
 from invad_jax.errors import UserError
-from invad_jax.inference import bundle, calibrate, exporting, packing
+from invad_jax.inference import bundle, exporting, kept, packing
 from invad_jax.inference.bundle import BundleModel
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model
@@ -31,7 +31,7 @@ from invad_jax.scoring import Scores
 
 OF_TRAINING = "of_training"
 """The folder, in that of a way of scoring, where the calibration of the training waits."""
-FILES = (calibrate.SCORES, calibrate.PROFILE)
+FILES = (kept.SCORES, kept.PROFILE)
 
 
 class Scored(NamedTuple):
@@ -88,7 +88,7 @@ def merged(
       The content, and which of the stored rows stay, (n,) bool.
     """
     kinds = sorted(set(new.component))
-    kept = np.array([name not in kinds for name in stored["component"]], bool)
+    stays = np.array([name not in kinds for name in stored["component"]], bool)
     typical = ~calibrations.far_out(new.terms, new.component, model.paradigm.terms)
     heat = dict(stored["heat"])
     for name in kinds:
@@ -98,8 +98,9 @@ def merged(
     columns = {"path": new.paths, "component": new.component, "category": new.component}
     for name, values in {**columns, **{t: new.terms[t].tolist() for t in TERMS}}.items():
         if name in stored:
-            content[name] = [v for v, k in zip(stored[name], kept, strict=True) if k] + list(values)
-    return content, kept
+            old = [v for v, stay in zip(stored[name], stays, strict=True) if stay]
+            content[name] = old + list(values)
+    return content, stays
 
 
 def in_workdir(model: Model, workdir: Workdir, new: Scored) -> Calibrations:
@@ -108,19 +109,19 @@ def in_workdir(model: Model, workdir: Workdir, new: Scored) -> Calibrations:
     Raises:
       UserError: it is not calibrated for these options yet.
     """
-    folder = calibrate.normals_folder(workdir, model)
-    stored = calibrate.read_scores(workdir, model)
+    folder = kept.folder(workdir, model)
+    stored = kept.read_scores(workdir, model)
     if stored is None or new.profile is None:
         raise UserError(f"{workdir.path}: not calibrated for these inversion and scoring options")
-    content, kept = merged(model, stored, new)
-    profile = calibrate.read_profile(workdir, model)
+    content, stays = merged(model, stored, new)
+    profile = kept.read_profile(workdir, model)
     _keep_aside(folder)
-    if not kept.any():
+    if not stays.any():
         together: Profile | None = new.profile
     else:
-        together = drift.joined(profile.rows(kept), new.profile) if profile else None
-    calibrate.write_scores(folder, content, together)
-    return calibrate.fit(model, content, model.config.calibration.false_positive_rate)
+        together = drift.joined(profile.rows(stays), new.profile) if profile else None
+    kept.write_scores(folder, content, together)
+    return kept.fit(model, content, model.config.calibration.false_positive_rate)
 
 
 def undo(model: Model, workdir: Workdir) -> None:
@@ -129,7 +130,7 @@ def undo(model: Model, workdir: Workdir) -> None:
     Raises:
       UserError: it is in use.
     """
-    folder = calibrate.normals_folder(workdir, model)
+    folder = kept.folder(workdir, model)
     if not (folder / OF_TRAINING / FILES[0]).is_file():
         raise UserError(f"{workdir.path}: has the calibration of its training")
     for name in reversed(FILES):
@@ -179,7 +180,7 @@ def in_bundle(model: BundleModel, new: Scored, out: Path) -> Calibrations:
     """
     content, _ = merged(model, model.normals, new)
     rate = model.config.calibration.false_positive_rate
-    fitted = calibrate.fit(model, content, rate)
+    fitted = kept.fit(model, content, rate)
     found = model.outputs(model.pictures.image)
     score = fitted.image_score({name: found[name] for name in TERMS}, found["component"])
     decision = score > fitted.threshold(found["component"])

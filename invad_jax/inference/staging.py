@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from invad_jax.inference.calibrate import SCORES
+from invad_jax.inference.kept import SCORES
 from invad_jax.io import files, hub
 from invad_jax.runtime import checkpoint
 from invad_jax.runtime.workdir import Workdir
