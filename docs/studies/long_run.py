@@ -1,7 +1,7 @@
 """The published recipe to the paper's number of samples, beside the same network in whitened
 coordinates: does the paper's score arrive where whitening starts?
 
-    python docs/studies/long_run.py ../shared/data runs/long_run  # -> table.md there
+    python docs/studies/long_run.py ../shared/data runs/long_run  # -> short.md, table.md there
 
 Both train one DiT of 1 M parameters for all four sets on 300 epochs of their 632 normal images, as
 the paper does: the one on raw latents for eps (`published`), the other for v in coordinates where
@@ -45,7 +45,7 @@ RUNS = {
     ],
     "whitened": [],
 }
-STEPS, SPACINGS = (1, 3, 10), ("linspace", "paper")
+WAYS = tuple(itertools.product((1, 3, 10), ("linspace", "paper")))
 METRICS = ("i_auroc", "p_auroc", "p_ap", "aupro", "mad")
 
 
@@ -81,36 +81,55 @@ def measure(workdir: Path, options: list[str]) -> dict[str, float]:
 
 
 def main(data: Path, out: Path, names: list[str]) -> None:
-    """Trains and writes the table, a row as soon as it is known."""
+    """Trains and writes a row as soon as it is known; one that is there is not made again."""
     table = out / "table.md"
     table.parent.mkdir(parents=True, exist_ok=True)
-    header = ("run", "step", "S", "spacing", *METRICS, "i_auroc by test_minmax")
     if not table.exists():
+        header = ("run", "step", "S", "spacing", *METRICS, "i_auroc by test_minmax")
         rule = "| --- | ---: | ---: | --- " + "| ---: " * (len(METRICS) + 1) + "|"
         table.write_text(f"| {' | '.join(header)} |\n{rule}\n")
     for name in names:
         for workdir in train(data, out / name, RUNS[name]):
-            halfway_or_end = int(workdir.name) in (EVERY * TENTHS // 2, EVERY * TENTHS)
-            ways = itertools.product(STEPS, SPACINGS) if halfway_or_end else [(3, "linspace")]
-            for steps, spacing in ways:
+            for steps, spacing in WAYS:
+                cells = [name, workdir.name, str(steps), spacing]
+                if cells in [row[:4] for row in rows(table)]:
+                    continue
                 options = [f"inversion.num_steps={steps}", f"inversion.spacing={spacing}"]
-                values = measure(workdir, options)
-                cells = name, workdir.name, str(steps), spacing
-                numbers = (f"{value:.1f}" for value in values.values())
+                numbers = [f"{value:.1f}" for value in measure(workdir, options).values()]
                 with table.open("a") as stream:
-                    stream.write(f"| {' | '.join((*cells, *numbers))} |\n")
-
+                    stream.write(f"| {' | '.join([*cells, *numbers])} |\n")
+    (out / "short.md").write_text(short(table))
     plot(table, out / "long_run.png")
+
+
+def rows(table: Path) -> list[list[str]]:
+    """Its cells, without the head."""
+    return [line.strip("| ").split(" | ") for line in table.read_text().splitlines()[2:]]
+
+
+def short(table: Path) -> str:
+    """Image AUROC / AUPRO: a row for each tenth, a column for each way of inverting."""
+    i_auroc, aupro = (4 + METRICS.index(metric) for metric in ("i_auroc", "aupro"))
+    known = {tuple(row[:4]): f"{row[i_auroc]} / {row[aupro]}" for row in rows(table)}
+    titles = [f"S = {steps}, {spacing}" for steps, spacing in WAYS]
+    lines = [
+        f"| run | epochs | {' | '.join(titles)} |",
+        "| --- | ---: " + "| --- " * len(WAYS) + "|",
+    ]
+    for name, step in itertools.product(RUNS, range(EVERY, EVERY * TENTHS + 1, EVERY)):
+        cells = [known.get((name, str(step), str(S), spacing), "-") for S, spacing in WAYS]
+        lines.append(f"| {name} | {step * BATCH // IMAGES} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def plot(table: Path, picture: Path) -> None:
     """Draws image AUROC and AUPRO of three steps over the epochs of training."""
-    rows = [line.strip("| ").split(" | ") for line in table.read_text().splitlines()[2:]]
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     for ax, metric in zip(figure.subplots(1, 2), ("i_auroc", "aupro"), strict=True):
         column = 4 + METRICS.index(metric)
         for name, colour in (("published", "tab:red"), ("whitened", "tab:blue")):
-            ours = [row for row in rows if row[0] == name and row[2:4] == ["3", "linspace"]]
+            ours = [row for row in rows(table) if row[0] == name and row[2:4] == ["3", "linspace"]]
+            ours.sort(key=lambda row: int(row[1]))
             epochs = [int(row[1]) * BATCH / IMAGES for row in ours]
             ax.plot(epochs, [float(row[column]) for row in ours], "o-", color=colour, label=name)
         ax.set(xlabel="epochs", ylabel=f"{metric}, %", ylim=(0, 100), xlim=(0, EPOCHS))
