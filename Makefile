@@ -12,14 +12,13 @@ BIN := $(VENV)/bin
 PIP = $(@D)/bin/python -m pip install --quiet --quiet
 # A file of tests stays in one process, as its fixtures are made once; the order is of `testpaths`.
 PYTEST = python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
-# What depends on Python, every file that asks torch, and one pass through the commands.
-TESTS311 = tests/parity tests/e2e/test_commands.py tests/unit/config tests/unit/data \
-	tests/unit/io tests/unit/report tests/unit/runtime invad_jax \
-	$(shell grep -rlw torch --include='test_*.py' tests/unit tests/e2e)
+# What depends on Python, the oracles that need torch, and one pass through the commands.
+TESTS311 = tests/parity tests/e2e/test_commands.py tests/unit/test_imports.py tests/unit/config \
+	tests/unit/io tests/unit/runtime
 # Rooms whose unit tests compile networks.
 NETWORKS = converters denoisers encoders inference planning training
 
-.PHONY: setup quickstart bench docs test test-first test-oracles test-fast test-kills lint clean
+.PHONY: setup quickstart bench docs test test-first test-oracles oracles test-fast test-kills lint clean
 
 setup: $(VENV)/.installed  ## a virtual environment with what running needs
 
@@ -82,6 +81,8 @@ ifneq ($(PYTHON311),)
 else
 	@echo "no Python 3.11 here: what asks torch is left out"
 endif
+
+oracles: $(if $(PYTHON311),$(if $(filter-out $(VENV),$(VENV311)),$(VENV311)/.installed-oracles))  ## their environment
 
 test-fast: $(VENV)/.installed-test  ## what compiles no network: under 90 s
 	$(BIN)/$(PYTEST) tests/unit $(NETWORKS:%=--ignore tests/unit/%)

@@ -20,7 +20,6 @@ from invad_jax.scoring import (
     score_nearest,
     score_under,
     summarise,
-    upsample,
 )
 
 X_T = np.asarray(jax.random.normal(jax.random.key(0), (3, 4, 5, 6))) * 1.5
@@ -58,18 +57,6 @@ def test_the_top_of_few_positions_is_one_of_them():
 def test_terms_are_one_number_an_image():
     scores = score(X_T, 8)
     assert {name: getattr(scores, name).shape for name in TERMS} == dict.fromkeys(TERMS, (3,))
-
-
-@pytest.mark.parametrize(("grid", "size"), [(8, 32), (7, 32), (16, 256), (3, 2)])
-def test_upsampling_is_torchs(grid, size):
-    torch = pytest.importorskip("torch", reason="torch is the oracle; pip install torch")
-    latent_norm = np.random.default_rng(0).random((2, grid, grid), np.float32)
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(latent_norm)[:, None], (size, size), mode="bilinear", align_corners=False
-    )[:, 0]
-    np.testing.assert_allclose(
-        upsample(latent_norm, size), expected.numpy(), rtol=1e-5, atol=1e-6
-    )  # float32, another order of the same products
 
 
 def test_more_abnormal_scores_higher():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from invad_jax.config import EncoderConfig
 from invad_jax.encoders import build_encoder, efficientnet, sources, weights
 from invad_jax.encoders.backbone import resolve_stages
-from invad_jax.encoders.feature_stack import area_matrix, bilinear_matrix, stack_features
+from invad_jax.encoders.feature_stack import area_matrix, bilinear_matrix
 from invad_jax.errors import UserError
 from invad_jax.io.tensor_reader import TensorReader
 from invad_jax.io.tensors import write_tensors
@@ -260,30 +260,6 @@ def test_area_of_integer_ratios_is_the_mean(target, ratio):
     expected = x.reshape(target, ratio).mean(1)
     # The weights are float32.
     np.testing.assert_allclose(area_matrix(len(x), target) @ x, expected, rtol=0, atol=1e-6)
-
-
-@settings(deadline=None)
-@given(sizes)
-def test_bilinear_is_torchs_interpolate(size):
-    torch = pytest.importorskip("torch", reason="torch is the oracle")
-    source, target = size
-    x = torch.eye(source, dtype=torch.float64)[None]
-    expected = torch.nn.functional.interpolate(x, target, mode="linear", align_corners=False)[0].T
-    # Positions are exact in float64; the weights are then float32.
-    np.testing.assert_allclose(bilinear_matrix(source, target), expected.numpy(), atol=1e-6)
-
-
-def test_stack_is_torchs_interpolate_in_two_dimensions():
-    torch = pytest.importorskip("torch", reason="torch is the oracle")
-    rng = np.random.default_rng(0)
-    fine, coarse = (rng.normal(size=(2, *s)).astype(np.float32) for s in [(11, 8, 3), (4, 5, 2)])
-    found = stack_features([jnp.asarray(fine), jnp.asarray(coarse)], "bilinear", 1)
-    resized = torch.nn.functional.interpolate(
-        torch.from_numpy(fine.transpose(0, 3, 1, 2)), (4, 5), mode="bilinear", align_corners=False
-    )
-    # Four float32 products.
-    np.testing.assert_allclose(found[..., :3], resized.numpy().transpose(0, 2, 3, 1), atol=1e-6)
-    np.testing.assert_array_equal(found[..., 3:], coarse)
 
 
 def test_importing_touches_no_device():
