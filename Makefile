@@ -87,10 +87,13 @@ oracles: $(if $(PYTHON311),$(if $(filter-out $(VENV),$(VENV311)),$(VENV311)/.ins
 test-fast: $(VENV)/.installed-test  ## what compiles no network: under 90 s
 	$(BIN)/$(PYTEST) tests/unit $(NETWORKS:%=--ignore tests/unit/%)
 
-test-kills: $(VENV)/.installed-test  ## docs/kills.md: a training killed 25 times, 10 in a bucket, each detector's once
+test-kills: $(VENV)/.installed-test  ## docs/kills.md: a training killed 25 times, 10 in either bucket, each detector's once
 	$(BIN)/$(PYTEST) -m long
 	$(BIN)/python -m tests.multiprocess.kills
 	$(BIN)/python -m tests.multiprocess.kills --kills 10 --bucket gs
+	$(BIN)/python -m tests.multiprocess.kills --kills 10 --bucket s3
+	$(BIN)/python -m tests.multiprocess.kills --kills 0 --bucket gs --faults 20
+	$(BIN)/python -m tests.multiprocess.kills --kills 0 --bucket s3 --faults 20
 
 lint: $(VENV)/.installed-test  ## style, format, types
 	$(BIN)/ruff check .

@@ -37,6 +37,7 @@ from invad_jax.errors import UserError
 from invad_jax.io import files
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.runtime import cli as command_line
+from invad_jax.runtime import locks
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.sweeps import table as sweep_table
 from invad_jax.sweeps.grid import Cell, make_cells, parse_axes, parse_seeds
@@ -68,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
             pending.setdefault(cell.run, []).append(cell)
     busy = "another sweep, or a training that one started, is at work there"
     # Trainings inherit the hold: one that outlives a killed sweep keeps it.
-    with files.alone(out, busy) as lock:
+    with locks.alone(out, busy) as lock:
         # No device is touched before the last training: many can serve one process only.
         for run, of_run in pending.items():
             if not _train(args, of_run[0], Workdir(out / "runs" / run), lock):

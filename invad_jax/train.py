@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
+from invad_jax.config import Config
 from invad_jax.errors import UserError
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.log import log
@@ -21,7 +23,12 @@ def main(args: argparse.Namespace) -> None:
     """From a config to a calibrated workdir."""
     if args.profile is not None and args.profile < 1:
         raise UserError(f"--profile {args.profile}: give a number of steps")
-    config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
+    config = command_line.config_of(args)
+    with closing(Workdir(command_line.workdir_of(args))) as workdir:
+        _train(args, config, workdir)
+
+
+def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
     from invad_jax.data import layouts, masks
     from invad_jax.data.depth import with_value_range
     from invad_jax.encoders import build_encoder, describe_encoder, kept

@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
+from invad_jax.config import Config
 from invad_jax.errors import UserError
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.log import log
@@ -28,7 +30,12 @@ EXAMPLES = 6
 
 def main(args: argparse.Namespace) -> None:
     """From a config to a workdir that the encoder `vae` reads."""
-    config, workdir = command_line.config_of(args), Workdir(command_line.workdir_of(args))
+    config = command_line.config_of(args)
+    with closing(Workdir(command_line.workdir_of(args))) as workdir:
+        _train(config, workdir)
+
+
+def _train(config: Config, workdir: Workdir) -> None:
     size, factor = config.data.image_size, config.vae.downsampling
     if size % factor:
         raise UserError(f"data.image_size={size}: vae.multipliers need a multiple of {factor}")

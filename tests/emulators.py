@@ -1,11 +1,22 @@
-"""Buckets of this machine: a Cloud Storage and an S3 that lie in memory, and their bad days."""
+"""Buckets of this machine: a Cloud Storage and an S3 that lie in memory, and their bad days.
+
+    python -m tests.emulators gs --latency 0.05 COMMAND...
+
+starts one with an empty `gs://bucket`, and the command, which uses it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import http.client
+import io
+import json
 import logging
+import os
 import random
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -81,7 +92,12 @@ def cloud_storage() -> Iterator[str]:
         def _generation(self) -> str:
             """Of the object that is asked for; 0: there is none."""
             url = urlsplit(self.path)
-            (name,) = parse_qs(url.query).get("name") or [""]
+            asked = parse_qs(url.query)
+            (name,) = asked.get("name") or [""]
+            if asked.get("uploadType") == ["multipart"]:  # which says it in its first part
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.rfile = io.BytesIO(body)
+                name = json.loads(re.search(rb"\r?\n\r?\n(\{.*\})\s*\r?\n--", body)[1])["name"]
             found = re.search(r"/o/(.+)", url.path)
             try:
                 file = storage.get_file_obj(BUCKET, unquote(found[1]) if found else name)
@@ -126,17 +142,22 @@ _SIGNED = {
 
 
 class Faults:
-    """What a bad day is made of; counts what it did."""
+    """What a bad day is made of; counts what it did, and keeps what it was asked."""
 
-    def __init__(self, one_in: int, seed: int = 0, kinds: tuple[str, ...] = KINDS):
-        """One request of so many goes wrong, in one of these ways."""
-        self.one_in, self.kinds, self.count = one_in, kinds, Counter[str]()
+    def __init__(
+        self, one_in: int, seed: int = 0, kinds: tuple[str, ...] = KINDS, latency: float = 0
+    ):
+        """One request of so many goes wrong, in one of these ways; each waits so many seconds."""
+        self.one_in, self.kinds, self.latency = one_in, kinds, latency
+        self.count = Counter[str]()
+        self.asked: list[str] = []
         self._rng, self._lock = random.Random(seed), threading.Lock()
 
-    def draw(self) -> str:
-        """What happens to the next request; empty: nothing."""
+    def draw(self, request: str) -> str:
+        """What happens to the next request, as `GET /path?query`; empty: nothing."""
         with self._lock:
             self.count["requests"] += 1
+            self.asked.append(request)
             wrong = self.one_in and self._rng.randrange(self.one_in) == 0
             kind = self._rng.choice(self.kinds) if wrong else ""
             self.count[kind] += 1
@@ -161,8 +182,9 @@ def bad_day(store: str, faults: Faults, silence_s: float = 3.0) -> Iterator[str]
 
         def _forward(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            kind = faults.draw()
+            kind = faults.draw(f"{self.command} {self.path}")
             self.close_connection = True
+            time.sleep(faults.latency)
             if kind.isdigit():
                 self.send_response_only(int(kind))
                 self.send_header("Connection", "close")
@@ -251,3 +273,19 @@ def environment_of_s3(url: str) -> dict[str, str]:
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+
+
+def main() -> int:
+    """An emulator around a command; returns its status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scheme", choices=("gs", "s3"))
+    parser.add_argument("--latency", type=float, default=0, help="seconds before each answer")
+    parser.add_argument("--faults", type=int, default=0, help="one request of so many goes wrong")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    args = parser.parse_args()
+    with used(args.scheme, Faults(args.faults, latency=args.latency)) as environment:
+        return subprocess.run(args.command, env=os.environ | environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

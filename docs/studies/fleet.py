@@ -2,12 +2,15 @@
 
     python docs/studies/fleet.py memory runs/fleet --images 1000 10000 100000
     python docs/studies/fleet.py speed runs/fleet --images 64
+    python docs/studies/fleet.py ranges gs://BUCKET/fleet --images 256
 
-Both make what they need below the folder: a detector on the generated data set, and images.
+The first two make below the folder what they need: a detector on the generated data set, images.
 `memory` starts the command anew for each number of images, as one process with a tiny detector, and
 asks the system for the most memory that it held. `speed` scores the same photographs of 512 pixels
 in turn: the compiled detector alone on a batch that lies on the device, the command's own function
 without overlays, and with them. A ratio is of two measurements that followed each other.
+`ranges` writes latents into a bucket, as shards, and reads each of them once an epoch in random
+order, sixteen at a time: by a request for its range each, or from copies that are made first.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import fsspec
 import jax
 import numpy as np
 from PIL import Image
@@ -32,7 +38,9 @@ from PIL import Image
 from invad_jax import train
 from invad_jax.benchmarks.whole import write_images
 from invad_jax.evaluation import fleet, records
+from invad_jax.inference import latent_cache
 from invad_jax.inference.predictor import Predictor, load
+from invad_jax.io.paths import to_path
 from invad_jax.report.tables import markdown_table
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "procedural.py")
@@ -47,6 +55,9 @@ LARGE = (
 )
 """The sizes of the first table in docs/performance.md."""
 IN_A_FOLDER = 1000
+LATENT = (16, 16, 64)
+READERS = 16
+EPOCHS = (1, 3)
 WITH_PEAK = """
 import re, sys
 from invad_jax.predict import cli
@@ -165,18 +176,73 @@ def speed(folder: Path, count: int, repeats: int) -> list[str]:
     return markdown_table(("", "images/s", "of the detector's", "in single turns"), rows, numbers=3)
 
 
+def epochs_of(read: Callable[[int], object], count: int, begun: float) -> list[float]:
+    """Seconds from the begin to the end of the epochs `EPOCHS`."""
+    rng, seconds = np.random.default_rng(0), []
+    with ThreadPoolExecutor(READERS) as readers:
+        for epoch in range(1, EPOCHS[-1] + 1):
+            list(readers.map(read, rng.permutation(count).tolist()))
+            if epoch in EPOCHS:
+                seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def by_ranges(shards: list[Path], count: int) -> list[float]:
+    """A request for each row; as a range, the part of the shards that it takes on the average."""
+    store, size = fsspec.filesystem("gs"), shards[0].size()
+    rows = len(latent_cache.shards(count)[0])
+
+    def read(row: int) -> None:
+        shard, place = divmod(row, rows)
+        start = place * size // rows
+        store.cat_file(str(shards[shard]), start=start, end=start + size // rows)
+
+    return epochs_of(read, count, time.perf_counter())
+
+
+def by_copies(entry: Path, count: int) -> list[float]:
+    """As training does: the shards are copied, and read from there."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["INVAD_CACHE"] = cache
+        begun = time.perf_counter()
+        latents = latent_cache.Latents(entry, (count, *LATENT))
+        return epochs_of(latents.__getitem__, count, begun)
+
+
+def ranges(folder: Path, count: int, repeats: int) -> list[str]:
+    """A table: how latents are read, seconds for the epochs."""
+    row = np.random.default_rng(0).standard_normal(LATENT).astype(np.float32)
+    entry = folder / f"latents_{count}"
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["INVAD_CACHE"] = cache
+        shape = (count, *LATENT)
+        latent_cache.cached(entry, shape, lambda rows: (row for _ in rows), 0, 1, lambda: None)
+    shards = list(entry.iterdir())
+    found: dict[str, list[list[float]]] = {"ranges": [], "copies": []}
+    for _ in range(repeats):
+        found["ranges"].append(by_ranges(shards, count))
+        found["copies"].append(by_copies(entry, count))
+    medians = {name: np.median(values, axis=0) for name, values in found.items()}
+    rows = [[name, *(f"{s:.2f}" for s in medians[name])] for name in medians]
+    rows.append(["ratio", *(f"{r:.1f}" for r in medians["ranges"] / medians["copies"])])
+    names = ("", *(f"{n} epoch{'s' * (n > 1)}, s" for n in EPOCHS))
+    return markdown_table(names, rows, numbers=len(EPOCHS))
+
+
 def main() -> None:
-    """One of the two."""
+    """One of the three."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("memory", "speed"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("what", choices=("memory", "speed", "ranges"))
+    parser.add_argument("folder", type=to_path)
     parser.add_argument("--images", type=int, nargs="+", required=True)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     if args.what == "memory":
         lines = memory(args.folder, args.images)
     else:
-        lines = speed(args.folder, args.images[0], args.repeats)
+        lines = {"speed": speed, "ranges": ranges}[args.what](
+            args.folder, args.images[0], args.repeats
+        )
     print("\n".join(lines))
 
 

@@ -9,7 +9,6 @@ Read next: `shards.py`, the files; `records.py`, what becomes of one image.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -27,7 +26,7 @@ from invad_jax.evaluation.tally import Tally
 from invad_jax.inference.predictor import Predictor
 from invad_jax.io import files, names, outputs
 from invad_jax.report.tables import PredictionStream
-from invad_jax.runtime import processes
+from invad_jax.runtime import locks, processes
 from invad_jax.runtime.log import log
 
 SUMMARY, FOLDER = "summary.json", "shards"
@@ -64,7 +63,7 @@ def predict(
         outputs.claim(out, "predict", (table, SUMMARY, FOLDER, records.OVERLAYS))
         if sorting:
             sorting.claim()
-    with files.alone(folder, BUSY) if primary else nullcontext():
+    with locks.alone(folder, BUSY) if primary else nullcontext():
         if primary and not shards.is_begun(folder):
             (out / SUMMARY).unlink(missing_ok=True)
         job = shards.begin(folder, key, sources) if primary else shards.await_begun(folder, key)
@@ -90,9 +89,9 @@ def _score(
 ) -> None:
     """Does the shards of this process that are not finished."""
     this, count = jax.process_index(), jax.process_count()
-    done = [job.finished(shard) for shard in range(job.count)]
-    log.info("%d images in %d shards, %d of them done before", job.images, job.count, sum(done))
-    mine = [shard for shard in range(job.count)[this::count] if not done[shard]]
+    done = job.finished()
+    log.info("%d images in %d shards, %d of them done before", job.images, job.count, len(done))
+    mine = [shard for shard in range(job.count)[this::count] if shard not in done]
     rows = np.concatenate([np.arange(0), *(np.asarray(job.rows(shard)) for shard in mine)])
     drawn = _drawn(job, mine, rows, predictor, drawer)
     words = f"predict, 1 of {count} processes" if count > 1 else "predict"
@@ -134,7 +133,7 @@ def _items(job: Shards, shard: int, out: Path | None) -> list[Item]:
 
 def _await_summary(path: Path) -> Tally:
     while not path.exists():
-        time.sleep(shards.POLL)
+        shards.pause(path)
     tally = Tally()
     tally.extend(files.read_json(path))
     return tally

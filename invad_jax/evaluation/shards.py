@@ -23,7 +23,7 @@ import time
 import weakref
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from hashlib import blake2b
@@ -38,13 +38,16 @@ from invad_jax.errors import UserError
 from invad_jax.evaluation.tally import Tally
 from invad_jax.io import files
 from invad_jax.io.paths import is_remote
+from invad_jax.runtime import locks
 from invad_jax.runtime.log import log
 
 SMALLEST, LARGEST, PARTS = 16, 512, 256
 """A shard is a 256th of the images within these bounds: few are still spread over many processes,
 and of many a kill does not cost more than 512 for each process."""
-POLL = 0.2
+POLL, POLL_BUCKET = 0.2, 2.0
 """Seconds between two looks for what another process writes."""
+MERGED = 64
+"""Shards that are read at the same time."""
 _LINE = np.dtype([("begin", np.int64), ("end", np.int64), ("usable", np.bool_)])
 _JOB, _INPUTS, _OFFSETS = "job.json", "inputs.jsonl", "offsets.npy"
 
@@ -87,9 +90,10 @@ class Shards:
         begin, end, _ = self._lines[row].tolist()
         return Found(*json.loads(os.pread(self._inputs, end - begin, begin)))
 
-    def finished(self, shard: int) -> bool:
-        """Whether its rows are on the disk."""
-        return self.table(shard).exists()
+    def finished(self) -> set[int]:
+        """The shards whose rows are there, by one look at the folder."""
+        names = {path.name for path in self.folder.iterdir()}
+        return {shard for shard in range(self.count) if self.table(shard).name in names}
 
     def table(self, shard: int) -> Path:
         """The file of its rows."""
@@ -105,29 +109,34 @@ class Shards:
 
     def wait(self) -> None:
         """Returns when every shard is finished; a process that dies ends this one, too."""
-        for shard in range(self.count):
-            while not self.finished(shard):
-                time.sleep(POLL)
+        while len(self.finished()) < self.count:
+            pause(self.folder)
 
     def merge(self, table: Path) -> Tally:
         """Puts the rows of all shards into one table, in order, and returns their tally.
+
+        To be called after `wait`, which has seen all of them.
 
         Raises:
           UserError: it cannot be written.
         """
         tally = Tally()
         with files.replaced(table) as temporary, temporary.open("wb") as whole:
-            for shard in range(self.count):
-                with self.table(shard).open("rb") as part:
-                    if shard and table.suffix == ".csv":
-                        part.readline()  # the names of the columns
-                    shutil.copyfileobj(part, whole)
-                tally.extend(files.read_json(self._tally(shard)))
+            for begin in range(0, self.count, MERGED):
+                some = range(self.count)[begin : begin + MERGED]
+                for shard, rows in zip(some, self._read(self.table, some), strict=True):
+                    names = shard and table.suffix == ".csv"  # of the columns, once
+                    whole.write(rows.partition(b"\n")[2] if names else rows)
+                for one in self._read(self._tally, some):
+                    tally.extend(json.loads(one))
         return tally
+
+    def _read(self, name: Callable[[int], Path], some: range) -> list[bytes]:
+        return files.each(files.read_as_listed, list(map(name, some)))
 
     def remove(self) -> None:
         """Deletes the folder; what is left of it where that is broken off is no job."""
-        (self.folder / _JOB).unlink()
+        (self.folder / _JOB).unlink(missing_ok=True)  # a store may forget to say that it did
         if is_remote(self.folder):
             self.folder.rmtree()
         else:
@@ -171,6 +180,11 @@ class Paths(Sequence[str]):
         return self._shards.found(int(self._rows[index])).path
 
 
+def pause(folder: Path) -> None:
+    """Waits a little for what another process writes."""
+    time.sleep(POLL_BUCKET if is_remote(folder) else POLL)
+
+
 def is_begun(folder: Path) -> bool:
     """Whether there is a job under way."""
     return (folder / _JOB).exists()
@@ -191,7 +205,7 @@ def begin(folder: Path, key: Mapping[str, Any], sources: Iterable[str]) -> Shard
         for old in (
             folder.iterdir() if folder.is_dir() else ()
         ):  # of a job that was never begun, or is done
-            if old.name != files.LOCK:
+            if not old.name.startswith(locks.LOCK):
                 old.unlink(missing_ok=True)
         left_out = Counter[str]()
         count = _list(folder, inputs.each(sources, left_out))
@@ -212,7 +226,7 @@ def await_begun(folder: Path, key: Mapping[str, Any]) -> Shards:
       UserError: another job was begun there.
     """
     while not is_begun(folder):
-        time.sleep(POLL)
+        pause(folder)
     shards = Shards(folder)
     shards.require(key)
     return shards

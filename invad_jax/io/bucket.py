@@ -27,6 +27,7 @@ import fsspec
 from etils.epath.gpath import PosixGPath
 
 from invad_jax.errors import UnavailableError, UserError
+from invad_jax.io.pool import at_once
 from invad_jax.io.streams import Parts, Upload
 
 # Else gcsfs asks for the kind of a bucket before each request, by another protocol. Zonal buckets,
@@ -185,6 +186,14 @@ class BucketPath(PosixGPath):
             return io.BufferedReader(Parts(self._read, size), MOST_HELD // 4)
         return io.BytesIO(self._read(0, size) if size else b"")
 
+    def create(self, content: bytes) -> bool:
+        """Writes the object where there is none; of several that try, one does."""
+        try:
+            self._ask(lambda store, name: store.pipe_file(name, content, mode="create"))
+        except FileExistsError:  # our own, if an answer was lost and asked for again
+            return self.read_bytes() == content
+        return True
+
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: a folder is there as soon as something is in it."""
 
@@ -198,12 +207,15 @@ class BucketPath(PosixGPath):
         if self.size() != source.stat().st_size:
             raise UserError(f"{self}: cannot be written: the store holds another size")
 
+    def pieces(self) -> Iterator[bytes]:
+        """The content of the object, as long as it was when it was listed, in order."""
+        size, step = self.entry().size, MOST_HELD // 4  # several objects are read at a time
+        return (self._read(start, min(start + step, size)) for start in range(0, size, step))
+
     def download(self, target: Path) -> None:
         """Writes the object into a local file."""
-        size = self.entry().size
         with target.open("wb") as out:
-            for start in range(0, size, MOST_HELD):
-                out.write(self._read(start, min(start + MOST_HELD, size)))
+            out.writelines(self.pieces())
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Deletes an object."""
@@ -216,8 +228,7 @@ class BucketPath(PosixGPath):
 
     def rmtree(self, missing_ok: bool = False) -> None:
         """Deletes everything below it."""
-        for path in self.rglob("*"):
-            path.unlink(missing_ok=True)
+        at_once(lambda path: path.unlink(missing_ok=True), self.rglob("*"))
 
     @property
     def scheme(self) -> str:
@@ -260,6 +271,8 @@ class BucketPath(PosixGPath):
             except FileNotFoundError as error:
                 no_such = os.strerror(errno.ENOENT)
                 raise FileNotFoundError(errno.ENOENT, no_such, str(self)) from error
+            except FileExistsError:
+                raise
             except (EOFError, TimeoutError, ConnectionError) as error:
                 if attempt == _ATTEMPTS - 1:
                     raise UnavailableError(f"{self}: {_reason(error)}") from error

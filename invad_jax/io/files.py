@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -12,17 +11,19 @@ import stat
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from invad_jax.errors import UserError
 from invad_jax.io.paths import is_remote, to_path
+from invad_jax.io.pool import at_once
 
 if TYPE_CHECKING:
     from invad_jax.io.bucket import BucketPath
 
+_Answer = TypeVar("_Answer")
 _UMASK = os.umask(0o077)  # asked for once, while nothing else of this process writes
 os.umask(_UMASK)
 
@@ -43,10 +44,6 @@ DISK_ERRORS = frozenset(
 )
 """What a full, broken or forbidden disk answers, or one on which a path makes no sense: the user's
 to mend, no fault of the program."""
-_WITHOUT_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL))
-
-LOCK = ".lock"
-"""File of a folder that `alone` holds."""
 
 
 @contextmanager
@@ -216,43 +213,6 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not valid JSON: {reason}") from error
 
 
-@contextmanager
-def alone(folder: str | Path, busy: str) -> Iterator[int]:
-    """Holds a folder for this process, and for those that inherit the hold.
-
-    Where the file system knows no locks, as no bucket does, nothing is held.
-
-    Args:
-      folder: created when missing; gets a file `LOCK`.
-      busy: the message where another process holds it.
-
-    Yields:
-      The file descriptor to inherit.
-
-    Raises:
-      UserError: held by another, or the folder cannot be written.
-    """
-    folder = to_path(folder)
-    if is_remote(folder):
-        with open(os.devnull) as nothing:
-            yield nothing.fileno()
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / LOCK).open("w")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: {busy}") from None
-        except OSError as error:
-            if error.errno not in _WITHOUT_LOCKS:
-                raise
-        yield stream.fileno()
-
-
 def below(head: str, values: dict[str, Any]) -> dict[str, Any]:
     """Values whose names begin with `head.`, without it.
 
@@ -269,11 +229,31 @@ def digests(folder: str | Path, skip: Sequence[str] = ()) -> dict[str, str]:
       folder: read recursively.
       skip: names of files to leave out.
     """
-    root, found = to_path(folder), {}
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        if path.name not in skip:
-            found[path.relative_to(root).as_posix()] = sha256(path)
-    return found
+    root = to_path(folder)
+    paths = sorted(path for path in root.rglob("*") if path.name not in skip)
+    if not is_remote(root):  # whose listing has objects alone
+        paths = [path for path in paths if path.is_file()]
+    names = (path.relative_to(root).as_posix() for path in paths)
+    return dict(zip(names, each(_sha256_as_listed, paths), strict=True))
+
+
+def each(work: Callable[[Path], _Answer], paths: Sequence[Path]) -> list[_Answer]:
+    """What becomes of each path, in order: of objects in a bucket, several at the same time."""
+    return at_once(work, paths) if any(map(is_remote, paths)) else list(map(work, paths))
+
+
+def read_as_listed(path: Path) -> bytes:
+    """As `read_bytes`; of an object in a bucket, by its size when it was listed: one request."""
+    return b"".join(path.pieces()) if is_remote(path) else read_bytes(path)
+
+
+def _sha256_as_listed(path: Path) -> str:
+    if not is_remote(path):
+        return sha256(path)
+    digest = hashlib.sha256()
+    for part in path.pieces():
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def sha256(path: str | Path) -> str:

@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -25,9 +24,8 @@ from invad_jax.io import files
 from invad_jax.io.bucket import BucketPath
 from invad_jax.io.downloads import cache_dir
 from invad_jax.io.paths import is_remote
+from invad_jax.io.pool import at_once
 
-_AT_ONCE = 16
-"""Objects that are copied at the same time."""
 _ABANDONED_S = 3600.0
 """After which what was not finished is of a process that was killed."""
 _lock = threading.Lock()
@@ -74,8 +72,7 @@ def local_copy(path: BucketPath) -> Path:
 
 def local_copies(paths: Iterable[BucketPath]) -> list[Path]:
     """The copies of several objects, made at the same time."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        copies = list(pool.map(local_copy, paths))
+    copies = at_once(local_copy, paths)
     if not all(map(Path.exists, copies)):  # the last ones took the room of the first
         raise UnavailableError(f"{folder()}: no room for the copies of {len(copies)} objects")
     return copies

@@ -31,7 +31,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from invad_jax.errors import UserError
 from invad_jax.io import files
-from invad_jax.io.paths import is_remote, to_path
+from invad_jax.io.paths import is_remote, scan, to_path
 from invad_jax.runtime import buckets
 from invad_jax.runtime.log import log
 
@@ -261,7 +261,7 @@ class Checkpoints:
 
 def seal(folder: Path) -> None:
     """Writes what the files of a step are, so that a change of them is seen."""
-    items = [path.name for path in folder.iterdir() if path.is_dir()]
+    items = [path.name for path, is_folder in scan(folder) if is_folder]
     digests = {item: files.digests(folder / item, skip=(MARKER,)) for item in items}
     files.write_json(folder / SEAL, digests)
 

@@ -37,8 +37,7 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     types = (AxisType.Auto,) * len(AXES)
     slices: dict[int, list[jax.Device]] = {}
     for device in devices:
-        of_tpu = device.platform == "tpu"  # of GPUs the index is that of the host
-        slices.setdefault(getattr(device, "slice_index", 0) if of_tpu else 0, []).append(device)
+        slices.setdefault(_slice_of(device), []).append(device)
     if len(slices) > 1:
         parts = [make_mesh(cfg, slices[index]).devices for index in sorted(slices)]
         return Mesh(np.concatenate(parts), AXES, axis_types=types)  # data is the first axis
@@ -53,6 +52,11 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
             f"mesh.tensor={cfg.tensor}: must divide the {local} devices of each process"
         )
     return Mesh(np.array(devices).reshape(shape), AXES, axis_types=types)
+
+
+def _slice_of(device: jax.Device) -> int:
+    """The TPU slice of a device; of GPUs the index is that of the host, and says nothing."""
+    return getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
 
 
 def _mesh_shape(cfg: MeshConfig, count: int) -> tuple[int, int, int]:

@@ -30,6 +30,7 @@ from invad_jax.config.effect import is_read
 from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
 from invad_jax.io.paths import to_path
+from invad_jax.runtime import locks
 from invad_jax.runtime.log import log
 from invad_jax.version import __version__
 
@@ -118,7 +119,7 @@ class Workdir:
     def claim(self, config: Config, write: bool) -> None:
         """Makes this the workdir of `config`; training calls it first.
 
-        Whoever writes holds the folder until this object or the process ends.
+        Whoever writes holds the folder until it is closed, or the process ends.
 
         Args:
           config: the resolved config.
@@ -130,12 +131,16 @@ class Workdir:
         if self.config.is_file():
             self.check(config, training=True)
         if write:
-            self._held.close()  # claimed a second time
-            self._held.enter_context(files.alone(self.path, "another training is at work there"))
+            self.close()  # claimed a second time
+            self._held.enter_context(locks.alone(self.path, "another training is at work there"))
             if config.data.region and not self.region.is_file():
                 with files.replaced(self.region) as temporary:
                     temporary.write_bytes(files.read_bytes(config.data.region))
             files.write_json(self.config, {VERSION: __version__, **config_io.to_dict(config)})
+
+    def close(self) -> None:
+        """Lets go of the folder, where it is held."""
+        self._held.close()
 
     def keep_rate(self, rate: float) -> None:
         """Asks for this false-alarm rate from now on, where no other is given."""

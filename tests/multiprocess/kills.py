@@ -2,6 +2,7 @@
 
     python -m tests.multiprocess.kills --kills 25
     python -m tests.multiprocess.kills --kills 10 --bucket gs
+    python -m tests.multiprocess.kills --kills 0 --bucket gs --faults 20
 
 `docs/kills.md` has the results.
 """
@@ -33,6 +34,7 @@ from tests.commands import (
     training,
     wait_for_progress,
 )
+from tests.emulators import Faults
 
 CHECKPOINT_EVERY = 10
 
@@ -103,21 +105,28 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bucket", choices=("gs", "s3"), help="the killed run is in one")
+    parser.add_argument("--faults", type=int, default=0, help="one request of so many goes wrong")
     args = parser.parse_args()
-    num_steps = 30 * args.kills
+    num_steps, faults = 30 * max(args.kills, 1), Faults(args.faults, args.seed)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         commands, killed = Commands(Path(folder)), Path(folder, "killed")
         if args.bucket:
-            commands.environment |= stack.enter_context(emulators.used(args.bucket))
+            commands.environment |= stack.enter_context(
+                emulators.used(args.bucket, faults if args.faults else None)
+            )
             killed = to_path(f"{args.bucket}://{emulators.BUCKET}/killed")
         kills = killed_run(commands, killed, args.kills, num_steps, args.seed)
         commands.run(*arguments("unbroken", num_steps), processes=2)
         one, other = (final_arrays(w, num_steps) for w in (killed, Path(folder, "unbroken")))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert all(kill.status != 0 for kill in kills), "a kill came too late: the run was over"
-    slowest = max(kill.seconds for kill in kills)
-    print(f"{len(kills)} kills in {num_steps} steps, nothing lost: parameters equal to the bit; "
-          f"after a kill the job ended within {slowest:.1f} s")  # fmt: skip
+    print(f"{len(kills)} kills in {num_steps} steps, nothing lost: parameters equal to the bit")
+    if kills:
+        slowest = max(kill.seconds for kill in kills)
+        print(f"after a kill the job ended within {slowest:.1f} s")
+    if args.faults:
+        wrong = ", ".join(f"{faults.count[kind]} {kind}" for kind in faults.kinds)
+        print(f"of {faults.count['requests']} requests went wrong: {wrong}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from invad_jax.evaluation import shards
 from invad_jax.evaluation.shards import LARGEST, SMALLEST, Paths
 from invad_jax.io.paths import to_path
 from tests import emulators
+from tests.emulators import Faults
 
 KEY = {"model": "m", "format": "csv"}
 
@@ -100,7 +101,7 @@ def test_a_shard_that_is_broken_off_is_not_there(job):
 
     with pytest.raises(KeyboardInterrupt):
         broken_off()
-    assert not job.finished(2)
+    assert not job.finished()
     assert not list(job.folder.glob(".*.csv.*"))
 
 
@@ -109,7 +110,7 @@ def test_the_table_and_the_tally_of_all_do_not_depend_on_who_came_first(where, t
     job = pickle.loads(pickle.dumps(request.getfixturevalue(where)))
     assert job.found(70).reason == "a link that leads nowhere"
     for shard in (3, 0, 4, 2, 1):
-        assert not job.finished(shard)
+        assert shard not in job.finished()
         with job.writing(shard) as (temporary, tally):
             for i in job.rows(shard):
                 tally.add(row(i, "unreadable", "why") if i % 30 == 0 else row(i))
@@ -125,3 +126,30 @@ def test_the_table_and_the_tally_of_all_do_not_depend_on_who_came_first(where, t
     job.remove()
     assert not job.folder.exists()
     assert not shards.is_begun(job.folder)
+
+
+def test_requests_do_not_grow_with_the_shards_that_are_done(photos, tmp_path):
+    """A look is one listing, whoever has done what."""
+    faults, asked = Faults(0), {}
+    with emulators.used("gs", faults):
+        job = shards.begin(to_path(f"gs://{emulators.BUCKET}/counted"), KEY, [str(photos)])
+
+        def count(what, work):
+            faults.asked.clear()
+            work()
+            asked.setdefault(what, []).append(len(faults.asked))
+
+        def write(shard):
+            with job.writing(shard) as (temporary, _):
+                temporary.write_text("path\n")
+
+        for shard in range(job.count):
+            count("look", job.finished)
+            count("write", lambda shard=shard: write(shard))
+        count("wait", job.wait)
+        count("merge", lambda: job.merge(tmp_path / "all.csv"))
+    assert asked["look"] == [1] * job.count
+    assert asked["wait"] == [1]
+    assert asked["merge"] == [2 * job.count]  # a table and its tally
+    # Each is written, and asked for its size; gcsfs asks up to three times at once.
+    assert max(asked["write"]) <= 2 * (1 + 3)

@@ -140,11 +140,12 @@ def test_no_credentials_at_all_are_one_line(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("kind", emulators.KINDS)
-def test_what_goes_wrong_is_asked_again(kind):
+@pytest.mark.parametrize("of", ["gs", "s3"])
+def test_what_goes_wrong_is_asked_again(of, kind):
     """One request of five fails; the seed has no two in a row, which would take seconds."""
     faults = Faults(5, seed=10, kinds=(kind,))
-    with emulators.used("gs", faults, silence_s=0.1):
-        root = to_path(f"gs://{BUCKET}/asked_again")
+    with emulators.used(of, faults, silence_s=0.1):
+        root = to_path(f"{of}://{BUCKET}/asked_again")
         for name in "abcd":
             files.write_text(root / name, name * 100)
         assert [files.read_bytes(path) for path in root.iterdir()] == [
@@ -167,12 +168,28 @@ def test_a_store_that_stays_away_is_one_line(monkeypatch, caplog):
     assert caplog.records == []
 
 
-def test_silence_is_no_answer(monkeypatch):
+@pytest.mark.parametrize("of", ["gs", "s3"])
+def test_silence_is_no_answer(of, monkeypatch):
     patience = bucket.aiohttp.ClientTimeout(sock_read=0.2)
     monkeypatch.setitem(bucket.fsspec.config.conf["gcs"], "requests_timeout", patience)
-    with emulators.used("gs", Faults(5, seed=10, kinds=("silence",)), silence_s=1.5):
-        files.write_text(f"gs://{BUCKET}/x", "x")
-        assert files.read_bytes(f"gs://{BUCKET}/x") == b"x"
+    monkeypatch.setitem(bucket.fsspec.config.conf["s3"], "config_kwargs", {"read_timeout": 0.2})
+    faults = Faults(5, seed=10, kinds=("silence",))
+    with emulators.used(of, faults, silence_s=1.5):
+        for name in "ab":
+            files.write_text(f"{of}://{BUCKET}/{name}", name)
+            assert files.read_bytes(f"{of}://{BUCKET}/{name}") == name.encode()
+    assert faults.count["silence"] > 0
+
+
+def test_digests_take_a_listing_and_a_request_for_each_object():
+    faults = Faults(0)
+    with emulators.used("gs", faults):
+        root = to_path(f"gs://{BUCKET}/digests")
+        for name in ("a", "b/c", "b/d"):
+            files.write_text(root / name, name)
+        faults.asked.clear()
+        assert files.digests(root).keys() == {"a", "b/c", "b/d"}
+        assert len(faults.asked) == 1 + 3
 
 
 def test_a_path_is_one_within_its_bucket():

@@ -76,11 +76,3 @@ def test_what_has_no_end_is_not_read(tmp_path):
     for path in (tmp_path / "pipe", tmp_path, "/dev/zero", tmp_path / "absent"):
         with pytest.raises(UserError, match="cannot be read"):
             files.read_bytes(path)
-
-
-def test_a_folder_is_held_by_one(tmp_path):
-    folder = tmp_path / "new"
-    with files.alone(folder, "taken"), pytest.raises(UserError, match="new: taken"):
-        files.alone(folder, "taken").__enter__()
-    with files.alone(folder, "taken"):
-        assert [path.name for path in folder.iterdir()] == [".lock"]

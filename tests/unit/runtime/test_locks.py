@@ -1,0 +1,109 @@
+"""One process at a time in a folder, on a disk and in a bucket."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from invad_jax.errors import UserError
+from invad_jax.io.paths import to_path
+from invad_jax.runtime import locks
+from tests import emulators
+
+
+def test_a_folder_is_held_by_one(tmp_path):
+    folder = tmp_path / "new"
+    with locks.alone(folder, "taken"), pytest.raises(UserError, match="new: taken"):
+        locks.alone(folder, "taken").__enter__()
+    with locks.alone(folder, "taken"):
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+@pytest.fixture(scope="module", params=["gs", "s3"])
+def scheme(request):
+    with emulators.used(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def folder(scheme, request, monkeypatch):
+    """One of a bucket, and a holder that shows itself five times before it counts as dead."""
+    monkeypatch.setattr(locks, "BEAT_S", 0.2)
+    monkeypatch.setattr(locks, "STALE_S", 1.0)
+    return to_path(f"{scheme}://{emulators.BUCKET}/{request.node.name.partition('[')[0]}")
+
+
+def names(folder):
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
+def of_another_machine(folder, number=7):
+    path = folder / f".lock-{number:06d}"
+    path.write_text(json.dumps({"id": "x", "machine": "other", "pid": 1, "started": "1"}))
+    return path
+
+
+def test_a_folder_of_a_bucket_is_held_by_one(folder):
+    with locks.alone(folder, "taken"):
+        assert names(folder) == [".lock-000001"]
+        with pytest.raises(UserError, match="one: taken"):
+            locks.alone(folder, "taken").__enter__()
+        assert names(folder) == [".lock-000001"]
+    assert names(folder) == []
+    with locks.alone(folder, "taken"):
+        assert names(folder) == [".lock-000001"]
+
+
+def test_a_lock_that_nobody_renews_is_taken_over(folder):
+    of_another_machine(folder)
+    begun = time.monotonic()
+    with locks.alone(folder, "taken"):
+        assert time.monotonic() - begun >= locks.STALE_S
+        assert names(folder) == [".lock-000008"]
+
+
+def test_of_two_that_wait_one_gets_it(folder):
+    of_another_machine(folder)
+    held, refused, done = [], [], threading.Barrier(2)
+
+    def wait(number):
+        try:
+            with locks.alone(folder, "taken"):
+                held.append(number)
+                done.wait(60)
+        except UserError:
+            refused.append(number)
+            done.wait(60)
+
+    threads = [threading.Thread(target=wait, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(held) == len(refused) == 1
+
+
+def test_a_process_of_this_machine_that_was_killed_holds_nothing(folder, monkeypatch):
+    monkeypatch.setattr(locks, "STALE_S", 1000)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    lock = json.dumps({"id": "x", **locks._process(process.pid)})
+    process.kill()
+    while locks._process(process.pid)["started"]:  # before it is waited for, too
+        time.sleep(0.01)
+    (folder / ".lock-000001").write_text(lock)
+    with locks.alone(folder, "taken"):
+        assert names(folder) == [".lock-000002"]
+    process.communicate()
+
+
+def test_who_was_taken_for_dead_ends(folder, monkeypatch, caplog):
+    left = threading.Event()
+    monkeypatch.setattr(locks, "_leave", left.set)
+    with locks.alone(folder, "taken"):
+        of_another_machine(folder)
+        assert left.wait(60)
+    assert names(folder) == [".lock-000007"]
+    assert "took this one for dead" in caplog.text
