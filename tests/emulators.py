@@ -1,6 +1,6 @@
 """Buckets of this machine: a Cloud Storage and an S3 that lie in memory, and their bad days.
 
-    python -m tests.emulators gs --latency 0.05 COMMAND...
+    python -m tests.emulators --latency 0.05 gs COMMAND...
 
 starts one with an empty `gs://bucket`, and the command, which uses it.
 """

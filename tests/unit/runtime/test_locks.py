@@ -1,6 +1,7 @@
 """One process at a time in a folder, on a disk and in a bucket."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -30,9 +31,9 @@ def scheme(request):
 
 @pytest.fixture
 def folder(scheme, request, monkeypatch):
-    """One of a bucket, and a holder that shows itself five times before it counts as dead."""
+    """One of a bucket, where no holder counts as dead only because this machine is slow."""
     monkeypatch.setattr(locks, "BEAT_S", 0.2)
-    monkeypatch.setattr(locks, "STALE_S", 1.0)
+    monkeypatch.setattr(locks, "STALE_S", 1000)
     return to_path(f"{scheme}://{emulators.BUCKET}/{request.node.name.partition('[')[0]}")
 
 
@@ -57,7 +58,8 @@ def test_a_folder_of_a_bucket_is_held_by_one(folder):
         assert names(folder) == [".lock-000001"]
 
 
-def test_a_lock_that_nobody_renews_is_taken_over(folder):
+def test_a_lock_that_nobody_renews_is_taken_over(folder, monkeypatch):
+    monkeypatch.setattr(locks, "STALE_S", 1.0)
     of_another_machine(folder)
     begun = time.monotonic()
     with locks.alone(folder, "taken"):
@@ -65,8 +67,9 @@ def test_a_lock_that_nobody_renews_is_taken_over(folder):
         assert names(folder) == [".lock-000008"]
 
 
-def test_of_two_that_wait_one_gets_it(folder):
-    of_another_machine(folder)
+def test_of_two_that_come_one_gets_it(folder):
+    gone = {"id": "x", **locks._process(os.getpid()), "started": "1"}
+    (folder / ".lock-000001").write_text(json.dumps(gone))
     held, refused, done = [], [], threading.Barrier(2)
 
     def wait(number):
@@ -86,8 +89,7 @@ def test_of_two_that_wait_one_gets_it(folder):
     assert len(held) == len(refused) == 1
 
 
-def test_a_process_of_this_machine_that_was_killed_holds_nothing(folder, monkeypatch):
-    monkeypatch.setattr(locks, "STALE_S", 1000)
+def test_a_process_of_this_machine_that_was_killed_holds_nothing(folder):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     lock = json.dumps({"id": "x", **locks._process(process.pid)})
     process.kill()
