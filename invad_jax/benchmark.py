@@ -7,9 +7,10 @@
 
 Encoder, denoiser, comparison, the whole detector and a training step, for each batch size: time,
 compile time, memory, operations, and the share of the rates of matrix products and of memory that
-are measured in the same run, all taken in turn. One image is timed on one device. With a workdir
-also files to decisions; with a config alone the parameters are noise. Writes benchmark.json and
-benchmark.md into --out. Nothing compiled is kept or taken from before.
+are measured in the same run, all taken in turn. One image is timed on one device. Then the loop of
+`train`, and with a workdir files to decisions; with a config alone the parameters are noise. Writes
+benchmark.json, benchmark.md and benchmark.png into --out. Nothing compiled is kept or taken from
+before.
 
 `--against torch`: the same arrays in PyTorch. `--against FILE`: an earlier benchmark.json; leaves
 with status 1 if a part is slower than there.
@@ -27,6 +28,8 @@ from invad_jax.errors import UserError
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
+FILES = ("benchmark.json", "benchmark.md", "benchmark.png")
+
 
 def main(args: argparse.Namespace) -> int:
     """Measures, writes and prints."""
@@ -39,14 +42,14 @@ def main(args: argparse.Namespace) -> int:
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)
-    from invad_jax.benchmarks import report, session
+    from invad_jax.benchmarks import plot, report, session
     from invad_jax.io import files, outputs
     from invad_jax.runtime import processes
     from invad_jax.runtime.log import log
 
     out = Path(args.out) if args.out else path / "benchmark"
     if processes.is_primary():
-        outputs.claim(out, "benchmark", ("benchmark.json", "benchmark.md"), trusted=not args.out)
+        outputs.claim(out, "benchmark", FILES, trusted=not args.out)
     run = session.measure(
         config,
         workdir,
@@ -62,6 +65,8 @@ def main(args: argparse.Namespace) -> int:
         files.write_json(out / "benchmark.json", run)
         text = report.markdown(run)
         files.write_text(out / "benchmark.md", text)
+        with files.replaced(out / "benchmark.png") as temporary:
+            temporary.write_bytes(plot.png(run))
         print(text)
         for line in slower:
             log.warning("slower than %s: %s", args.against, line)

@@ -100,8 +100,10 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
         if args.set:
             raise UserError(f"--set {args.set[0]}: a VAE has no options")
         return converted
-    config = config_io.override(converted.config, args.set)
-    if dataclasses.replace(config.denoiser, dtype="float32") != converted.config.denoiser:
+    as_published = dataclasses.replace(converted.config.denoiser, dtype="float32")
+    config = dataclasses.replace(converted.config, denoiser=as_published)
+    config = config_io.override(config, args.set)
+    if dataclasses.replace(config.denoiser, dtype="float32") != as_published:
         raise UserError("--set denoiser.*: the sizes are those of the tensors")
     check_outputs(config, converted.latent_shape)
     return dataclasses.replace(converted, config=config)

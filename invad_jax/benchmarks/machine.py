@@ -41,6 +41,15 @@ def peak_host_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def host_bytes() -> int:
+    """The memory that this process has now, where the system says; else the most it has had."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_host_bytes()
+    return pages * resource.getpagesize()
+
+
 def device_bytes() -> int | None:
     """The most memory that the first device has had, where it says so."""
     stats = jax.local_devices()[0].memory_stats() or {}

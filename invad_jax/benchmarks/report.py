@@ -118,13 +118,22 @@ def markdown(run: Mapping[str, Any]) -> str:
     ]
     if "against_torch" in run:
         lines += ["", *_torch_table(run["against_torch"])]
+    if "training" in run:
+        found = run["training"]
+        lines += [
+            "",
+            f"Loop of `train`: {found['steps_per_second']:.3g} steps/s; the compiled step alone is "
+            f"{100 * found['share_of_wall']:.0f} % of its time, "
+            f"{100 * found['share_of_processor']:.1f} % of its processor time.",
+        ]
     if "predict" in run:
         found = run["predict"]
         lines += [
             "",
             f"`predict`, {found['images']} JPEG files of 512 px to decisions: "
             f"{found['images_per_second']:.3g} images/s, devices busy "
-            f"{100 * found['busy_share']:.0f} %.",
+            f"{100 * found['busy_share']:.0f} %; memory {found['memory_mb'][0]:.0f} MB after the "
+            f"first tenth, {found['memory_mb'][1]:.0f} MB at most after that.",
         ]
     lines += [
         "",

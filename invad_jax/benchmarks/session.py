@@ -10,7 +10,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from invad_jax.benchmarks import machine, parts, report, subject, torch_lane, whole
+from invad_jax.benchmarks import machine, parts, report, subject, torch_lane, training, whole
 from invad_jax.benchmarks.clock import Run, interleaved, summary
 from invad_jax.benchmarks.subject import Subject
 from invad_jax.config import Config
@@ -50,9 +50,9 @@ def measure(
     predictor = predictors.of_workdir(workdir, config) if workdir else None
     measured = _subject_of(predictor) if predictor else subject.of_config(config)
     compiled = [*parts.detector_parts(measured, batches)]
-    if config.train.num_steps:
-        compiled.append(parts.train_part(measured))
-    rate_runs, amounts = machine.rate_runs(measured.mesh, config.denoiser.dtype)
+    step = parts.train_part(measured) if config.train.num_steps else None
+    compiled += [step] if step else []
+    rate_runs, amounts = machine.rate_runs(measured.mesh, measured.config.denoiser.dtype)
     runs: dict[str, Run] = {f"rate: {name}": run for name, run in rate_runs.items()}
     runs |= {part.key: part.run for part in compiled}
     error = _add_torch(runs, measured, batches) if torch else 0.0
@@ -69,7 +69,7 @@ def measure(
         "schema": 1,
         "machine": described | {"load_average_after": machine.describe()["load_average"]},
         "config_hash": config_hash(config),
-        "dtype": config.denoiser.dtype,
+        "dtype": measured.config.denoiser.dtype,
         "rates": rates,
         "parts": [report.row(part, times[part.key], rates) for part in compiled],
         "metrics": summary(times["metrics"]),
@@ -77,6 +77,8 @@ def measure(
     if torch:
         theirs = {name[7:]: summary(times[name]) for name in times if name.startswith("torch: ")}
         result["against_torch"] = report.against_torch(result["parts"], theirs, error)
+    if step and jax.process_count() == 1:
+        result["training"] = training.measure(measured, step.run, seconds * repeats)
     if predictor:
         result["predict"] = _predict(predictor, images)
     peak = {"host": machine.peak_host_bytes(), "device": machine.device_bytes()}

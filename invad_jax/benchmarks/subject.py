@@ -15,7 +15,7 @@ from invad_jax.config import Config, MeshConfig
 from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
 from invad_jax.encoders import build_encoder, components, with_components
-from invad_jax.inference.assembly import build_detector, init_params
+from invad_jax.inference.assembly import build_detector, for_scoring, init_params
 from invad_jax.inference.in_parts import in_parts, rounds_over
 from invad_jax.inference.model import Model
 from invad_jax.paradigms import paradigm_of
@@ -56,12 +56,12 @@ def of_config(config: Config, mesh: Mesh | None = None) -> Subject:
     Raises:
       UserError: sizes that do not fit.
     """
+    mesh = mesh or make_mesh(MeshConfig())
     config = dataclasses.replace(
-        config,
+        for_scoring(config, mesh.devices.flat[0].platform),
         encoder=dataclasses.replace(config.encoder, weights="random"),
         scoring=dataclasses.replace(config.scoring, prior="standard_normal"),
     )
-    mesh = mesh or make_mesh(MeshConfig())
     encoder = build_encoder(config.encoder, config.data.image_size, config.tiling)
     if channels := config.encoder.channels:
         encoder = with_components(encoder, components.of_noise(encoder.latent_shape[-1], channels))
@@ -71,9 +71,9 @@ def of_config(config: Config, mesh: Mesh | None = None) -> Subject:
     network = _noise(jax.jit(partial(init_params, config, encoder.latent_shape))(jax.random.key(0)))
     tables = jax.jit(partial(fixed_steps.tables, config.denoiser, timesteps))(network)
     C = encoder.latent_shape[-1]
-    variables = DetectorVariables(
-        encoder.variables, fixed_steps.fold(network, tables), LatentStats(jnp.zeros(C), jnp.ones(C))
-    )
+    network = fixed_steps.narrow(config.denoiser, fixed_steps.fold(network, tables))
+    stats = LatentStats(jnp.zeros(C), jnp.ones(C))
+    variables = DetectorVariables(encoder.variables, network, stats)
     on_mesh = jax.device_put(variables, replicated(mesh))
     return Subject(config, detector, on_mesh, encoder.latent_shape, mesh, timesteps)
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from invad_jax import metrics
+from invad_jax.benchmarks import machine
 from invad_jax.benchmarks.clock import Run
 from invad_jax.inference.predictor import Predictor
 
@@ -18,13 +19,19 @@ METRIC_MAPS, METRIC_SIDE = 100, 256
 
 def metrics_run() -> Run:
     """Every pixel metric of 100 maps of 256 x 256, half of them with a region."""
-    rng = np.random.default_rng(0)
-    gt_mask = np.zeros((METRIC_MAPS, METRIC_SIDE, METRIC_SIDE), bool)
-    for row in range(0, METRIC_MAPS, 2):
+    anomaly_map, gt_mask = drawn_maps(METRIC_MAPS)
+    return lambda: metrics.pixel_metrics(anomaly_map, gt_mask)
+
+
+def drawn_maps(count: int, one_in: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Maps (count, 256, 256) float32 of noise, and masks of which one in `one_in` has a region of
+    32 x 40, where the map is higher."""
+    rng = np.random.default_rng(seed)
+    gt_mask = np.zeros((count, METRIC_SIDE, METRIC_SIDE), bool)
+    for row in range(0, count, one_in):
         top, left = rng.integers(0, METRIC_SIDE - 40, 2)
         gt_mask[row, top : top + 32, left : left + 40] = True
-    anomaly_map = rng.gamma(2.0, size=gt_mask.shape).astype(np.float32) + gt_mask
-    return lambda: metrics.pixel_metrics(anomaly_map, gt_mask)
+    return rng.standard_exponential(gt_mask.shape, np.float32) + gt_mask, gt_mask
 
 
 def write_images(folder: Path, count: int, side: int = 512) -> list[str]:
@@ -38,20 +45,24 @@ def write_images(folder: Path, count: int, side: int = 512) -> list[str]:
 
 
 def predict_files(predictor: Predictor, paths: list[str], batch_seconds: float) -> dict[str, Any]:
-    """Files to decisions, without overlays: images a second, and how busy the devices are.
+    """Files to decisions, without overlays: images a second, how busy the devices are, and what
+    memory the process takes on the way.
 
     Args:
       predictor: its programs are compiled.
       paths: at least a batch.
       batch_seconds: that the detector alone takes for one of its batches.
     """
-    start, scored = time.perf_counter(), 0
+    start, scored, memory = time.perf_counter(), 0, []
     for ids, _ in predictor.predict_files(paths):
         scored += len(ids)
+        memory.append((scored, machine.host_bytes()))
     seconds = time.perf_counter() - start
+    early = max(some for count, some in memory if count <= max(memory[0][0], len(paths) // 10))
     batches = -(-len(paths) // predictor.model.batch_size)
     return {
         "images": scored,
         "images_per_second": round(scored / seconds, 2),
         "busy_share": round(batches * batch_seconds / seconds, 3),
+        "memory_mb": [round(one / 1e6, 1) for one in (early, max(some for _, some in memory))],
     }

@@ -136,6 +136,10 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+SAME_IN_TRAINING = {"dtype": (("auto", "float32"), ("float32", "auto"))}
+"""Values of an option that training does not tell apart."""
+
+
 def frozen_differences(ours: Config, theirs: Config, training: bool = False) -> list[str]:
     """Options that differ and that a trained workdir does not allow to differ, as readable text.
 
@@ -148,6 +152,8 @@ def frozen_differences(ours: Config, theirs: Config, training: bool = False) -> 
         our_section, their_section = getattr(ours, section_name), getattr(theirs, section_name)
         for option in dataclasses.fields(our_section):
             a, b = getattr(our_section, option.name), getattr(their_section, option.name)
+            if training and (a, b) in SAME_IN_TRAINING.get(option.name, ()):
+                continue
             continued = training and option.metadata.get("training")
             if a != b and (continued or not option.metadata.get("free")):
                 name = f"{section_name}.{option.name}"

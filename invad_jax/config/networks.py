@@ -108,10 +108,16 @@ class DenoiserConfig:
     scales, after the normalisation (`time_scale`, Nichol & Dhariwal 2021); its lowest frequency is
     1 / 10000 (`shifted_frequencies`, Ho et al.); there is no attention between the way down and
     the way up (`no_middle_attention`); an input of 0..1 becomes -1..1 (`centred_input`)."""
-    dtype: Literal["float32", "bfloat16"] = free_when_trained("float32")
-    """Type of the activations; parameters and normalisations stay float32."""
+    dtype: Literal["auto", "float32", "bfloat16"] = free_when_trained("auto")
+    """Type of the activations; normalisations and what is trained stay float32. `auto`: float32 in
+    training and on CPUs, bfloat16 where an accelerator scores."""
     remat: bool = free(False)
     """Recompute each block's activations in the backward pass, to save memory."""
+
+    @property
+    def activations(self) -> str:
+        """The type of a network that is built: where nobody has decided, float32."""
+        return "float32" if self.dtype == "auto" else self.dtype
 
 
 @dataclass(frozen=True)

@@ -171,11 +171,11 @@ class InversionConfig:
 
     num_steps: int = free(3, _WALKS)
     """S: Euler steps, and so function evaluations, an image."""
-    spacing: Literal["linspace", "paper", "quadratic", "cubic", "exponential"] = free(
+    spacing: Literal["linspace", "paper", "early", "quadratic", "cubic", "exponential"] = free(
         "linspace", _ASKS
     )
     """Where the S timesteps lie; `linspace` is the published code's (0, 500, 999 for S = 3),
-    `paper` the paper's (333, 666, 999)."""
+    `paper` the paper's (333, 666, 999), `early` a tenth of those: 100 for S = 1, the fast mode."""
     paradigm: Literal[
         "inversion",
         "reconstruction",

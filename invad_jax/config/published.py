@@ -50,7 +50,9 @@ def published_config(data: DataConfig, num_images: int, num_devices: int) -> Con
         encoder=EncoderConfig(
             name="efficientnet_b4", stages=(1, 5, 9, 21), stage_resize="bilinear", pool=1
         ),
-        denoiser=DenoiserConfig(name="dit", width=2048, depth=16, num_heads=8, patch_size=1),
+        denoiser=DenoiserConfig(
+            name="dit", width=2048, depth=16, num_heads=8, patch_size=1, dtype="float32"
+        ),
         train=TrainConfig(
             num_steps=EPOCHS * num_images // batch_size,
             batch_size=batch_size,

@@ -124,7 +124,7 @@ class DiT(nn.Module):
     @nn.compact
     def __call__(self, x_t: jax.Array, t: jax.Array) -> jax.Array:
         cfg, (height, width, _) = self.cfg, self.latent_shape
-        dtype = jnp.dtype(cfg.dtype)
+        dtype = jnp.dtype(cfg.activations)
         tokens = patchify(x_t, cfg.patch_size)  # (B, N, p * p * C)
         patch_features = tokens.shape[-1]
         # A parameter, because published checkpoints carry it, but not trained.

@@ -54,7 +54,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
         """x (B, N, D), t (B or 1,) -> (x, None), the form that `nn.scan` wants."""
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.activations)
         cond = time_embedding(cfg.width, dtype)(t)  # (B or 1, D)
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = Modulation(
             6, dtype, name="modulation"
@@ -75,7 +75,7 @@ class DiTDiffusers(nn.Module):
     @nn.compact
     def __call__(self, x_t: jax.Array, t: jax.Array) -> jax.Array:
         cfg, (height, width, _) = self.cfg, self.latent_shape
-        dtype = jnp.dtype(cfg.dtype)
+        dtype = jnp.dtype(cfg.activations)
         tokens = dit.patchify(x_t, cfg.patch_size)  # (B, N, p * p * C)
         positions = position_sinusoids(
             height // cfg.patch_size, width // cfg.patch_size, cfg.width

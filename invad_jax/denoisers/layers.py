@@ -202,7 +202,8 @@ class Modulation(nn.Module):
         B is 1); with `fixed_steps`, cond is (B,) int32."""
         if self.has_variable("params", "vectors"):
             table: jax.Array = self.get_variable("params", "vectors")  # (S, count * D)
-            vectors = jnp.take(table, cond, axis=0, mode="fill")  # (B, count * D)
+            rows = jnp.take(table, cond, axis=0, mode="fill")  # (B, count * D)
+            vectors = rows.astype(self.dtype)
         else:
             features = self.count * cond.shape[-1]
             layer = Dense(features, self.dtype, nn.initializers.zeros, IN_PLACE, name="dense")

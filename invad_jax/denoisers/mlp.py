@@ -53,7 +53,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x_t: jax.Array, t: jax.Array) -> jax.Array:
         cfg, channels = self.cfg, x_t.shape[-1]
-        dtype = jnp.dtype(cfg.dtype)
+        dtype = jnp.dtype(cfg.activations)
         tokens = x_t.reshape(x_t.shape[0], -1, channels)  # (B, N, C)
         x = nn.Dense(cfg.width, dtype=dtype, kernel_init=XAVIER, name="embedding")(tokens)
         cond = TimestepEmbedding(

@@ -159,7 +159,7 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, cond: jax.Array) -> jax.Array:
         """x (B, h, w, in), cond (B or 1, E) -> (B, h, w, channels), h and w resampled."""
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.activations)
         h = nn.silu(group_norm(x.shape[-1], cfg, name="norm_in")(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
@@ -190,7 +190,7 @@ class AttentionBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, h, w, C) -> (B, h, w, C)."""
         B, h, w, C = x.shape
-        dtype = jnp.dtype(self.cfg.dtype)
+        dtype = jnp.dtype(self.cfg.activations)
         tokens = group_norm(C, self.cfg, name="norm")(x).reshape(B, h * w, C)  # (B, N, C)
         qkv = nn.Dense(3 * C, dtype=dtype, kernel_init=UNIFORM, name="qkv")(tokens)
         # Heads first, then q, k, v within each: the order of the published checkpoints.
@@ -233,7 +233,7 @@ class Way:
         return h
 
     def _run(self, stage: Stage, place: str, h: jax.Array) -> jax.Array:
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.activations)
         res_block = nn.remat(ResBlock) if cfg.remat else ResBlock
         resampled = {"res": None, "res_down": halved, "res_up": doubled}
         for layer in stage.layers:
@@ -256,7 +256,7 @@ def embedded(cfg: DenoiserConfig, t: jax.Array) -> jax.Array:
         cfg.width,
         4 * cfg.width,
         UNIFORM,
-        jnp.dtype(cfg.dtype),
+        jnp.dtype(cfg.activations),
         _frequency_shift(cfg),
         name="time_embedding",
     )
@@ -288,7 +288,7 @@ class UNet(nn.Module):
         way = Way(cfg, embedded(cfg, t), attend)
         if "centred_input" in cfg.variants:
             x_t = 2.0 * x_t - 1.0
-        h = conv3(cfg.width, jnp.dtype(cfg.dtype), name="conv_in")(x_t)  # (B, h, w, D)
+        h = conv3(cfg.width, jnp.dtype(cfg.activations), name="conv_in")(x_t)  # (B, h, w, D)
         skips = way.down(h)
         h = way.up(way.middle(skips[-1]), skips)  # (B, h, w, D)
         return head(cfg, h, x_t.shape[-1], True, "out")  # (B, h, w, C)

@@ -174,7 +174,7 @@ class Guide(nn.Module):
         self, x_t: jax.Array, t: jax.Array, image: jax.Array, text: jax.Array
     ) -> list[jax.Array]:
         """What is added to each state of the way down and, the last, to the middle."""
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.activations)
         way = Way(cfg, embedded(cfg, t), _transformers(cfg, text, cfg.num_heads))
         hint = image
         for i, (channels, stride) in enumerate(HINT):
@@ -199,7 +199,7 @@ class Guide(nn.Module):
     @nn.nowrap
     def _halved(self, x: jax.Array, name: str, channels: int) -> jax.Array:
         """Convolution of stride 2, each channel of an image normalised: (B, h / 2, w / 2, .)."""
-        dtype = jnp.dtype(self.cfg.dtype)
+        dtype = jnp.dtype(self.cfg.activations)
         conv = nn.Conv(
             channels,
             (3, 3),
@@ -227,7 +227,7 @@ def _transformers(cfg: DenoiserConfig, context: jax.Array, heads: int | None) ->
     def attend(h: jax.Array, name: str) -> jax.Array:
         head_channels = cfg.head_channels if heads is None else h.shape[-1] // heads
         of = (heads or h.shape[-1] // head_channels, head_channels)
-        return transformer(*of, jnp.dtype(cfg.dtype), name=name)(h, context)
+        return transformer(*of, jnp.dtype(cfg.activations), name=name)(h, context)
 
     return attend
 
@@ -240,7 +240,7 @@ def _trunk(
     Of the controls the middle takes one, and the coarsest skips one each: as published
     (`only_mid_control`), all others are dropped.
     """
-    skips = way.down(conv3(cfg.width, jnp.dtype(cfg.dtype), "conv_in")(x_t))
+    skips = way.down(conv3(cfg.width, jnp.dtype(cfg.activations), "conv_in")(x_t))
     h = way.middle(skips[-1])
     if controls is not None:
         h = h + controls[-1]

@@ -79,7 +79,7 @@ class TransFusionUNet(nn.Module):
     def __call__(
         self, x_t: jax.Array, t: jax.Array, mask: jax.Array | None = None
     ) -> dict[str, jax.Array]:
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.activations)
         height, C = x_t.shape[1], x_t.shape[3]
         cond = TimestepEmbedding(
             cfg.width, 4 * cfg.width, UNIFORM, dtype, FREQUENCY_SHIFT, name="time_embedding"
@@ -104,7 +104,7 @@ class TransFusionUNet(nn.Module):
 
     @nn.nowrap
     def _run(self, stage: Stage, place: str, h: jax.Array, cond: jax.Array) -> jax.Array:
-        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.activations)
         res_block = nn.remat(ResBlock) if cfg.remat else ResBlock
         for layer in stage.layers:
             name = f"{place}_{layer}"

@@ -103,11 +103,12 @@ def spaced_timesteps(spacing: str, num_steps: int, num_timesteps: int) -> np.nda
 
     - `linspace`: (T - 1) u, as published code does: 0, 500, 999 for S = 3
     - `paper`: (T - 1) (i + 1) / S: 333, 666, 999 for S = 3
+    - `early`: a tenth of `paper`: 100 for S = 1
     - `quadratic`: (T - 1) u^2
     - `cubic`: (T - 1) u^3
     - `exponential`: T^u - 1
 
-    S = 1 has u = 0, and 1 for `paper`. Where rounding makes neighbours equal, the later one moves
+    S = 1 has u = 0. Where rounding makes neighbours equal, the later one moves
     up by the least that keeps all S distinct.
 
     Args:
@@ -131,6 +132,7 @@ def spaced_timesteps(spacing: str, num_steps: int, num_timesteps: int) -> np.nda
     positions = {
         "linspace": last * u,
         "paper": last * (steps + 1) / num_steps,
+        "early": 0.1 * last * (steps + 1) / num_steps,
         "quadratic": last * u**2,
         "cubic": last * u**3,
         "exponential": num_timesteps**u - 1,

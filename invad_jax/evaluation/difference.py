@@ -26,8 +26,8 @@ def compare(a: Run, b: Run) -> dict[str, Any]:
         )
     return {
         "schema": 1,
-        "a": {"source": str(a.source), "device": _device(a), "paradigm": _paradigm(a)},
-        "b": {"source": str(b.source), "device": _device(b), "paradigm": _paradigm(b)},
+        "a": _about(a),
+        "b": _about(b),
         "images": len(a.paths),
         "matched_path_components": depth,
         "scores": {
@@ -116,6 +116,12 @@ def _number_at(value: Any, *keys: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+def _about(run: Run) -> dict[str, str | None]:
+    """Where a run comes from, and what it was computed on and by; None of a CSV file."""
+    texts = {name: _text(run, name) for name in ("paradigm", "precision")}
+    return {"source": str(run.source), "device": _device(run), **texts}
+
+
 def _device(run: Run) -> str | None:
     device = (run.report or {}).get("device")
     if not isinstance(device, dict):
@@ -123,9 +129,8 @@ def _device(run: Run) -> str | None:
     return f"{device.get('count')} x {device.get('kind')} ({device.get('platform')})"
 
 
-def _paradigm(run: Run) -> str | None:
-    """What the images of a run were compared by; None of a CSV file."""
-    found = (run.report or {}).get("paradigm")
+def _text(run: Run, name: str) -> str | None:
+    found = (run.report or {}).get(name)
     return found if isinstance(found, str) else None
 
 

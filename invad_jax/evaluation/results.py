@@ -73,6 +73,7 @@ def write(
         "config_hash": config_hash(config),
         "versions": processes.versions(),
         "device": processes.device_summary(),
+        "precision": config.denoiser.dtype,
         "fusion": fusion,
         "masks": mask_counts,
         "unreadable": list(evaluation.unreadable),

@@ -5,6 +5,7 @@ Read next: `detector.py`, what they make together; `model.py`, where they are co
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -64,6 +65,18 @@ def build_detector(
         raw=paradigm.raw,
         decode=decode,
     )
+
+
+def for_scoring(config: Config, platform: str) -> Config:
+    """The config with `denoiser.dtype` as it is where such devices score, if it is `auto`."""
+    if config.denoiser.dtype != "auto":
+        return config
+    return in_precision(config, "float32" if platform == "cpu" else "bfloat16")
+
+
+def in_precision(config: Config, dtype: Any) -> Config:
+    """The config with activations of this type."""
+    return dataclasses.replace(config, denoiser=dataclasses.replace(config.denoiser, dtype=dtype))
 
 
 def denoise(config: Config, params: Any, x_t: jax.Array, t: jax.Array) -> jax.Array:

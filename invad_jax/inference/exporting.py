@@ -104,6 +104,8 @@ def flat_function(
     """
     constants = constants_of(calibrations)
     leaves, tree = jax.tree.flatten(jax.device_get((model.variables, constants)))
+    # NumPy's files know no bfloat16, and layers bring their kernels into their own type.
+    leaves = [leaf.astype(np.float32) if leaf.dtype == jnp.bfloat16 else leaf for leaf in leaves]
     at_once = model.detector.where._replace(rounds_over=None)
     detector = model.detector._replace(encode=encode, where=at_once)
     return _function(detector, calibrations.terms, tree), leaves

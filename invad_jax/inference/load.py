@@ -20,11 +20,13 @@ from invad_jax.encoders import Encoder, build_encoder
 from invad_jax.encoders import kept as kept_weights
 from invad_jax.errors import UserError
 from invad_jax.inference import components
-from invad_jax.inference.assembly import abstract_params
+from invad_jax.inference.assembly import abstract_params, for_scoring, in_precision
+from invad_jax.inference.kept import SCORES
 from invad_jax.inference.model import Model
 from invad_jax.inference.self_test import warn_if_wrong
 from invad_jax.normality import whitening
 from invad_jax.normality.whitening import FittedCoordinates
+from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime import log, memory
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
 from invad_jax.runtime.sharding import make_mesh, replicated
@@ -97,6 +99,23 @@ def read_coordinates(workdir: Workdir, meta: dict[str, Any]) -> FittedCoordinate
     return fitted
 
 
+def in_one_precision(workdir: Workdir, config: Config, restored: Restored, mesh: Mesh) -> Config:
+    """The config with `denoiser.dtype=auto` decided: thresholds and scores have the same rounding.
+
+    Where the workdir is calibrated in one precision, that is taken on whatever devices; otherwise
+    what these devices are made for.
+    """
+    ours = for_scoring(config, mesh.devices.flat[0].platform)
+    if config.denoiser.dtype != "auto":
+        return ours
+    other = in_precision(config, "float32" if ours.denoiser.dtype == "bfloat16" else "bfloat16")
+    calibrated = [
+        (workdir.normals(one, paradigm_of(one), restored.step, restored.made_of) / SCORES).is_file()
+        for one in (ours, other)
+    ]
+    return other if calibrated == [False, True] else ours
+
+
 def load_model(
     workdir: Workdir, config: Config, devices: Sequence[jax.Device] | None = None
 ) -> Model:
@@ -114,6 +133,7 @@ def load_model(
     mesh = make_mesh(MeshConfig(), devices)  # that of the training is the training's
     memory.require_for_images(config, mesh)
     restored = restore(workdir, config, mesh)
+    config = in_one_precision(workdir, config, restored, mesh)
     if config.train.latent_stats == "whiten" and restored.coordinates is None:
         raise UserError(
             f"train.latent_stats=whiten: {workdir.path} was not trained in such coordinates"

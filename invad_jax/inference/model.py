@@ -20,7 +20,7 @@ from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Decode, Encoder
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
-from invad_jax.inference.assembly import abstract_params, build_detector, denoise
+from invad_jax.inference.assembly import abstract_params, build_detector, denoise, for_scoring
 from invad_jax.inference.batches import fitting, in_batches
 from invad_jax.inference.images import run_on_images
 from invad_jax.inference.in_parts import in_parts, rounds_over
@@ -51,7 +51,7 @@ class Model:
         coordinates: FittedCoordinates | None = None,
         made_of: Mapping[str, Any] | None = None,
     ):
-        """See `load_model`; `denoiser` are its parameters."""
+        """See `load_model`; `denoiser` are its parameters, and their type is decided."""
         self.config = config
         self.latent_shape = latent_shape
         self.mesh = mesh
@@ -72,12 +72,12 @@ class Model:
             rounds_over(mesh),
             decode,
         )
-        tables = self._tables(denoiser)
-        self._network = fixed_steps.on_host(denoiser) if tables else denoiser
+        sizes, tables = config.denoiser, self._tables(denoiser)
+        self._network = fixed_steps.on_host(sizes, denoiser) if tables else denoiser
         self._without_encoder = jax.device_put(
             DetectorVariables(
                 (),
-                fixed_steps.fold(denoiser, tables),
+                fixed_steps.narrow(sizes, fixed_steps.fold(denoiser, tables)),
                 latent_stats,
                 coordinates=coordinates_to_device(used) if used else None,
                 decoder=decoder,
@@ -123,7 +123,7 @@ class Model:
         """The same arrays under other options of evaluation."""
         arrays = self._without_encoder
         return Model(
-            config,
+            for_scoring(config, self.mesh.devices.flat[0].platform),
             self.latent_shape,
             self._network,
             arrays.latent_stats,

@@ -19,7 +19,7 @@ from invad_jax.config import Config
 from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder
-from invad_jax.inference.assembly import build_detector, init_params
+from invad_jax.inference.assembly import build_detector, for_scoring, init_params
 from invad_jax.inference.in_parts import in_parts, rounds_over
 from invad_jax.paradigms import paradigm_of
 from invad_jax.planning.flops import count_flops
@@ -80,6 +80,7 @@ def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
     """The detector that `eval` would compile: parameters on every device, the batch split."""
     # Compared with N(0, I): what would be learnt of normal images is not known here.
     paper = dataclasses.replace(config.scoring, prior="standard_normal")
+    config = for_scoring(config, mesh.devices.flat[0].platform)
     config = dataclasses.replace(config, scoring=paper)
     encode = in_parts(encoder.apply, mesh)
     detector = build_detector(config, encoder.latent_shape, encode, rounds_over(mesh))
@@ -87,9 +88,10 @@ def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
     per_channel = jax.ShapeDtypeStruct((channels,), np.float32)
     params = jax.eval_shape(partial(init_params, config, encoder.latent_shape), jax.random.key(0))
     tables = partial(fixed_steps.tables, config.denoiser, paradigm_of(config).timesteps)
+    folded = fixed_steps.fold(params, jax.eval_shape(tables, params))
     variables = DetectorVariables(
         encoder.variables,
-        fixed_steps.fold(params, jax.eval_shape(tables, params)),
+        jax.eval_shape(partial(fixed_steps.narrow, config.denoiser), folded),
         LatentStats(per_channel, per_channel),  # type: ignore[arg-type]
     )
     size = config.data.image_size

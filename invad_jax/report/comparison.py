@@ -12,9 +12,13 @@ def markdown(result: dict[str, Any]) -> str:
     lines = ["# Comparison of two evaluations", ""]
     for name in ("a", "b"):
         device = result[name]["device"] or "device not stated"
-        paradigm = result[name]["paradigm"]
+        paradigm, precision = result[name]["paradigm"], result[name]["precision"]
         by = f", compared by {_code(paradigm)}" if paradigm else ""
+        by += f", in {_code(precision)}" if precision else ""
         lines.append(f"- {name.upper()}: {_code(result[name]['source'])}, {device}{by}")
+    known = {result[name]["precision"] for name in ("a", "b")} - {None}
+    if len(known) > 1:
+        lines.append("- Another precision: what differs below may be rounding, and nothing else.")
     matched = f"matched by the last {result['matched_path_components']} parts of their paths"
     lines += [f"- {result['images']} images, {matched}", "", "## Verdict", ""]
     lines += [f"- {line}" for line in result["past_tolerances"]] or ["Within the tolerances."]

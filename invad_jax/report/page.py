@@ -128,7 +128,7 @@ def _summary(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | Non
         count(len(categories), "category"),
         f"checkpoint of step {metrics['step']}",
         f"compared by {metrics['paradigm']}, trained for {metrics['objective']}",
-        f"{count(metrics['nfe'], 'function evaluation')} an image",
+        f"{count(metrics['nfe'], 'function evaluation')} an image, in {metrics['precision']}",
         f"seed {metrics['seed']}",
         where,
     )

@@ -4,7 +4,8 @@ JAX keeps them, in a folder of the cache for each release of jax and jaxlib and 
 program is machine code, and what runs on one machine may be no code on another that shares a home.
 Whoever may write there decides what is run here, so the folder is the user's own, of mode 700.
 
-JAX_COMPILATION_CACHE_DIR names another folder, which is taken as it is;
+Beyond `MAX_BYTES`, or JAX_COMPILATION_CACHE_MAX_SIZE (-1: no limit), JAX throws away what was not
+used for longest. JAX_COMPILATION_CACHE_DIR names another folder, which is taken as it is;
 JAX_ENABLE_COMPILATION_CACHE=false turns all of this off. Imports no JAX, which reads the
 environment when it is imported.
 """
@@ -23,11 +24,14 @@ from invad_jax.io.downloads import cache_dir, own_folder
 from invad_jax.runtime.log import log
 
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
+MAX_BYTES = 2**30
+"""Of a folder: some hundred detectors on CPUs."""
 KEEP_ALL = {
+    "JAX_COMPILATION_CACHE_MAX_SIZE": str(MAX_BYTES),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
-"""Many small programs take as long to compile as a large one."""
+"""Many small programs take as long to compile as a large one; and they are many."""
 
 
 def keep() -> None:

@@ -39,7 +39,7 @@ from invad_jax.training.scalars import ScalarWriter
 from invad_jax.training.step import LossFn, TrainState, create_state, make_optimizer, train_step
 from invad_jax.training.watching import Profile, Watch
 
-_TIMED = 10
+TIMED = 10
 """Steps after which it is said how long the rest takes."""
 LOG_EVERY = 50
 """Steps between two points in TensorBoard, and lines in the log; a checkpoint has one too."""
@@ -185,7 +185,7 @@ def _loop(
                 batch = global_batch(next(iterator), mesh, train_batch_sharding(mesh))
             state, scalars = step_fn(state, batch)
             watch.dispatched(scalars)
-            if step in (first_step, first_step + _TIMED):
+            if step in (first_step, first_step + TIMED):
                 jax.block_until_ready(scalars)
                 if step == first_step:  # it is compiled now: from here on the clocks tell the time
                     compiled_at = time.perf_counter()
@@ -193,7 +193,7 @@ def _loop(
                     bar.unpause()
                 else:
                     took = time.perf_counter() - compiled_at
-                    left = (cfg.num_steps - step - 1) * took / _TIMED
+                    left = (cfg.num_steps - step - 1) * took / TIMED
                     log.info("steps to go: %d, about %s", cfg.num_steps - step - 1, duration(left))
             bar.update()
             last = step + 1 == cfg.num_steps

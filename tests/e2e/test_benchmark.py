@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 SHORT = ("--seconds", "0.001", "--repeats", "1", "--batch", "1", "8", "--images", "9")
 
@@ -24,18 +25,31 @@ def test_it_writes_every_part(measured, trained):
     assert measured["predict"]["images"] == 9
     assert measured["predict"]["busy_share"] > 0
     assert measured["rates"]["matrix_product"] > 0
+    assert measured["training"]["steps"] >= 10
+    assert measured["training"]["share_of_processor"] > 0
+    early, most = measured["predict"]["memory_mb"]
+    assert 0 < early <= most
     text = (trained / "benchmark" / "benchmark.md").read_text()
     assert text.count("| detector |") == 2
+    assert "Loop of `train`" in text
+    with Image.open(trained / "benchmark" / "benchmark.png") as plot:
+        assert plot.width > 2 * plot.height
 
 
-def test_an_earlier_run_that_was_faster_is_status_1(commands, measured, tmp_path):
+def test_on_a_mesh_an_earlier_run_that_was_faster_is_status_1(commands, measured, tmp_path):
+    """And a trace of it."""
     earlier = tmp_path / "earlier.json"
     for row in measured["parts"]:
         row["p50_ms"] *= 1e-3 if row["part"] == "encoder" else 1e3
         row["spread"] = 0.0
     earlier.write_text(json.dumps(measured))
+    trace = tmp_path / "trace"
     arguments = ("--out", "again", "--against", str(earlier), "--tolerance", "10")
-    done = commands.run("benchmark", "--workdir", "run", *SHORT, *arguments, status=1)
+    arguments += ("--trace", str(trace))
+    done = commands.run("benchmark", "--workdir", "run", *SHORT, *arguments, status=1, devices=2)
+    assert list(trace.rglob("*.xplane.pb"))
+    again = json.loads((commands.folder / "again" / "benchmark.json").read_text())
+    assert again["machine"]["device"]["count"] == 2
     slower = [line for line in done.stderr.splitlines() if line.startswith("slower")]
     assert len(slower) == 2  # the encoder, at both sizes
     assert all("encoder" in line for line in slower)

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invad_jax.benchmarks import parts
+from invad_jax.benchmarks import parts, training
 from invad_jax.benchmarks.subject import of_config
 from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, MeshConfig
+from invad_jax.encoders import describe_encoder
 from invad_jax.inference import images
+from invad_jax.inference.assembly import abstract_params
+from invad_jax.planning.programs import trace_train_step
 from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated
+from invad_jax.training import loop
 
 WIDTH, DEPTH, STEPS, BATCH = 32, 2, 3, 8
 CONFIG = Config(
@@ -81,6 +85,39 @@ def test_a_denoiser_holds_its_table_and_no_layers_of_the_timestep(subject):
     table = STEPS * (6 * D * L + 2 * D) + STEPS
     sizes = [leaf.size for leaf in jax.tree.leaves(subject.variables.denoiser)]
     assert sum(sizes) == layers + table
+
+
+def test_a_training_step_is_one_program_and_moves_one_batch(subject, monkeypatch):
+    made, moved = [], []
+    compile_step, to_device = loop.compile_step, loop.global_batch
+
+    def kept(*arguments):
+        made.append(compile_step(*arguments))
+        return made[-1]
+
+    def counted(batch, *rest):
+        moved.append(sorted(batch))
+        return to_device(batch, *rest)
+
+    monkeypatch.setattr(loop, "compile_step", kept)
+    monkeypatch.setattr(loop, "global_batch", counted)
+    seconds = training.loop_seconds(subject, 10)
+    assert min(seconds) > 0
+    assert moved == [["latent"]] * (training.FIRST + 10)
+    (step,) = made
+    assert step._cache_size() == 1
+
+
+def test_a_training_step_writes_its_state_where_it_was():
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    _, encoder = describe_encoder(CONFIG.encoder, CONFIG.data.image_size, CONFIG.tiling)
+    traced = trace_train_step(CONFIG, encoder, mesh)
+    memory = traced.lower().compile().memory_analysis()
+    params = abstract_params(CONFIG, encoder.latent_shape)
+    held = 4 * sum(4 * leaf.size for leaf in jax.tree.leaves(params))  # average, two moments
+    batch = 4 * CONFIG.train.batch_size * int(np.prod(encoder.latent_shape))
+    assert memory.alias_size_in_bytes >= held
+    assert memory.argument_size_in_bytes <= memory.alias_size_in_bytes + batch + 10_000  # scalars
 
 
 def test_a_batch_goes_to_the_device_once_and_comes_back_once(tmp_path, monkeypatch):

@@ -82,8 +82,31 @@ def test_what_is_not_asked_or_enters_elsewhere_stays():
 
 def test_what_is_folded_away_moves_to_the_host():
     _, params, _ = network(sizes("dit"))
-    moved = fixed_steps.on_host(params)
+    moved = fixed_steps.on_host(sizes("dit"), params)
     jax.tree.map(np.testing.assert_array_equal, moved, params)
     assert isinstance(moved["modulation"]["dense"]["kernel"], np.ndarray)
     assert isinstance(moved["blocks"]["modulation"]["dense"]["kernel"], np.ndarray)
     assert isinstance(moved["out"]["kernel"], jax.Array)
+    half = fixed_steps.on_host(sizes("dit", dtype="bfloat16"), params)
+    assert isinstance(half["patch_embedding"]["kernel"], np.ndarray)
+
+
+@pytest.mark.parametrize("name", sorted(fixed_steps.EMBEDDINGS))
+def test_kernels_of_bfloat16_are_held_in_half_the_bytes(name):
+    cfg = sizes(name, dtype="bfloat16")
+    apply, params, x_t = network(cfg)
+    fixed = folded(cfg, params)
+    narrow, t = fixed_steps.narrow(cfg, fixed), jnp.array([500])
+    np.testing.assert_array_equal(apply(narrow, x_t, t), apply(fixed, x_t, t))
+    kernels = {
+        path: leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(narrow)
+        if path[-1].key == "kernel"
+    }
+    wide = {path[0].key for path, leaf in kernels.items() if leaf.dtype == jnp.float32}
+    assert wide == {"out"}
+    before, after = (sum(x.nbytes for x in jax.tree.leaves(tree)) for tree in (fixed, narrow))
+    halved = sum(leaf.size for leaf in kernels.values()) - narrow["out"]["kernel"].size
+    assert before - after == 2 * halved
+    whole = sizes(name)
+    assert fixed_steps.narrow(whole, params) is params

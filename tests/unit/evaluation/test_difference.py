@@ -197,6 +197,20 @@ def test_speed_ratio_names_the_devices(run_a, tmp_path, capsys):
     assert "1 x gpu (gpu)" in page
 
 
+def test_another_precision_is_said(tmp_path, capsys):
+    a, b = (
+        write_eval(tmp_path / name, rows_of(), metrics_of() | {"precision": precision})
+        for name, precision in (("a", "float32"), ("b", "bfloat16"))
+    )
+    assert compare.cli([str(a), str(b)]) == 0
+    said = capsys.readouterr().out
+    assert "in `float32`" in said
+    assert "in `bfloat16`" in said
+    assert "Another precision" in said
+    assert compare.cli([str(a), str(a)]) == 0
+    assert "Another precision" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("root", "components"),
     [("/data", 6), ("/elsewhere/mvtec", 4), ("C:\\mvtec", 4), (".", 4), ("", 4)],

@@ -27,7 +27,7 @@ ROW = {
 TABLE = {"categories": {"nut": ROW, HOSTILE: ROW}, "mean": ROW}
 METRICS = {
     "schema": 1, "published": True, "step": 7, "nfe": 3, "seed": 5, "config_hash": "abc",
-    "paradigm": "mad_ad", "objective": "masked", "versions": {"jax": "0.1"},
+    "paradigm": "mad_ad", "precision": "float32", "objective": "masked", "versions": {"jax": "0.1"},
     "device": {"platform": "cpu", "kind": "toy", "count": 2},
     "masks": {"nut": {"with": 2, "without": 3}, HOSTILE: {"with": 1, "without": 0}},
     "unreadable": ["cut.png", HOSTILE],

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -30,6 +31,20 @@ def test_a_folder_of_ones_own(fresh):
     assert kept_in() == str(folder.resolve())
     for path in (folder, folder.parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+ASKS_JAX = """
+from invad_jax.runtime import compiled_programs
+compiled_programs.keep()
+import jax
+print(jax.config.jax_compilation_cache_max_size, jax.config.jax_compilation_cache_dir)
+"""
+
+
+def test_jax_is_told_how_large_the_folder_may_become(fresh):
+    command = [sys.executable, "-c", ASKS_JAX]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert said == [str(compiled_programs.MAX_BYTES), kept_in()]
 
 
 @pytest.mark.parametrize(("jaxlib", "level"), [("0.10.1", "3"), ("0.12.0", None)])

@@ -16,7 +16,7 @@ HALF = override(Config(), ["denoiser.dtype=bfloat16"])
 
 @pytest.fixture
 def workdir(tmp_path):
-    """Claimed by the defaults, so by float32."""
+    """Claimed by the defaults, so trained in float32."""
     workdir = Workdir(tmp_path / "run")
     workdir.claim(Config(), write=True)
     return workdir
@@ -24,9 +24,10 @@ def workdir(tmp_path):
 
 def test_another_type_of_activations_may_evaluate_but_not_train_on(workdir):
     assert workdir.resolve(None, ["denoiser.dtype=bfloat16"]) == HALF
-    with pytest.raises(UserError, match=r"denoiser\.dtype is 'bfloat16', was 'float32'"):
+    with pytest.raises(UserError, match=r"denoiser\.dtype is 'bfloat16', was 'auto'"):
         workdir.claim(HALF, write=True)
     assert workdir.read_config() == Config()
+    workdir.claim(override(Config(), ["denoiser.dtype=float32"]), write=True)  # the same training
 
 
 def test_a_training_goes_on_with_other_evaluation_options(workdir):
