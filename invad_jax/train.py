@@ -14,6 +14,7 @@ from contextlib import closing
 
 from invad_jax.config import Config
 from invad_jax.errors import UserError
+from invad_jax.runtime import allocator
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
@@ -24,6 +25,7 @@ def main(args: argparse.Namespace) -> None:
     if args.profile is not None and args.profile < 1:
         raise UserError(f"--profile {args.profile}: give a number of steps")
     config = command_line.config_of(args)
+    allocator.keep_freed()
     with closing(Workdir(command_line.workdir_of(args))) as workdir:
         _train(args, config, workdir)
 

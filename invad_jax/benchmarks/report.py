@@ -124,7 +124,8 @@ def markdown(run: Mapping[str, Any]) -> str:
             "",
             f"Loop of `train`: {found['steps_per_second']:.3g} steps/s; the compiled step alone is "
             f"{100 * found['share_of_wall']:.0f} % of its time, "
-            f"{100 * found['share_of_processor']:.1f} % of its processor time.",
+            f"{100 * found['share_of_processor']:.1f} % of its processor time. Of the step's, the "
+            f"system takes {100 * found['system_share']:.0f} %, to give it memory.",
         ]
     if "predict" in run:
         found = run["predict"]

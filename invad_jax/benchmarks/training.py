@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import tempfile
 import time
@@ -32,8 +33,8 @@ class _Stamped:
 
     def __init__(self, iterator: Any):
         self._iterator = iterator
-        self.asked: list[tuple[float, float]] = []
-        self.saved: tuple[float, float] | None = None
+        self.asked: list[tuple[float, ...]] = []
+        self.saved: tuple[float, ...] | None = None
 
     def __next__(self) -> Any:
         self.asked.append(_now())
@@ -47,9 +48,9 @@ class _Stamped:
         return getattr(self._iterator, name)
 
 
-def _now() -> tuple[float, float]:
-    """Seconds by the wall, and of all threads of this process."""
-    return time.perf_counter(), time.process_time()
+def _now() -> tuple[float, float, float]:
+    """Seconds by the wall, of all threads of this process, and of the system for it."""
+    return time.perf_counter(), time.process_time(), os.times().system
 
 
 def loop_seconds(subject: Subject, steps: int) -> tuple[float, float]:
@@ -85,7 +86,7 @@ def loop_seconds(subject: Subject, steps: int) -> tuple[float, float]:
         )
     assert batches.saved, "the last step is saved"
     begun = batches.asked[FIRST]
-    wall, processor = (end - start for start, end in zip(begun, batches.saved, strict=True))
+    wall, processor, _ = (end - start for start, end in zip(begun, batches.saved, strict=True))
     return wall / steps, processor / steps
 
 
@@ -99,7 +100,8 @@ def measure(subject: Subject, step: Run, seconds: float) -> dict[str, Any]:
 
     Returns:
       `steps_per_second` of the loop; `share_of_wall` and `share_of_processor`: what of its time a
-      compiled step takes when nothing else is done. The latter is of a CPU that others use, too.
+      compiled step takes when nothing else is done. The latter is of a CPU that others use, too;
+      `system_share`: what of the step's own processor time the system takes, to give it memory.
     """
     before = _alone(step)
     steps = max(10, round(seconds / before[0]))
@@ -110,14 +112,14 @@ def measure(subject: Subject, step: Run, seconds: float) -> dict[str, Any]:
         "steps_per_second": round(1 / wall, 3),
         "share_of_wall": round(alone[0] / wall, 3),
         "share_of_processor": round(alone[1] / processor, 3),
+        "system_share": round(alone[2] / alone[1], 3),
     }
 
 
-def _alone(step: Run, runs: int = 10) -> tuple[float, float]:
-    """Seconds of one run, by the wall and of the processor."""
+def _alone(step: Run, runs: int = 10) -> list[float]:
+    """Seconds of one run, as `_now` has them."""
     step()
     start = _now()
     for _ in range(runs):
         step()
-    wall, processor = (end - begun for begun, end in zip(start, _now(), strict=True))
-    return wall / runs, processor / runs
+    return [(end - begun) / runs for begun, end in zip(start, _now(), strict=True)]
