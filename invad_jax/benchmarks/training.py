@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,10 +29,11 @@ FIRST = loop.TIMED + 1
 """Step from which the clocks run: it is compiled, and the step before has ended."""
 
 
-class _Stamped:
+class _Stamped(grain.DatasetIterator):
     """An iterator that notes when it was asked for a batch, and when it was saved."""
 
-    def __init__(self, iterator: Any):
+    def __init__(self, iterator: grain.DatasetIterator):
+        super().__init__()
         self._iterator = iterator
         self.asked: list[tuple[float, ...]] = []
         self.saved: tuple[float, ...] | None = None
@@ -40,12 +42,12 @@ class _Stamped:
         self.asked.append(_now())
         return next(self._iterator)
 
-    def get_state(self) -> Any:
+    def get_state(self) -> dict[str, Any]:
         self.saved = self.saved or _now()
         return self._iterator.get_state()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._iterator, name)
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._iterator.set_state(state)
 
 
 def _now() -> tuple[float, float, float]:
@@ -79,7 +81,7 @@ def loop_seconds(subject: Subject, steps: int) -> tuple[float, float]:
             init_params=partial(init_params, config, shape),
             frozen=LatentStats(channels, channels + 1),
             loss_fn=denoiser_loss(config),
-            iterator=batches,  # type: ignore[arg-type]
+            iterator=batches,
             mesh=make_mesh(config.mesh),
             workdir=Workdir(Path(folder) / "run"),
             meta={},

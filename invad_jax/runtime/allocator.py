@@ -1,7 +1,7 @@
 """Memory that a training frees stays with its process, as the next step asks for it again.
 
 A step on a CPU takes hundreds of megabytes and frees them. The GNU C library gives blocks of that
-size back to the system, which then hands out each page anew, in a fifth of the step's time
+size back to the system, which then hands out each page anew, in a quarter of the step's time
 (docs/performance.md). Read next: `compiled_programs.py`, the other thing that is set before JAX is
 imported.
 """
