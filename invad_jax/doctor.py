@@ -58,7 +58,7 @@ def _arithmetic() -> list[str]:
 
 def _cache() -> list[str]:
     """Whether there is a place for weights and latents."""
-    from invad_jax.errors import UserError
+    from invad_jax.errors import UnavailableError, UserError
     from invad_jax.io.downloads import shared_cache_dir
     from invad_jax.io.files import replaced
     from invad_jax.io.paths import is_remote
@@ -68,7 +68,7 @@ def _cache() -> list[str]:
         with replaced(folder / "doctor") as temporary:
             temporary.write_bytes(b"x")
         (folder / "doctor").unlink()
-    except (UserError, OSError) as error:
+    except (UserError, UnavailableError, OSError) as error:
         return [f"cache: {error}; set INVAD_CACHE to a folder that can be written"]
     if is_remote(folder):
         print(f"cache: {folder}")

@@ -1,4 +1,4 @@
-"""The one exception that is the user's to mend; commands print it as one line and leave with 2."""
+"""What commands print as one line: what is the user's to mend (status 2), what may pass (75)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ class UserError(Exception):
     """
 
 
-class UnavailableError(UserError):
+class UnavailableError(Exception):
     """A store does not answer, or the disk for its copies is full: nothing that was given is wrong.
 
-    The same command may go on later: commands leave with `STATUS`, on which launchers start again.
+    So it is no `UserError`, and what goes past a bad image does not go past this. The same command
+    may go on later: commands leave with `STATUS`, on which launchers start again.
     """
 
     STATUS = 75

@@ -107,12 +107,12 @@ def _finite(
     args: argparse.Namespace, source: Path, found: Inputs, predictor: Predictor, drawer: Drawer
 ) -> Tally:
     """Scores images that are all there, and writes the page."""
-    from invad_jax.evaluation import new_images
+    from invad_jax.evaluation import new_images, records
     from invad_jax.io import names
 
     recorder = _recorder(args)
     if drawer.out:
-        new_images.check_apart(drawer.out, found.paths, names.unique(found.names, ".png"))
+        new_images.check_apart(drawer.out, found.paths, names.unique(found.names, records.PICTURE))
     results = new_images.Results(found, recorder)
     new_images.score(results, predictor, drawer)
     if args.out != "-":

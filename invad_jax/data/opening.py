@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from invad_jax.data.records import open_binary
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 
 _BITS, _PLANES, _SEPARATE = 258, 284, 2
 """TIFF: bits a channel; how channels lie, and that each has a plane of its own."""
@@ -30,6 +30,7 @@ def opened(path: str | Path, kind: str, max_pixels: int) -> Iterator[Image.Image
 
     Raises:
       UserError: missing, damaged, of no known format, or too large.
+      UnavailableError: the store that it lies in does not answer.
     """
     try:
         _lift_limit(max_pixels)
@@ -37,7 +38,7 @@ def opened(path: str | Path, kind: str, max_pixels: int) -> Iterator[Image.Image
         with open_binary(path) as stream, Image.open(stream) as image:
             _check(image, path, max_pixels)
             yield image
-    except UserError:
+    except (UserError, UnavailableError):
         raise
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error

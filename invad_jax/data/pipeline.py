@@ -201,7 +201,7 @@ class _BatchReader:
             if sample_id >= 0:
                 try:
                     image[row] = read_image(self.paths[sample_id], self.data)
-                except UserError as error:
+                except (UserError, UnavailableError) as error:
                     for_now = isinstance(error, UnavailableError)
                     if for_now or not self.skip_unreadable:
                         return {"error": str(error), "for_now": for_now}

@@ -78,7 +78,12 @@ def blank(count: int, data: DataConfig) -> np.ndarray:
 def read_original(
     path: str | Path, data: DataConfig, longest_side: int | None = None
 ) -> np.ndarray:
-    """Reads a whole image as `read_image` does, but in its own proportions: (H, W, 3) uint8.
+    """As `original`, (H, W, 3) uint8."""
+    return np.asarray(original(path, data, longest_side))
+
+
+def original(path: str | Path, data: DataConfig, longest_side: int | None = None) -> Image.Image:
+    """Reads a whole image as `read_image` does, but in its own proportions.
 
     Args:
       path: of the file.
@@ -94,7 +99,7 @@ def read_original(
             image.thumbnail(side)  # first: a JPEG is then decoded at a fraction of its size
         rgb = _to_rgb(image, path, data)
         rgb.thumbnail(side)
-        return np.asarray(rgb)
+        return rgb
 
 
 def size_of(path: str | Path, data: DataConfig) -> tuple[int, int]:

@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypedDict, cast
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.io import paths
 
 REBUILD = "make it again with python -m invad_jax.build_dataset"
@@ -94,6 +94,8 @@ def open_binary(path: str | Path) -> BinaryIO:
     try:
         example = _source(root, split)[entry.record]
         content, recorded = bytes(example[entry.feature]), example["path"].decode()
+    except UnavailableError:
+        raise
     except Exception as error:  # the readers of records and of their fields raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: its record is damaged ({reason[:120]}); {REBUILD}") from error

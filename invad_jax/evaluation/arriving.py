@@ -18,7 +18,7 @@ import numpy as np
 from invad_jax.config import DataConfig
 from invad_jax.data import inputs, preprocess
 from invad_jax.errors import UserError
-from invad_jax.evaluation.records import Drawer, Item, Recorder
+from invad_jax.evaluation.records import PICTURE, Drawer, Item, Recorder
 from invad_jax.inference.predictor import Predictor
 from invad_jax.io import names
 
@@ -170,7 +170,7 @@ def _score(some: Sequence[Arrival], predictor: Predictor, overlays: names.Taken)
     results = predictor.predict_squares([one.path for one in readable], np.stack(squares))
     for one, result in zip(readable, results, strict=True):
         if np.isfinite(result.image_score):
-            overlay = overlays.name(one.path, one.name, ".png")
+            overlay = overlays.name(one.path, one.name, PICTURE)
             scored.append(Item(one.path, one.name, overlay, result))
         else:
             failed.append(Item(one.path, one.name, "", None, "has no finite score"))

@@ -122,7 +122,7 @@ def _items(job: Shards, shard: int, out: Path | None) -> list[Item]:
     """The images of a shard, below its number: so no two processes have the same names."""
     found = [job.found(row) for row in job.rows(shard)]
     places = [f"{shard:06d}/{one.name}" for one in found]
-    overlays = names.unique(places, ".png")
+    overlays = names.unique(places, records.PICTURE)
     if out:
         new_images.check_apart(out, [one.path for one in found], overlays)
     return [

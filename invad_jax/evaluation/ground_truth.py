@@ -18,7 +18,7 @@ from invad_jax.config import DataConfig
 from invad_jax.data import masks, preprocess
 from invad_jax.data.dataset import Sample, some
 from invad_jax.data.maps import enlarge
-from invad_jax.errors import UnavailableError, UserError
+from invad_jax.errors import UserError
 from invad_jax.evaluation.spill import Rows
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,6 @@ def read(samples: Sequence[Sample], data: DataConfig, folder: Path | None = None
             continue
         try:
             marked = masks.read_mask(sample.mask_paths, sample.path, data)
-        except UnavailableError:
-            raise  # nothing is wrong with the mask
         except UserError as error:
             unusable.append(str(error))
             continue

@@ -19,7 +19,7 @@ from invad_jax.config import DataConfig
 from invad_jax.config.io import to_dict
 from invad_jax.data import inputs, preprocess
 from invad_jax.errors import UserError
-from invad_jax.evaluation.records import OVERLAYS, Drawer, Drawn, Item, Recorder
+from invad_jax.evaluation.records import OVERLAYS, PICTURE, Drawer, Drawn, Item, Recorder
 from invad_jax.inference.predictions import Prediction, Predictions
 from invad_jax.inference.predictor import Predictor
 from invad_jax.io import names, outputs
@@ -40,7 +40,7 @@ class Results:
     def __init__(self, found: inputs.Inputs, recorder: Recorder):
         self.found = found
         self.recorder = recorder
-        self.overlays = names.unique(found.names, ".png")
+        self.overlays = names.unique(found.names, PICTURE)
         self.rows: list[dict[str, Any] | None] = [None] * len(found.paths)
         self.known: dict[int, Prediction] = {}
         """Row -> what is known of it, its map on the grid of the latents."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from invad_jax.config import DataConfig
 from invad_jax.data import preprocess
-from invad_jax.errors import UnavailableError, UserError
+from invad_jax.errors import UserError
 from invad_jax.evaluation.tally import Tally
 from invad_jax.inference.predictions import Prediction
 from invad_jax.io import files, names, outputs
@@ -26,7 +26,8 @@ OVERLAY_SIDE = 1600
 """Pixels of the longer side of an overlay, at most: one of 20 megapixels takes 12 s and 1.2 GB."""
 _DRAWERS = 8
 """Images that are drawn at the same time, while the devices are at the next batch."""
-OVERLAYS = "overlays"
+OVERLAYS, PICTURE = "overlays", ".jpg"
+"""The folder of the overlays, and the end of their names."""
 SORTED = {"normal": "ok", "anomalous": "ng", tables.UNREADABLE: "unreadable"}
 """Decision -> the folder that its images are sorted into."""
 
@@ -122,7 +123,7 @@ class Drawer:
             return None
         place = f"{OVERLAYS}/{item.overlay}"
         try:
-            image = preprocess.read_original(item.path, self._data, OVERLAY_SIDE)
+            image = preprocess.original(item.path, self._data, OVERLAY_SIDE)
             write_overlay(self.out / place, image, result.anomaly_map, result.heat)
         except UserError as problem:
             errors.append(f"no overlay: {problem}")
@@ -179,8 +180,6 @@ def why_unreadable(path: str, data: DataConfig) -> str:
     """Reads once more what could not be read, for the reason."""
     try:
         preprocess.read_image(path, data)
-    except UnavailableError:
-        raise  # nothing is wrong with the image
     except UserError as error:
         return str(error)
     return "could not be read when it was its turn, or has no finite score"

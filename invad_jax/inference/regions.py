@@ -36,17 +36,18 @@ def find(anomaly_map: np.ndarray, level: float, size: tuple[int, int]) -> list[R
     >>> find(square, 1.0, (8, 4))
     [Region(left=4, top=1, width=4, height=1, area=4, peak=5.0)]
     """
-    labels, count = ndimage.label(anomaly_map > level, _WITH_CORNERS)
+    hot = anomaly_map > level
+    labels, count = ndimage.label(hot, _WITH_CORNERS)
     if not count:
         return []
+    peaks = np.full(count + 1, level, anomaly_map.dtype)
+    np.maximum.at(peaks, labels[hot], anomaly_map[hot])
     across, down = size[0] / anomaly_map.shape[1], size[1] / anomaly_map.shape[0]
-    numbers = np.arange(1, count + 1)
     areas = np.bincount(labels.ravel())[1:] * across * down
-    peaks = ndimage.maximum(anomaly_map, labels, numbers)
     found = [
         _region(rows, columns, across, down, area, peak)
         for (rows, columns), area, peak in zip(
-            ndimage.find_objects(labels), areas, peaks, strict=True
+            ndimage.find_objects(labels), areas, peaks[1:], strict=True
         )
     ]
     return sorted(found, key=lambda region: -region.peak)

@@ -44,6 +44,11 @@ _DENIED = re.compile(
     r"NoCredentials|DefaultCredentials|Unauthorized|Forbidden|AccessDenied|PermissionError"
     r"|Anonymous caller|InvalidAccessKeyId|Invalid Credentials|SignatureDoesNotMatch|\b40[13]\b"
 )
+_AWAY = {
+    *("ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError"),
+    "TransportError",
+}
+"""Classes of aiohttp, botocore and google.auth: not reached, after they have asked again."""
 SILENCE_S = 60
 """After so many seconds without a byte a connection is given up."""
 MOST_HELD = 2**26
@@ -278,7 +283,8 @@ class BucketPath(PosixGPath):
                     raise UnavailableError(f"{self}: {_reason(error)}") from error
                 time.sleep(_FIRST_PAUSE_S * 2**attempt)
             except Exception as error:  # of aiohttp, of botocore, of google.auth
-                raise UserError(f"{self}: {self._refusal(error)}") from error
+                kind = UnavailableError if _is_away(error) else UserError
+                raise kind(f"{self}: {self._refusal(error)}") from error
         raise AssertionError
 
     def _refusal(self, error: Exception) -> str:
@@ -286,6 +292,14 @@ class BucketPath(PosixGPath):
         if _DENIED.search(reason.replace(self._name(), "")):
             return f"no credentials that may do this ({reason}); {_LOGIN[self.scheme]}"
         return reason
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the store may answer later: it was not reached, or had no time (429, 5xx)."""
+    status = str(getattr(error, "code", ""))  # of gcsfs; s3fs makes an OSError of it
+    busy = status == "429" or status.startswith("5")
+    busy |= getattr(error, "errno", 0) in (errno.EBUSY, errno.EREMOTEIO)
+    return busy or not _AWAY.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def _reason(error: BaseException) -> str:

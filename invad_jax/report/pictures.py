@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from invad_jax.report.figures import CONTOUR, HEAT, OPACITY, Case, heat_level, outline
+from invad_jax.report.figures import CONTOUR, HEAT, OPACITY, Case, heat_picture, outline
 
 SIDE = 640
 """Pixels of the longer side of a photograph on a page, at most."""
@@ -61,21 +61,17 @@ def heat_png(anomaly_map: np.ndarray, low: float, high: float) -> bytes | None:
     """Heat as a PNG to be stretched over a photograph, transparent where there is none; None
     where there is none at all. Arguments as of `figures.overlay`."""
     size = (min(_HEAT_SIDE, 4 * anomaly_map.shape[1]), min(_HEAT_SIDE, 4 * anomaly_map.shape[0]))
-    level, hot = heat_level(anomaly_map, size, low, high)
-    if not hot.any():
+    picture = heat_picture(anomaly_map, size, low, high)
+    if not picture.getbbox():
         return None
-    picture = Image.fromarray(np.where(hot, np.maximum(level, 1), 0).astype(np.uint8), "P")
-    picture.putpalette(np.rint(HEAT).astype(np.uint8).tobytes())
-    opacity = np.rint(255 * OPACITY).astype(np.uint8)
-    opacity[0] = 0  # of the first colour all the same: no dark seam where heat begins
-    return _png(picture, transparency=opacity.tobytes())
+    return _png(picture, transparency=OPACITY.tobytes())
 
 
 def colour_bar() -> str:
     """The colours of heat as a CSS gradient, over whatever lies below."""
     stops = [
-        f"rgb({' '.join(str(round(float(c))) for c in HEAT[i])} / {100 * OPACITY[i]:.0f}%)"
-        for i in range(0, 256, 51)
+        f"rgb({' '.join(map(str, HEAT[i].tolist()))} / {OPACITY[i] / 2.55:.0f}%)"
+        for i in (1, *range(51, 256, 51))
     ]
     return f"linear-gradient(to right, {', '.join(stops)})"
 

@@ -139,7 +139,7 @@ def _line(error: BaseException) -> str:
     """What went wrong in one line; raises the error again where it is no fault of the user's."""
     if isinstance(error, KeyboardInterrupt):
         return interrupts.MESSAGE
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | UnavailableError):
         return "error: " + " ".join(str(error).splitlines())  # a path may hold line breaks
     if isinstance(error, OSError) and error.errno in files.DISK_ERRORS:
         return f"error: {error.filename or 'disk'}: {error.strerror}"

@@ -90,8 +90,8 @@ def test_predict_scores_a_file_as_eval_does(commands, evaluated, trained):
             float(row["image_score_calibrated"]), rel=1e-4, abs=1e-4
         )
         assert prediction["decision"] == row["decision"]
-    overlays = sorted(p.name for p in (commands.folder / "decided").rglob("*.png"))
-    assert overlays == [f"{i}.png" for i in range(5)]
+    overlays = sorted(p.name for p in (commands.folder / "decided").rglob("*.jpg"))
+    assert overlays == [f"{i}.jpg" for i in range(5)]
 
 
 def test_predict_on_one_file(commands, evaluated, trained):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from invad_jax import predict
 from invad_jax.config import TERMS, Config, DataConfig
 from invad_jax.data import preprocess
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.evaluation import new_images, records
 from invad_jax.inference import predictor
 from invad_jax.inference.predictions import Predictions
@@ -95,6 +95,10 @@ def run(photos, out, *more, status=0):
     assert predict.cli(arguments) == status
 
 
+def away(*_):
+    raise UnavailableError("gs://b: does not answer")
+
+
 def table(out):
     with (out / "predictions.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
@@ -119,7 +123,7 @@ def test_a_row_a_page_and_an_overlay(photos, tmp_path):
     assert [row["decision"] for row in rows] == ["normal", "normal", "anomalous"]
     assert [float(row["image_score"]) for row in rows] == [10, 90, 200]
     for i, row in enumerate(rows):
-        assert row["overlay"] == f"overlays/{i}.png"
+        assert row["overlay"] == f"overlays/{i}.jpg"
         assert size(tmp_path / "out" / row["overlay"]) == (40, 30)
     page = (tmp_path / "out" / "report.html").read_text()
     assert '<b data-total="anomalous">1</b><small>of 3 images' in page
@@ -140,10 +144,11 @@ def test_rows_do_not_hang_on_the_bar(photos, tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", [".", "decisions", "..", "overlays"])
 def test_no_image_is_replaced_and_no_overlay_is_scored(photos, place):
     """`--out` is the folder of the images, lies in it, or holds it; twice, as a user would."""
+    Image.new("RGB", (8, 8)).save(photos / "3.jpg")
     before = contents(photos)
     for _ in range(2):
         run(photos, photos / place)
-        assert len(table(photos / place)) == 3
+        assert len(table(photos / place)) == 4
     after = contents(photos)
     assert {path: after[path] for path in before} == before
 
@@ -156,6 +161,7 @@ def test_a_table_of_somebody_else_is_not_replaced(photos, capsys):
 
 
 def test_overlays_that_are_linked_to_the_images_are_refused(photos, tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(photos / "3.jpg")
     run(photos, tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "overlays")
     (tmp_path / "out" / "overlays").symlink_to(photos)
@@ -214,6 +220,35 @@ def test_a_picture_that_cannot_be_written_loses_no_score(photos, tmp_path, monke
     assert all("no overlay: " in row["error"] for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("room", "asked"),
+    [(preprocess, "original"), (preprocess, "size_of"), (records, "open_binary")],
+)
+@pytest.mark.parametrize("how", [[], ["--distributed"]])
+@pytest.mark.usefixtures("joined")
+def test_a_store_that_is_away_is_the_fault_of_no_image(
+    photos, tmp_path, monkeypatch, capsys, room, asked, how
+):
+    """Neither of its overlay, nor of its regions, nor of its place among the sorted."""
+    monkeypatch.setattr(room, asked, away)
+    given = ("--sort-into", str(tmp_path / "sorted"), *how)
+    run(photos, tmp_path / "out", *given, status=UnavailableError.STATUS)
+    assert capsys.readouterr().err.splitlines()[-1] == "error: gs://b: does not answer"
+    tables = list((tmp_path / "out").rglob("*.csv"))
+    assert all("does not answer" not in path.read_text() for path in tables)
+    assert not list(tmp_path.rglob("000000.csv"))  # no shard counts as done
+
+
+def test_a_store_that_is_away_ends_a_stream(photos, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{photos}/2.png\n"))
+    monkeypatch.setattr(preprocess, "read_image", away)
+    status = predict.cli(["--workdir", "w", "--input", "-", "--out", "-"])
+    assert status == UnavailableError.STATUS
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[-1] == "error: gs://b: does not answer"
+
+
 def test_a_page_that_fails_loses_no_table(photos, tmp_path, monkeypatch):
     def full(*_, **__):
         raise UserError("report.html: cannot be written")
@@ -259,7 +294,7 @@ def test_an_error_is_one_line_whatever_the_name(photos, tmp_path, capsys):
 def test_overlays_of_large_images_are_reduced(photos, tmp_path):
     Image.new("RGB", (4000, 1000)).save(photos / "large.jpg")
     run(photos / "large.jpg", tmp_path / "out")
-    assert size(tmp_path / "out" / "overlays" / "large.png") == (1600, 400)
+    assert size(tmp_path / "out" / "overlays" / "large.jpg") == (1600, 400)
 
 
 def test_ctrl_c_is_one_line_and_keeps_what_is_known(photos, tmp_path, monkeypatch, capsys):
@@ -450,9 +485,9 @@ def test_a_fleet_writes_the_rows_of_one_process_and_a_summary(photos, tmp_path, 
 def test_a_fleet_draws_and_sorts_below_the_number_of_the_shard(photos, tmp_path):
     run(photos, tmp_path / "out", "--distributed", "--sort-into", str(tmp_path / "sorted"))
     assert [row["overlay"] for row in table(tmp_path / "out")] == [
-        f"overlays/000000/{i}.png" for i in range(3)
+        f"overlays/000000/{i}.jpg" for i in range(3)
     ]
-    assert size(tmp_path / "out" / "overlays" / "000000" / "2.png") == (40, 30)
+    assert size(tmp_path / "out" / "overlays" / "000000" / "2.jpg") == (40, 30)
     assert (tmp_path / "sorted" / "ng" / "000000" / "2.png").is_file()
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.io import files, outputs
 from invad_jax.io.paths import to_path
 from tests import emulators
@@ -119,7 +119,7 @@ def test_a_truncated_object_is_one_line(root, monkeypatch):
     files.write_text(root / "x", "12345")
     monkeypatch.setattr(bucket, "_FIRST_PAUSE_S", 0)
     monkeypatch.setattr(bucket.BucketPath, "size", lambda self: 9)
-    with pytest.raises(UserError, match=r"/x: EOFError: 5 bytes came, of 9"):
+    with pytest.raises(UnavailableError, match=r"/x: EOFError: 5 bytes came, of 9"):
         files.read_bytes(root / "x")
 
 
@@ -154,16 +154,20 @@ def test_what_goes_wrong_is_asked_again(of, kind):
     assert faults.count[kind] > 1
 
 
-def test_a_store_that_stays_away_is_one_line(monkeypatch, caplog):
-    """Nothing listens there."""
+@pytest.mark.parametrize(
+    ("faults", "said"), [(None, "Cannot connect"), (Faults(1, kinds=("503",)), "503")]
+)
+def test_a_store_that_stays_away_is_one_line(monkeypatch, caplog, faults, said):
+    """Nothing listens there, or somebody who has no time."""
 
     async def at_once(seconds):
         """No pause."""
 
     monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=at_once))
-    with emulators.used("gs"):
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-        with pytest.raises(UserError, match=r"gs://bucket/x: .*Cannot connect to host 127.0.0.1:9"):
+    with emulators.used("gs", faults):
+        if not faults:
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+        with pytest.raises(UnavailableError, match=f"gs://bucket/x: .*{said}"):
             files.read_bytes(f"gs://{BUCKET}/x")
     assert caplog.records == []
 

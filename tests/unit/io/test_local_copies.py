@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError
 from invad_jax.io import files, paths
 from tests import emulators
 from tests.emulators import BUCKET
@@ -86,7 +86,7 @@ def test_a_full_disk_is_one_line(root, monkeypatch):
 
     files.write_text(root / "x", "1")
     monkeypatch.setattr("tempfile.TemporaryDirectory", full)
-    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+    with pytest.raises(UnavailableError, match="cannot be written: No space left on device"):
         paths.local(root / "x")
 
 
