@@ -22,9 +22,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from invad_jax.errors import UserError
+from invad_jax.io import files
+from invad_jax.io.paths import to_path
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
@@ -43,11 +44,11 @@ def main(args: argparse.Namespace) -> int:
 
     jax.config.update("jax_enable_compilation_cache", False)
     from invad_jax.benchmarks import plot, report, session
-    from invad_jax.io import files, outputs
+    from invad_jax.io import outputs
     from invad_jax.runtime import processes
     from invad_jax.runtime.log import log
 
-    out = Path(args.out) if args.out else path / "benchmark"
+    out = to_path(args.out) if args.out else path / "benchmark"
     if processes.is_primary():
         outputs.claim(out, "benchmark", FILES, trusted=not args.out)
     run = session.measure(
@@ -75,11 +76,9 @@ def main(args: argparse.Namespace) -> int:
 
 def _earlier(path: str) -> dict[str, object]:
     try:
-        found: dict[str, object] = json.loads(Path(path).read_text())
+        found: dict[str, object] = json.loads(files.read_bytes(path))
         if found["schema"] != 1 or not isinstance(found["parts"], list):
             raise KeyError("parts")
-    except OSError as error:
-        raise UserError(f"--against {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"--against {path}: is no benchmark.json; or say torch") from error
     return found
@@ -89,6 +88,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
     parser.add_run()
+    parser.in_buckets.update(("out", "against"))
     parser.add_argument("--out", metavar="DIR", help="default <workdir>/benchmark")
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 16], metavar="N")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each part in each repeat")

@@ -21,6 +21,7 @@ from invad_jax.data import layouts, records
 from invad_jax.data.samples import SAMPLE_SETS
 from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
+from invad_jax.io.paths import to_path
 from invad_jax.runtime import cli as command_line
 
 LAYOUTS = sorted({*layouts.LAYOUTS, "mpdd"} - {"tfds"})  # which lies as MVTec AD does
@@ -28,7 +29,7 @@ LAYOUTS = sorted({*layouts.LAYOUTS, "mpdd"} - {"tfds"})  # which lies as MVTec A
 
 def main(args: argparse.Namespace) -> None:
     """From a layout on disk to a folder of records."""
-    build(args.layout, args.root, Path(args.out), split_list(args.categories))
+    build(args.layout, args.root, to_path(args.out), split_list(args.categories))
     counts = {split: len(rows) for split, rows in records.listing(args.out).items()}
     print(
         f"{args.out}: {counts.get('train', 0)} images to train on, {counts.get('test', 0)} to "
@@ -68,6 +69,7 @@ def build(layout: str, root: str, out: Path, categories: Sequence[str] = ("all",
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
+    parser.in_buckets.update(("root", "out"))
     parser.add_argument("--layout", required=True, help=", ".join(LAYOUTS))
     parser.add_argument("--root", default="", metavar="DIR", help="data.root: the data set on disk")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")

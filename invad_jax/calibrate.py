@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invad_jax.errors import UserError
+from invad_jax.io.paths import to_path
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
@@ -56,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     if args.check:
         return _compare(predictor, workdir, new)
     if isinstance(model, BundleModel):
-        fitted = recalibrate.in_bundle(model, new, Path(args.out))
+        fitted = recalibrate.in_bundle(model, new, to_path(args.out))
     else:
         fitted = recalibrate.in_workdir(model, Workdir(source), new)
         if args.false_positive_rate is not None:
@@ -111,6 +112,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser = command_line.Parser(__doc__)
     parser.add_run()
     parser.add_model()
+    parser.in_buckets.update(("normal", "check", "out"))
     for option, help in [
         ("--normal", "good images, by which the thresholds are set"),
         ("--check", "good images, to be compared with those of the calibration"),

@@ -17,12 +17,12 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from invad_jax.errors import UserError
 from invad_jax.evaluation.difference import compare, past_tolerances
 from invad_jax.evaluation.saved import read_run
 from invad_jax.io import files
+from invad_jax.io.paths import to_path
 from invad_jax.report.comparison import markdown
 from invad_jax.runtime import cli as command_line
 
@@ -49,8 +49,8 @@ def main(args: argparse.Namespace) -> int:
     result["past_tolerances"] = past
     page = markdown(result)
     if args.out:
-        files.write_json(Path(args.out) / "compare.json", result)
-        files.write_text(Path(args.out) / "compare.md", page)
+        files.write_json(to_path(args.out) / "compare.json", result)
+        files.write_text(to_path(args.out) / "compare.md", page)
     print(page, end="")
     return 1 if past else 0
 
@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> int:
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
+    parser.in_buckets.update(("run_a", "run_b", "out"))
     parser.add_argument("run_a", metavar="RUN_A", help="the reference")
     parser.add_argument("run_b", metavar="RUN_B", help="what is compared with it")
     parser.add_argument("--out", metavar="DIR", help="also write compare.md and compare.json there")

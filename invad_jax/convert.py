@@ -27,6 +27,7 @@ from invad_jax.config.io import config_hash, to_dict
 from invad_jax.converters import DETECTORS, FILES, MAX_SIDE, SETTINGS, Converted, ConvertedVAE
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.paths import is_remote, to_path
 from invad_jax.io.tensors import read_tensors, write_tensors
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
@@ -46,11 +47,15 @@ def main(args: argparse.Namespace) -> None:
         if not args.input:
             raise UserError("give --input, what to convert")
         converted, origin = read(args), f"{args.source}: {args.input}"
-        with files.new_folder(workdir.path) as folder:
-            if isinstance(converted, ConvertedVAE):
-                write_vae(folder, converted, origin)
-            else:
-                write_workdir(Workdir(folder), converted, origin)
+        if is_remote(workdir.path) and isinstance(converted, Converted):
+            files.require_new(workdir.path)  # a checkpoint is committed where it is written
+            write_workdir(workdir, converted, origin)
+        else:
+            with files.new_folder(workdir.path) as folder:
+                if isinstance(converted, ConvertedVAE):
+                    write_vae(folder, converted, origin)
+                else:
+                    write_workdir(Workdir(folder), converted, origin)
         print(f"{workdir.path}: {_described(converted)}")
         return
     if not args.output:
@@ -61,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
     invad_pytorch.check_writable(converted.config, workdir.path)
     with files.new_folder(args.output) as folder:
         invad_pytorch.write_folder(folder, converted)
-    print(f"{args.output}: {', '.join(sorted(p.name for p in Path(args.output).iterdir()))}")
+    print(f"{args.output}: {', '.join(sorted(p.name for p in to_path(args.output).iterdir()))}")
 
 
 def _described(converted: Converted | ConvertedVAE) -> str:
@@ -76,7 +81,7 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
     """The whole input, checked, with the `--set` changes."""
     hints = {name: getattr(args, name) for name in ("num_heads", "head_channels")}
     hints = {name: value for name, value in hints.items() if value is not None}
-    path = Path(args.input)
+    path = to_path(args.input)
     if args.latent_size is not None and not 1 <= args.latent_size <= MAX_SIDE:
         raise UserError(f"--latent-size {args.latent_size}: expected 1 to {MAX_SIDE}")
     if args.class_label is not None and args.source not in ("guided-diffusion", "diffusers"):
@@ -92,7 +97,7 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
     elif args.source == "guided-diffusion":
         converted = guided_diffusion.read_file(path, hints, args.latent_size, args.class_label)
     elif args.source in DETECTORS:
-        text = Path(args.text) if args.text else None
+        text = to_path(args.text) if args.text else None
         converted = rivals.read_file(args.source, path, hints, args.latent_size, text)
     else:
         converted = diffusers_folder.read_folder(path, args.latent_size, args.class_label)
@@ -110,14 +115,13 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
 
 
 def write_workdir(workdir: Workdir, converted: Converted, origin: str) -> None:
-    """Config, a checkpoint at step 0, and what was kept aside."""
+    """A checkpoint at step 0, what was kept aside, and last the config, which readers look for."""
     import jax.numpy as jnp
 
     from invad_jax.detector import LatentStats
     from invad_jax.runtime import processes
     from invad_jax.runtime.checkpoint import Checkpoints
 
-    workdir.claim(converted.config, write=True)
     channels = converted.latent_shape[-1]
     model = {
         "params": converted.params,
@@ -139,6 +143,7 @@ def write_workdir(workdir: Workdir, converted: Converted, origin: str) -> None:
         write_tensors(_kept(workdir, name), tensors)
     if converted.kept_text:
         files.write_text(workdir.kept / SETTINGS, converted.kept_text)
+    workdir.claim(converted.config, write=True)
 
 
 def write_vae(folder: Path, converted: ConvertedVAE, origin: str) -> None:
@@ -165,7 +170,7 @@ def read_workdir(workdir: Workdir) -> Converted:
             for name in ("params", "ema_params")
             if _kept(workdir, name).exists()
         },
-        kept_text=settings.read_text(encoding="utf-8") if settings.exists() else "",
+        kept_text=files.read_bytes(settings).decode() if settings.exists() else "",
     )
 
 
@@ -176,6 +181,7 @@ def _kept(workdir: Workdir, name: str) -> Path:
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
+    parser.in_buckets.update(("input", "output", "text"))
     add = parser.add_argument
     add("--from", dest="source", choices=SOURCES, help="the code base that made the input")
     add("--input", metavar="PATH", help="its folder or file")

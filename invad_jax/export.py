@@ -16,9 +16,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from invad_jax.errors import UserError
+from invad_jax.io.paths import to_path
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.workdir import Workdir
 
@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     from invad_jax.evaluation import validation
 
-    model, found = validation.validate(Path(path))
+    model, found = validation.validate(to_path(path))
     print("\n".join(validation.lines(model, found)))
     return 0 if found.holds else 1
 
@@ -45,11 +45,11 @@ def _pack(args: argparse.Namespace) -> None:
     workdir = Workdir(command_line.workdir_of(args))
     config = workdir.resolve(args.config, args.set)
     for option, path in (("--out", args.out), ("--onnx", args.onnx)):
-        if path and Path(path).is_dir():
+        if path and to_path(path).is_dir():
             raise UserError(f"{option} {path}: is a folder; give a file, such as part.invad")
     from invad_jax.inference.packing import pack
 
-    out, onnx_out = (Path(path) if path else None for path in (args.out, args.onnx))
+    out, onnx_out = (to_path(path) if path else None for path in (args.out, args.onnx))
     pack(workdir, config, out, onnx_out, not args.no_photographs)
 
 
@@ -57,6 +57,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
     parser.add_config()
+    parser.in_buckets.update(("out", "onnx", "validate"))
     parser.add_argument("--workdir", metavar="DIR", help="of the run; default runs/X")
     parser.add_argument("--out", metavar="FILE", help="the bundle to write; usually *.invad")
     parser.add_argument(

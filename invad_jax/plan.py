@@ -17,7 +17,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from invad_jax.errors import UserError
 from invad_jax.io.files import write_text
@@ -68,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
         row |= estimate(row)
     print(markdown(config, encoder, rows))
     if args.json:
-        write_text(Path(args.json), json.dumps(rows, indent=2) + "\n")
+        write_text(args.json, json.dumps(rows, indent=2) + "\n")
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
@@ -90,6 +89,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
         help="a batch that grows with the devices (weak scaling) instead of the config's",
     )
     parser.add_argument("--only", choices=("train", "detector"), help="one of the two programs")
+    parser.in_buckets.add("json")
     parser.add_argument("--json", metavar="FILE", help="write every number there, too")
     return command_line.run(main, parser, argv)
 

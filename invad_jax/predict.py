@@ -91,7 +91,7 @@ def _check(args: argparse.Namespace) -> bool:
     if streamed and (len(args.input) > 1 or args.list or args.watch):
         raise UserError("--input -: reads paths from the standard input; give it alone")
     if args.watch and (args.list or not all(os.path.isdir(path) for path in args.input)):
-        raise UserError("--watch: --input has to be folders")
+        raise UserError("--watch: --input has to be folders of this machine")
     if args.threshold is not None and args.false_positive_rate is not None:
         raise UserError("give --threshold or --false-positive-rate, not both")
     if (streamed or args.watch) and args.distributed:
@@ -195,7 +195,7 @@ def _format(args: argparse.Namespace) -> Literal["csv", "jsonl"]:
 def _sorting(args: argparse.Namespace) -> Sorting | None:
     from invad_jax.evaluation.records import Sorting
 
-    return Sorting(Path(args.sort_into), args.sort_by) if args.sort_into else None
+    return Sorting(to_path(args.sort_into), args.sort_by) if args.sort_into else None
 
 
 def _command(source: Path, args: argparse.Namespace) -> str:
@@ -226,7 +226,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--list", metavar="FILE", help="a file of such paths, one a line")
     parser.add_argument("--watch", action="store_true", help="and what comes into these folders")
-    parser.in_buckets.update(("input", "out"))
+    parser.in_buckets.update(("input", "list", "out", "sort_into"))
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write; -: rows alone")
     parser.add_argument("--format", choices=("csv", "jsonl"), help="of the rows")
     parser.add_argument("--no-overlays", action="store_true", help="no picture of each image")

@@ -35,6 +35,7 @@ from invad_jax.data import layouts
 from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.paths import to_path
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime import locks
@@ -62,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     base = command_line.config_of(args)
     axes = parse_axes(args.over, base)
     cells = make_cells(base, axes, parse_seeds(args.seeds, base))
-    out = Path(args.out) if args.out else Path("runs") / f"sweep_{Path(args.config).stem}"
+    out = to_path(args.out) if args.out else Path("runs") / f"sweep_{Path(args.config).stem}"
     pending: dict[str, list[Cell]] = {}
     for cell in cells:
         if not _point_file(out, cell).is_file():
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
         names = [axis.name for axis in axes]
         results = [files.read_json(_point_file(out, cell)) for cell in cells]
         sweep_table.write(out / args.name, names, cells, results, _command(args))
-    print((out / f"{args.name}.md").read_text(encoding="utf-8"), end="")
+    print(files.read_bytes(out / f"{args.name}.md").decode(), end="")
     return 0
 
 
@@ -99,8 +100,8 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
                 f"{workdir.path}: was trained with another config: {'; '.join(differences)}; "
                 "give another --out"
             )
-    last = workdir.checkpoints / str(cell.config.train.num_steps)  # whole, or not there
-    if last.is_dir():
+    last = cell.config.train.num_steps
+    if workdir.has_step(last):
         return True
     arguments = ["--config", args.config, "--workdir", str(workdir.path)]
     arguments += ["--set", *args.set, *cell.training]
@@ -117,7 +118,7 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
             process.terminate()  # it saves and leaves
         if process.wait() and not stop.requested:
             raise UserError(f"{workdir.path}: its training failed; its own message is above")
-    return last.is_dir()
+    return workdir.has_step(last)
 
 
 def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
@@ -208,6 +209,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
     parser.add_config("configs/X.py, the base of every point")
+    parser.in_buckets.add("out")
     parser.add_argument(
         "--over",
         action="append",

@@ -37,7 +37,7 @@ from invad_jax.converters.published import (
 )
 from invad_jax.denoisers.layers import MLP_RATIO
 from invad_jax.errors import UserError
-from invad_jax.io.files import write_text
+from invad_jax.io.files import read_bytes, write_text
 from invad_jax.io.tensors import read_tensors, write_tensors
 from invad_jax.io.yaml_format import read_yaml
 
@@ -96,7 +96,7 @@ def read_folder(
             "params": unused_from_published(tensors, cfg),
             "ema_params": unused_from_published(ema_tensors, cfg),
         },
-        kept_text=(folder / SETTINGS).read_text(encoding="utf-8") if settings else "",
+        kept_text=read_bytes(folder / SETTINGS).decode() if settings else "",
     )
 
 

@@ -132,11 +132,11 @@ def listed(path: str | Path) -> Iterator[str]:
     Raises:
       UserError: it cannot be read, or names nothing.
     """
-    if os.path.exists(path) and not os.path.isfile(path):  # of a pipe or a device there is no end
+    path, empty = to_path(path), True
+    if path.exists() and not path.is_file():  # of a pipe or a device there is no end
         raise UserError(f"--list {path}: is not a file")
-    empty = True
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
             for line in stream:
                 name = line.removesuffix("\n").removesuffix("\r")
                 if name:

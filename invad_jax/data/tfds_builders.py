@@ -36,6 +36,7 @@ from invad_jax.data.masks import union
 from invad_jax.data.records import Row, open_binary
 from invad_jax.data.samples import SAMPLE_SETS
 from invad_jax.errors import UserError
+from invad_jax.io.paths import size_of
 
 Example = dict[str, Any]
 
@@ -243,6 +244,6 @@ def _mask_content(paths: Sequence[str], data: DataConfig) -> bytes:
 def _size(sample: Sample) -> int:
     """Bytes of the files on disk, about those of the record."""
     try:
-        return sum(os.path.getsize(path) for path in (sample.path, *sample.mask_paths))
+        return sum(size_of(path) for path in (sample.path, *sample.mask_paths))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error

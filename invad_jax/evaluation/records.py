@@ -42,8 +42,10 @@ class Sorting(NamedTuple):
         """Makes the folders ours.
 
         Raises:
-          UserError: they hold what was not sorted by this command.
+          UserError: they hold what was not sorted by this command, or can hold no links.
         """
+        if self.by == "link" and is_remote(self.folder):
+            raise UserError(f"--sort-into {self.folder}: a bucket has no links; --sort-by copy")
         outputs.claim(self.folder, "predict", tuple(SORTED.values()), option="--sort-into")
 
 

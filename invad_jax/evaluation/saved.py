@@ -19,6 +19,7 @@ import numpy as np
 from invad_jax import metrics
 from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.paths import to_path
 from invad_jax.report.tables import METRICS
 
 TERMS = ("nll", "map_range", "image_score_calibrated", "image_score_test_minmax")
@@ -62,7 +63,7 @@ def read_run(path: str | Path) -> Run:
     Raises:
       UserError: nothing of the kind is there, or a value is not what its column says.
     """
-    path = Path(path)
+    path = to_path(path)
     if path.is_dir():
         folder = path if (path / "scores.csv").is_file() else path / "eval"
         if not (folder / "scores.csv").is_file():

@@ -34,6 +34,7 @@ from invad_jax.inference.batches import fitting
 from invad_jax.inference.exporting import MEANING, Constants, Exported
 from invad_jax.inference.loader import Detector
 from invad_jax.io import files
+from invad_jax.io.paths import local
 from invad_jax.paradigms import paradigm_of
 from invad_jax.scoring import Scores
 
@@ -117,14 +118,16 @@ class BundleModel:
         Raises:
           UserError: it is no bundle, damaged, or asked for what it cannot change.
         """
-        _check_stored(path)
         with _readable(path):
-            self._detector = Detector(path)
+            self._file = local(path)
+        _check_stored(path, self._file)
+        with _readable(path):
+            self._detector = Detector(self._file)
             about = self._detector.about
             if about["format"] > FORMAT:
                 raise UserError(f"{path}: was made by a newer invad_jax; take that one")
             exported = config_io.from_dict(about["config"], str(path))
-            with zipfile.ZipFile(path) as bundle:
+            with zipfile.ZipFile(self._file) as bundle:
                 self.normals = json.loads(bundle.read("normals.json"))
                 with np.load(io.BytesIO(bundle.read("pictures.npz"))) as arrays:
                     self.pictures = Pictures(**arrays)
@@ -164,7 +167,7 @@ class BundleModel:
 
     def exported(self, constants: Constants) -> Exported:
         """The function, with another calibration in its arrays."""
-        with _readable(self.path), zipfile.ZipFile(self.path) as bundle:
+        with _readable(self.path), zipfile.ZipFile(self._file) as bundle:
             module = bundle.read("detector.stablehlo")
         arrays = [np.asarray(array) for array in self._detector.arrays]
         return Exported(module, [*arrays[: -len(constants)], *constants], {})
@@ -209,11 +212,11 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
     return config_io.override(config, list(overrides))
 
 
-def _check_stored(path: Path) -> None:
+def _check_stored(path: Path, file: Path) -> None:
     """Raises UserError for a zip file whose parts are larger than the file itself."""
-    with _readable(path), zipfile.ZipFile(path) as bundle:
+    with _readable(path), zipfile.ZipFile(file) as bundle:
         members = bundle.infolist()
-        if sum(member.file_size for member in members) > path.stat().st_size:
+        if sum(member.file_size for member in members) > file.stat().st_size:
             raise UserError(f"{path}: holds more than its size: no bundle of invad_jax")
         missing = {MANIFEST, *PARTS} - {member.filename for member in members}
         if missing:

@@ -29,7 +29,7 @@ from invad_jax.inference.kept import fit, normal_scores, read_scores
 from invad_jax.inference.load import load_model
 from invad_jax.inference.model import Model
 from invad_jax.inference.predictions import Prediction, Predictions, joined
-from invad_jax.io.paths import local, to_path
+from invad_jax.io.paths import to_path
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
@@ -238,7 +238,7 @@ def of_workdir(
 
 def of_bundle(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
     """The detector of a file that `export` wrote; see `load`."""
-    model = BundleModel(local(path), overrides)
+    model = BundleModel(to_path(path), overrides)
     fitted = fit(model, model.normals, model.config.calibration.false_positive_rate)
     for doubt in fitted.doubts:
         log.warning("%s", doubt)

@@ -114,8 +114,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
       UserError: `path` exists and is not an empty folder, or cannot be written.
     """
     path = to_path(path).absolute()
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path}: exists already; give a new or an empty folder")
+    require_new(path)
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="invad_jax-") as name:
             yield Path(name)
@@ -132,6 +131,12 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_new(path: Path) -> None:
+    """Raises UserError unless nothing is there, or an empty folder."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path}: exists already; give a new or an empty folder")
 
 
 class Growing:

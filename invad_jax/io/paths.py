@@ -36,12 +36,16 @@ def to_path(path: str | Path) -> Path:
         return path
     if not is_remote(path):
         return Path(path)
-    package = _PACKAGES[path.partition(":")[0]]
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f'{path}: needs {package}: pip install "invad-jax[cloud]"')
+    _require_package(path)
     from invad_jax.io.bucket import BucketPath
 
     return BucketPath(path)  # type: ignore[return-value]  # as far as it is used here
+
+
+def _require_package(path: str) -> None:
+    package = _PACKAGES[path.partition(":")[0]]
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f'{path}: needs {package}: pip install "invad-jax[cloud]"')
 
 
 def is_remote(path: str | Path) -> TypeGuard[BucketPath]:
@@ -123,8 +127,8 @@ def scan(folder: Path) -> list[tuple[Path, bool]]:
 
 
 def require_known(option: str, path: str | Path, buckets: bool = True) -> None:
-    """Raises UserError for a path elsewhere in a network: it would become a local folder of that
-    name.
+    """Raises UserError for a path elsewhere in a network, which would become a local folder of that
+    name, and for one in a bucket where the package is missing that reads it.
 
     Args:
       option: named in the error.
@@ -136,3 +140,5 @@ def require_known(option: str, path: str | Path, buckets: bool = True) -> None:
     if _URL.match(str(path)) and not (buckets and is_remote(path)):
         also = ", gs:// and s3://" if buckets else ""
         raise UserError(f"{option}={path}: only local paths{also} are read and written here")
+    if is_remote(path):
+        _require_package(str(path))

@@ -29,7 +29,7 @@ from invad_jax.config import io as config_io
 from invad_jax.config.effect import is_read
 from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
-from invad_jax.io.paths import to_path
+from invad_jax.io.paths import is_remote, to_path
 from invad_jax.runtime import locks
 from invad_jax.runtime.log import log
 from invad_jax.version import __version__
@@ -41,6 +41,9 @@ Learnt = TypeVar("Learnt")
 
 NORMALS_FORMAT = 7
 """Raised when the files of that folder change: what an older version kept is then made anew."""
+
+COMMITTED = "commit_success.txt"
+"""Orbax writes it last into a checkpoint in a bucket, and into each part; on a disk it renames."""
 
 VERSION = "invad_jax"
 """Beside the sections of `config.json`: what wrote it."""
@@ -67,6 +70,11 @@ class Workdir:
         """The folder of what normal images taught under a way of comparing."""
         text = json.dumps(scoring_key(config, paradigm, step, made_of), sort_keys=True)
         return self.path / "normals" / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def has_step(self, step: int) -> bool:
+        """Whether a checkpoint is there, and whole."""
+        folder = self.checkpoints / str(step)
+        return (folder / COMMITTED).is_file() if is_remote(folder) else folder.is_dir()
 
     def read_config(self) -> Config:
         """The config that the run was trained with."""

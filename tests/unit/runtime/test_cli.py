@@ -10,7 +10,22 @@ import time
 import jax
 import pytest
 
-from invad_jax import build_dataset, compare, convert, plan, predict, sweep, train, train_vae
+from invad_jax import (
+    benchmark,
+    build_dataset,
+    calibrate,
+    compare,
+    convert,
+    export,
+    plan,
+    predict,
+    pull,
+    push,
+    serve,
+    sweep,
+    train,
+    train_vae,
+)  # fmt: skip
 from invad_jax import eval as eval_main
 from invad_jax.errors import UserError
 from invad_jax.runtime import cli, interrupts
@@ -105,14 +120,13 @@ REMOTE = [
     (train, ["--workdir", "az://b/run", "--config", "configs/folder.py"]),
     (eval_main, ["--workdir", "run", "--out", "gs:/b/out"]),
     (predict, ["--workdir", "run", "--input", "images", "--out", "hdfs://b/x"]),
-    (predict, ["--workdir", "run", "--input", "images", "--out", "x", "--sort-into", "gs://b/x"]),
-    (convert, ["--from", "invad-pytorch", "--input", "gs://b/x", "--workdir", "run"]),
-    (convert, ["--to", "invad-pytorch", "--output", "gs://b/x", "--workdir", "run"]),
-    (build_dataset, ["--layout", "mvtec", "--root", "gs://b", "--out", "x"]),
+    (convert, ["--to", "invad-pytorch", "--output", "az://b/x", "--workdir", "run"]),
     (build_dataset, ["--layout", "mvtec", "--root", "x", "--out", "gs:/b"]),
-    (compare, ["gs://b/run", "run"]),
-    (sweep, ["--config", "x.py", "--out", "s3://b"]),
-    (plan, ["--config", "configs/folder.py", "--topology", "cpu:8", "--json", "gs://b/x.json"]),
+    (benchmark, ["--workdir", "run", "--trace", "gs://b/x"]),
+    (serve, ["--model", "x.invad", "--history", "gs://b/x"]),
+    (serve, ["--model", "x.invad", "--watch", "gs://b/x"]),
+    (push, ["--model", "gs://b/run", "--repo", "a/b"]),
+    (pull, ["--repo", "a/b", "--out", "s3://b/x"]),
 ]  # fmt: skip
 
 
@@ -132,6 +146,15 @@ BUCKETS = [
     (train_vae, ["--workdir", "s3://b/run", "--config", "configs/folder.py"]),
     (eval_main, ["--workdir", "gs://b/run"]),
     (predict, ["--workdir", "s3://b/run", "--input", "gs://b/images", "--out", "gs://b/x"]),
+    (predict, ["--workdir", "x", "--input", "x", "--out", "x", "--sort-into", "gs://b/x"]),
+    (predict, ["--workdir", "x", "--list", "gs://b/x", "--out", "x"]),
+    (calibrate, ["--model", "gs://b/x.invad", "--normal", "gs://b/x", "--out", "gs://b/y.invad"]),
+    (export, ["--validate", "gs://b/x.invad"]),
+    (convert, ["--from", "invad-pytorch", "--input", "gs://b/x", "--workdir", "run"]),
+    (build_dataset, ["--layout", "mvtec", "--root", "gs://b/x", "--out", "gs://b/y"]),
+    (compare, ["gs://b/run", "run"]),
+    (sweep, ["--config", "configs/folder.py", "--over", "data.image_size=32", "--out", "s3://b/x"]),
+    (plan, ["--config", "configs/folder.py", "--topology", "cpu:8", "--json", "gs://b/x.json"]),
 ]
 
 
