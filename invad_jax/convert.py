@@ -144,6 +144,7 @@ def write_workdir(workdir: Workdir, converted: Converted, origin: str) -> None:
     if converted.kept_text:
         files.write_text(workdir.kept / SETTINGS, converted.kept_text)
     workdir.claim(converted.config, write=True)
+    workdir.close()
 
 
 def write_vae(folder: Path, converted: ConvertedVAE, origin: str) -> None:

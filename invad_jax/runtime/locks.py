@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.io import files
 from invad_jax.io.paths import is_remote, to_path
 from invad_jax.runtime.log import log
@@ -85,7 +85,7 @@ def _leased(folder: Path, busy: str) -> Iterator[None]:
     finally:
         ended.set()
         beat.join(BEAT_S)
-        with suppress(UserError):  # of a store that is away: it will be found stale
+        with suppress(UserError, UnavailableError):  # it will be found stale
             path.unlink(missing_ok=True)
 
 
@@ -124,7 +124,7 @@ def _keep(path: Path, content: dict[str, Any], ended: threading.Event) -> None:
                 log.error("error: %s: taken by another, which took this one for dead", path.parent)
                 return _leave()
             path.write_bytes(_encoded(content, count))
-        except (UserError, OSError) as error:  # a store that is away is so for others, too
+        except (UserError, UnavailableError, OSError) as error:  # it is away for others, too
             log.warning("%s: not renewed: %s", path, error)
 
 

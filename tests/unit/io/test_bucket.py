@@ -51,6 +51,16 @@ def test_files_are_written_listed_read_and_deleted(root, tmp_path):
     assert not root.exists()
 
 
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n", b""])
+def test_every_byte_arrives(root, end):
+    """gcsfs frames an upload by line feeds."""
+    with files.replaced(root / "x") as temporary:
+        temporary.write_bytes(b"12" + end)
+    with (root / "y").open("wb") as stream:
+        stream.write(b"12" + end)
+    assert files.read_bytes(root / "x") == files.read_bytes(root / "y") == b"12" + end
+
+
 def test_what_fails_leaves_the_object_as_it_was(root):
     files.write_text(root / "x", "before")
     with pytest.raises(UserError), files.replaced(root / "x") as temporary:
