@@ -2,10 +2,9 @@
 
 All of them are read off one polygon, the receiver operating characteristic (`_Curve`). Only
 thresholds at which something anomalous is found are vertices: the anomalous scores are sorted, and
-normal ones counted between them, part by part. Counts add up to the same integers however the
-parts are cut, so pixels come in two passes over a few images at a time (`Parts`), and beyond its
-inputs a pixel metric holds 110 bytes an anomalous pixel (of which there are few) and 11 bytes a
-pixel of one part.
+normal ones counted between them. Counts add up to the same integers however pixels are cut into
+parts, so they come in two passes over a few images at a time (`Parts`), and beyond its inputs a
+pixel metric holds 110 bytes an anomalous pixel (of which there are few) and 11 a pixel of a part.
 
 Values lie in [0, 1]. A metric that is undefined (one class only, no masks) is None, never 0.
 Read next: `report/tables.py`.
@@ -22,7 +21,6 @@ from scipy import ndimage
 
 IMAGE_METRICS = ("i_auroc", "i_ap", "i_f1_max")
 PIXEL_METRICS = ("p_auroc", "p_ap", "p_f1_max", "aupro")
-
 PART = 2**23
 """Pixels of the images that are looked at together: at least one image."""
 Parts = Callable[[], Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]]]
@@ -46,9 +44,8 @@ class Metrics:
     mad: float | None
     """Mean of the seven above; None if any of them is."""
     n_normal: int
-    """Images."""
     n_anomalous: int
-    """Images."""
+    """Images, as `n_normal`."""
 
 
 def image_metrics(image_score: np.ndarray, gt_label: np.ndarray) -> dict[str, float | None]:
@@ -180,14 +177,10 @@ def combine(
     image: Mapping[str, float | None], pixel: Mapping[str, float | None], gt_label: np.ndarray
 ) -> Metrics:
     """The row of a category, of what `image_metrics` and `pixel_metrics` returned."""
-    seven = {**image, **pixel}
-    n_anomalous = int(np.count_nonzero(gt_label))
-    return Metrics(
-        **seven,
-        mad=_mean(list(seven.values())) if None not in seven.values() else None,
-        n_normal=len(gt_label) - n_anomalous,
-        n_anomalous=n_anomalous,
-    )
+    seven, n_anomalous = {**image, **pixel}, int(np.count_nonzero(gt_label))
+    mad = _mean(list(seven.values())) if None not in seven.values() else None
+    n_normal = len(gt_label) - n_anomalous
+    return Metrics(**seven, mad=mad, n_normal=n_normal, n_anomalous=n_anomalous)
 
 
 def mean_over_categories(categories: Mapping[str, Metrics]) -> Metrics:

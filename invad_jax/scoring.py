@@ -284,3 +284,8 @@ def upsample_part(latent_norm: jax.Array, part: jax.Array, image_size: int) -> j
     _, h, w = part.shape
     row, column = (jnp.arange(image_size) * side // image_size for side in (h, w))
     return jnp.where(part[:, row][:, :, column], enlarged / weight, jnp.nan)
+
+
+def without_maps(scores: Scores) -> Scores:
+    """Without the large maps, which are as large as the images."""
+    return scores._replace(anomaly_map=None, x_T=None)

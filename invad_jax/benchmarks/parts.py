@@ -16,7 +16,6 @@ from invad_jax.benchmarks.subject import Subject
 from invad_jax.config import MeshConfig
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.inference.assembly import init_params
-from invad_jax.inference.model import without_maps
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
 from invad_jax.runtime.sharding import (
@@ -27,6 +26,7 @@ from invad_jax.runtime.sharding import (
     state_sharding,
     train_batch_sharding,
 )
+from invad_jax.scoring import without_maps
 from invad_jax.training.denoiser import denoiser_loss
 from invad_jax.training.loop import compile_step
 from invad_jax.training.step import create_state, make_optimizer

@@ -28,7 +28,7 @@ from invad_jax.detector import standardise
 from invad_jax.errors import UserError
 from invad_jax.inference import kept
 from invad_jax.inference.encode import encode_samples
-from invad_jax.inference.model import Model, without_maps
+from invad_jax.inference.model import Model
 from invad_jax.inference.whitening import Learner
 from invad_jax.normality import calibrations, clusters, drift, mixture, reference, whitening
 from invad_jax.normality.calibration import heat_scale
@@ -38,7 +38,7 @@ from invad_jax.normality.reference import Learnt
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir, scoring_key
-from invad_jax.scoring import Scores
+from invad_jax.scoring import Scores, without_maps
 
 Normals = tuple[Sequence[Sample], Sequence[Sample]]
 """Images that were trained on, and images that were held out."""

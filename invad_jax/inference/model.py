@@ -20,17 +20,17 @@ from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Decode, Encoder
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
-from invad_jax.inference.assembly import abstract_params, build_detector, denoise, for_scoring
+from invad_jax.inference.assembly import build_detector, denoise, for_scoring
 from invad_jax.inference.batches import fitting, in_batches
 from invad_jax.inference.images import run_on_images
 from invad_jax.inference.in_parts import in_parts, rounds_over
-from invad_jax.inference.network import outputs_of, trajectory_of
+from invad_jax.inference.network import check_latent, outputs_of, trajectory_of
 from invad_jax.normality.reference import Learnt
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.classes import class_numbers
 from invad_jax.runtime.sharding import batch_sharding, replicated, rounded_up
-from invad_jax.scoring import Scores
+from invad_jax.scoring import Scores, without_maps
 
 
 class Model:
@@ -288,33 +288,14 @@ class Model:
           no `anomaly_map`.
         """
         batch_size = self.batch_size_for(len(paths))
+        variables, data = self.variables, self.config.data
         return run_on_images(
-            self._predict,
-            self.variables,
-            paths,
-            self.config.data,
-            batch_size,
-            self.mesh,
-            skip_unreadable,
+            self._predict, variables, paths, data, batch_size, self.mesh, skip_unreadable
         )
 
     def _check_latent(self, shape: tuple[int, ...]) -> None:
-        """Raises UserError unless the parameters are those of a network for such latents."""
-        if len(shape) == 4 and shape[1:] == self.latent_shape:
-            return
-        expected = f"expected (B, {', '.join(map(str, self.latent_shape))})"
-        if len(shape) != 4 or shape[-1] != self.latent_shape[-1]:
-            raise UserError(f"latents of shape {shape}: {expected}")
-        theirs = jax.tree.map(np.shape, abstract_params(self.config, shape[1:]))
-        ours = jax.tree.map(np.shape, self._network)
         fixed = self.coordinates is not None or self._without_encoder.reference is not None
-        if theirs != ours or fixed:
-            raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")
+        check_latent(self.config, self.latent_shape, self._network, fixed, shape)
 
     def _in_batches(self, compiled: Any, variables: Any, *inputs: np.ndarray) -> Any:
         return in_batches(compiled, variables, self.batch_size, self.mesh, *inputs)
-
-
-def without_maps(scores: Scores) -> Scores:
-    """Without the large maps, which are as large as the images."""
-    return scores._replace(anomaly_map=None, x_T=None)

@@ -13,7 +13,7 @@ import numpy as np
 
 from invad_jax.config import Config
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import build_network, denoise, outputs
+from invad_jax.inference.assembly import abstract_params, build_network, denoise, outputs
 from invad_jax.paradigms import paradigm_of
 
 Given = Mapping[str, Any]
@@ -100,3 +100,29 @@ def _labels(label: Any, count: int, classes: int) -> np.ndarray:
     if labels.min() < 0 or labels.max() >= classes:
         raise UserError(f"label: expected numbers of 0..{classes - 1}")
     return np.broadcast_to(labels, count).astype(np.int32)
+
+
+def check_latent(
+    config: Config,
+    latent_shape: tuple[int, int, int],
+    params: Any,
+    fixed: bool,
+    shape: tuple[int, ...],
+) -> None:
+    """Raises UserError unless a network takes such latents.
+
+    Args:
+      config: of the network.
+      latent_shape: that it was made for.
+      params: its parameters.
+      fixed: what was learnt beside them is of that grid alone.
+      shape: of the latents.
+    """
+    if len(shape) == 4 and shape[1:] == latent_shape:
+        return
+    expected = f"expected (B, {', '.join(map(str, latent_shape))})"
+    if len(shape) != 4 or shape[-1] != latent_shape[-1]:
+        raise UserError(f"latents of shape {shape}: {expected}")
+    theirs = jax.tree.map(np.shape, abstract_params(config, shape[1:]))
+    if theirs != jax.tree.map(np.shape, params) or fixed:
+        raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")
