@@ -9,7 +9,7 @@ from typing import Any
 
 from invad_jax.inference.kept import SCORES
 from invad_jax.io import files, hub
-from invad_jax.runtime import checkpoint
+from invad_jax.runtime import seals
 from invad_jax.runtime.workdir import Workdir
 
 
@@ -24,13 +24,13 @@ def stage(workdir: Workdir, step: int, folder: Path) -> None:
     for path in _needed(workdir, step):
         target = folder / path.relative_to(workdir.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.name == checkpoint.MARKER:
+        if path.name == seals.MARKER:
             target.touch()
         elif path.name in (SCORES, workdir.config.name) or path.parent.name == "meta":
             files.write_json(target, _without_paths(files.read_json(path)))
         else:
             target.symlink_to(path.absolute())
-    checkpoint.seal(folder / "checkpoints" / str(step))
+    seals.seal(folder / "checkpoints" / str(step))
 
 
 def _needed(workdir: Workdir, step: int) -> Iterator[Path]:
@@ -38,7 +38,7 @@ def _needed(workdir: Workdir, step: int) -> Iterator[Path]:
     for path in sorted(path for path in workdir.path.rglob("*") if path.is_file()):
         name = path.relative_to(workdir.path)
         if name.parts[0] == "checkpoints":
-            others = "optimizer", "data", checkpoint.SEAL
+            others = "optimizer", "data", seals.SEAL
             wanted = name.parts[1:2] == (str(step),) and name.parts[2] not in others
         else:
             wanted = any(fnmatch(str(name), part) for part in hub.PARTS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import re
 
+from invad_jax.errors import UnavailableError
+
 _LOGIN = {
     "gs": "gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS",
     "s3": "aws configure, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -18,6 +20,8 @@ _AWAY = {
     "TransportError",
 }
 """Classes of aiohttp, botocore and google.auth: not reached, after they have asked again."""
+_AWAY_SAID = re.compile(r"\b(UNAVAILABLE|DEADLINE_EXCEEDED): |\bretry attempts failed\b")
+"""What tensorstore says then; the class is that of any of its errors."""
 
 
 def said(error: Exception, scheme: str, name: str) -> str:
@@ -40,6 +44,17 @@ def is_away(error: Exception) -> bool:
     busy = status == "429" or status.startswith("5")
     busy |= getattr(error, "errno", 0) in (errno.EBUSY, errno.EREMOTEIO)
     return busy or not _AWAY.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether a store is away, by an error of a library above it or by what that came of."""
+    while error is not None:
+        if isinstance(error, UnavailableError | TimeoutError | ConnectionError):
+            return True
+        if isinstance(error, Exception) and (is_away(error) or _AWAY_SAID.search(str(error))):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def in_short(error: BaseException) -> str:

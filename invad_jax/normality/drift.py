@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.io import files
 from invad_jax.normality import clusters
 
@@ -79,12 +79,15 @@ def read(path: Path) -> Profile | None:
 
     Raises:
       UserError: it is damaged.
+      UnavailableError: the store that it lies in does not answer.
     """
     if not path.is_file():
         return None
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return Profile(*(arrays[name] for name in Profile._fields))
+    except (UserError, UnavailableError):
+        raise
     except Exception as error:  # zipfile and NumPy raise nearly anything on damaged files
         raise UserError(f"{path}: damaged; delete it") from error
 

@@ -4,15 +4,12 @@ One step holds `model` (what evaluation needs), `optimizer` (what only training 
 position of the input iterator) and `meta` (config and versions, JSON). Orbax commits a step by a
 rename, so one that is found is whole.
 
-What happens to it afterwards orbax sees only in part: a flipped bit inside an array comes back as
-another number. So a step also holds `seal.json`, the SHA-256 of its files, written just before the
-rename. The first process compares before anything is restored, and all take the newest step that
-is sound.
+A step is sealed (`seals.py`) just before the rename. The first process compares before anything is
+restored, and all take the newest step that is sound.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -29,17 +26,14 @@ from grain.checkpoint import CheckpointSave
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from invad_jax.errors import UserError
-from invad_jax.io import files
-from invad_jax.io.paths import is_remote, scan, to_path
-from invad_jax.runtime import buckets
+from invad_jax.errors import UnavailableError, UserError
+from invad_jax.io import answers, files
+from invad_jax.io.paths import is_remote, to_path
+from invad_jax.runtime import buckets, seals
 from invad_jax.runtime.log import log
 
 ITEMS = ("model", "optimizer", "data", "meta")
 MODEL_ITEMS = ("model", "meta")
-SEAL = "seal.json"
-MARKER = "commit_success.txt"
-"""Orbax writes it into a part after the seal is made."""
 
 
 class Checkpoints:
@@ -114,6 +108,7 @@ class Checkpoints:
 
         Raises:
           UserError: this step, or the one that was being written, did not reach the disk.
+          UnavailableError: the same, and the store does not answer.
         """
         self._require_space((model, optimizer))
         self._save(
@@ -177,8 +172,15 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         # After a failed write, or where another process may be gone, waiting would take for ever.
         alone = jax.process_count() == 1
-        if not self._broken and (alone or kind is None or issubclass(kind, UserError)):
+        if self._broken:
+            return
+        if kind is None:
             self.close()
+        elif alone or issubclass(kind, UserError | UnavailableError):
+            try:
+                self.close()
+            except (UserError, UnavailableError) as error:  # what came first is what is told
+                log.warning("%s", error)
 
     def _save(self, step: int, **items: Any) -> None:
         with self._writing():
@@ -203,9 +205,11 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax and tensorstore raise whatever they like
+            folder, reason = self.directory / str(step), _reason(error)
+            if answers.is_outage(error):
+                raise UnavailableError(f"{folder}: cannot be read: {reason}") from error
             raise UserError(
-                f"{self.directory / str(step)}: cannot be restored, damaged or of another config: "
-                f"{_reason(error)}"
+                f"{folder}: cannot be restored, damaged or of another config: {reason}"
             ) from error
 
     def _data_position(self, step: int) -> dict[str, Any]:
@@ -226,7 +230,7 @@ class Checkpoints:
     def _choose(self, steps: list[int]) -> int:
         """Position of the first sound step, or the number of steps."""
         for position, step in enumerate(steps):
-            fault = _fault(self.directory / str(step), self._items)
+            fault = seals.fault(self.directory / str(step), self._items)
             if fault is None:
                 return position
             log.warning("%s: damaged (%s); left out", self.directory / str(step), fault)
@@ -236,7 +240,7 @@ class Checkpoints:
         """Called by orbax on the first process, when a step is whole but not yet committed."""
         for folder in self.directory.glob(f"{self._saving}*"):
             if folder.name.partition(".")[0] == str(self._saving):  # 8.orbax-checkpoint-tmp
-                seal(folder)
+                seals.seal(folder)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -247,7 +251,8 @@ class Checkpoints:
             raise
         except Exception as error:  # orbax and tensorstore raise whatever they like
             self._broken = True
-            raise UserError(
+            kind = UnavailableError if answers.is_outage(error) else UserError
+            raise kind(
                 f"{self.directory}: cannot be written: {_reason(error)}; "
                 "the steps already there are kept"
             ) from error
@@ -257,29 +262,6 @@ class Checkpoints:
         if step is None:
             raise UserError(f"{self.directory}: holds no checkpoint; train first")
         return step
-
-
-def seal(folder: Path) -> None:
-    """Writes what the files of a step are, so that a change of them is seen."""
-    items = [path.name for path, is_folder in scan(folder) if is_folder]
-    digests = {item: files.digests(folder / item, skip=(MARKER,)) for item in items}
-    files.write_json(folder / SEAL, digests)
-
-
-def _fault(folder: Path, items: tuple[str, ...]) -> str | None:
-    """What differs from the seal, or None; a step of an older version has no seal."""
-    if not (folder / SEAL).is_file():
-        return None
-    try:
-        whole = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        for item in items:
-            found, sealed = files.digests(folder / item, skip=(MARKER,)), whole.get(item, {})
-            for name in sorted(found.keys() | sealed.keys()):
-                if found.get(name) != sealed.get(name):
-                    return f"{item}/{name}: {'other content' if name in found else 'missing'}"
-    except (OSError, ValueError, AttributeError, TypeError):
-        return f"{SEAL} cannot be read"
-    return None
 
 
 def _reason(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.normality import drift
 from invad_jax.normality.drift import Group, Profile
 
@@ -78,4 +78,15 @@ def test_a_profile_is_read_back(tmp_path):
     assert drift.read(tmp_path / "q.npz") is None
     (tmp_path / "p.npz").write_bytes(b"no")
     with pytest.raises(UserError, match="damaged"):
+        drift.read(tmp_path / "p.npz")
+
+
+def test_a_store_that_is_away_is_no_damage(tmp_path, monkeypatch):
+    (tmp_path / "p.npz").write_bytes(b"")
+
+    def away(*_, **__):
+        raise UnavailableError("gs://b/p.npz: does not answer")
+
+    monkeypatch.setattr(type(tmp_path), "open", away)
+    with pytest.raises(UnavailableError):
         drift.read(tmp_path / "p.npz")

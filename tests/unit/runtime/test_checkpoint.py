@@ -10,7 +10,9 @@ import optax
 import pytest
 
 from invad_jax.data.pipeline import latent_batches
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
+from invad_jax.io import files
+from invad_jax.runtime import checkpoint
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
 from invad_jax.training.step import create_state
 
@@ -174,3 +176,67 @@ def test_the_position_of_other_processes_is_taken_over_if_they_agree(folder):
     (folder / "8" / "data" / "process_1-of-2.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match="disagree"):
         restored_step(folder)
+
+
+def away(*_, **__):
+    raise UnavailableError("gs://b/x: does not answer")
+
+
+def save_and(then, checkpoints):
+    checkpoints.save_model(4, {"x": jnp.zeros(2)}, {})
+    then()
+
+
+def test_a_store_that_goes_away_while_a_step_is_written_is_no_fault_of_the_user(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(files, "digests", away)
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UnavailableError, match=r"cannot be written: .*does not answer"),
+    ):
+        save_and(checkpoints.wait, checkpoints)
+
+
+def test_what_fails_while_leaving_does_not_hide_why(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(files, "digests", away)
+
+    def first():
+        raise UserError("first")
+
+    def leave():
+        with Checkpoints(tmp_path) as checkpoints:
+            save_and(first, checkpoints)
+
+    with pytest.raises(UserError, match=r"^first$"):
+        leave()
+    assert "does not answer" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [UserError, UnavailableError])
+def test_several_processes_end_what_is_being_written(tmp_path, monkeypatch, kind):
+    closed = []
+    with Checkpoints(tmp_path) as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(checkpoint.jax, "process_count", lambda: 2)
+        patch.setattr(checkpoints, "close", lambda: closed.append(kind))
+        checkpoints.__exit__(kind, kind("x"), None)
+        checkpoints.__exit__(ValueError, ValueError("x"), None)  # of which others know nothing
+    assert closed == [kind]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ValueError("ABORTED: Error reading gs://b/x: All 32 retry attempts failed: CURL"), "away"),
+        (ValueError("DATA_LOSS: Error reading gs://b/x"), "damaged"),
+    ],
+)
+def test_a_store_that_is_away_is_no_damage(folder, monkeypatch, error, kind):
+    def fail(*_, **__):
+        raise RuntimeError("of orbax") from error
+
+    with Checkpoints(folder, keep=2) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", fail)
+        expected = UnavailableError if kind == "away" else UserError
+        with pytest.raises(expected, match=r"8: cannot be re(ad|stored)"):
+            checkpoints.meta()
