@@ -185,7 +185,10 @@ class BucketPath(PosixGPath):
         try:
             self._ask(lambda store, name: store.pipe_file(name, content, mode="create"))
         except FileExistsError:  # our own, if an answer was lost and asked for again
-            return self.read_bytes() == content
+            try:
+                return self.read_bytes() == content
+            except FileNotFoundError:  # another's, who has deleted it meanwhile
+                return False
         return True
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:

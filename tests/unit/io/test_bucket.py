@@ -61,6 +61,18 @@ def test_every_byte_arrives(root, end):
     assert files.read_bytes(root / "x") == files.read_bytes(root / "y") == b"12" + end
 
 
+def test_an_object_is_created_once(root, monkeypatch):
+    assert (root / "x").create(b"1")
+    assert (root / "x").create(b"1")  # as if the first answer had been lost
+    assert not (root / "x").create(b"2")
+
+    def gone(path):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(type(root), "read_bytes", gone)  # deleted meanwhile by its owner
+    assert not (root / "x").create(b"2")
+
+
 def test_what_fails_leaves_the_object_as_it_was(root):
     files.write_text(root / "x", "before")
     with pytest.raises(UserError), files.replaced(root / "x") as temporary:
