@@ -5,7 +5,8 @@ bucket has no locks, but can make an object only where there is none. Who holds 
 made the object `.lock-N` of the highest N, and writes it anew every `BEAT_S`. Another waits until
 that has not changed for `STALE_S`, by its own clock, and then makes the next; of several who try,
 the store lets one. It need not wait where the lock is of a process of this very machine that is
-gone. A holder that finds a later number was taken for dead, and ends.
+gone. A holder that does not find its own lock as the newest was taken for dead, and ends: numbers
+start again where all have let go, so it also looks whose the lock is.
 """
 
 from __future__ import annotations
@@ -29,10 +30,9 @@ from invad_jax.runtime.log import log
 
 LOCK = ".lock"
 """How the names of these files begin."""
-BEAT_S, STALE_S = 10.0, 90.0
-"""Seconds; a request that is not answered takes 60 of them (`bucket.SILENCE_S`)."""
-LOST = 2
-"""The status of a process whose folder was taken by another."""
+BEAT_S, STALE_S = 10.0, 240.0
+"""Seconds. A beat makes three requests, each of which may be silent for 60 of them before it is
+made again (`bucket.SILENCE_S`): at worst 190 lie between two signs of life."""
 _WITHOUT_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL))
 
 
@@ -50,7 +50,8 @@ def alone(folder: str | Path, busy: str) -> Iterator[int]:
       The file descriptor to inherit.
 
     Raises:
-      UserError: held by another, or the folder cannot be written.
+      UserError: held by another, on a disk, or the folder cannot be written.
+      UnavailableError: held by another, in a bucket, where who was killed may seem to hold it yet.
     """
     folder = to_path(folder)
     if is_remote(folder):
@@ -84,9 +85,11 @@ def _leased(folder: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        beat.join(BEAT_S)
+        beat.join(STALE_S)
         with suppress(UserError, UnavailableError):  # it will be found stale
-            path.unlink(missing_ok=True)
+            # Not while a beat may still write it.
+            if not beat.is_alive() and _is_ours(path, content):
+                path.unlink(missing_ok=True)
 
 
 def _taken(folder: Path, busy: str, content: dict[str, Any]) -> Path:
@@ -107,7 +110,7 @@ def _taken(folder: Path, busy: str, content: dict[str, Any]) -> Path:
             continue
         version = newest.entry()  # type: ignore[attr-defined]
         if seen and version != seen:
-            raise UserError(f"{folder}: {busy}")
+            raise UnavailableError(f"{folder}: {busy}")
         if not seen:
             log.info("%s: held by another; waiting at most %.0f s to see it alive", folder, STALE_S)
             seen, since = version, time.monotonic()
@@ -120,16 +123,28 @@ def _keep(path: Path, content: dict[str, Any], ended: threading.Event) -> None:
     while not ended.wait(BEAT_S):
         count += 1
         try:
-            if any(_number(other) > _number(path) for other in _locks(path.parent)):
+            if not _is_ours(path, content):
                 log.error("error: %s: taken by another, which took this one for dead", path.parent)
                 return _leave()
-            path.write_bytes(_encoded(content, count))
+            if not ended.is_set():
+                path.write_bytes(_encoded(content, count))
         except (UserError, UnavailableError, OSError) as error:  # it is away for others, too
             log.warning("%s: not renewed: %s", path, error)
 
 
 def _leave() -> None:
-    os._exit(LOST)
+    os._exit(UnavailableError.STATUS)
+
+
+def _is_ours(path: Path, content: dict[str, Any]) -> bool:
+    """Whether the newest lock of its folder is this one, and of this process."""
+    if _locks(path.parent)[-1:] != [path]:
+        return False
+    try:
+        found = json.loads(files.read_as_listed(path))
+    except (FileNotFoundError, ValueError):  # gone meanwhile, or of another length
+        return False
+    return isinstance(found, dict) and found.get("id") == content["id"]
 
 
 def _locks(folder: Path) -> list[Path]:

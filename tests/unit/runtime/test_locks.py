@@ -1,5 +1,6 @@
 """One process at a time in a folder, on a disk and in a bucket."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -9,10 +10,12 @@ import time
 
 import pytest
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.io.paths import to_path
 from invad_jax.runtime import locks
 from tests import emulators
+
+bucket = pytest.importorskip("invad_jax.io.bucket", reason="the extra [cloud] is missing")
 
 
 def test_a_folder_is_held_by_one(tmp_path):
@@ -50,7 +53,7 @@ def of_another_machine(folder, number=7):
 def test_a_folder_of_a_bucket_is_held_by_one(folder):
     with locks.alone(folder, "taken"):
         assert names(folder) == [".lock-000001"]
-        with pytest.raises(UserError, match="one: taken"):
+        with pytest.raises(UnavailableError, match="one: taken"):
             locks.alone(folder, "taken").__enter__()
         assert names(folder) == [".lock-000001"]
     assert names(folder) == []
@@ -77,7 +80,7 @@ def test_of_two_that_come_one_gets_it(folder):
             with locks.alone(folder, "taken"):
                 held.append(number)
                 done.wait(60)
-        except UserError:
+        except UnavailableError:
             refused.append(number)
             done.wait(60)
 
@@ -101,11 +104,59 @@ def test_a_process_of_this_machine_that_was_killed_holds_nothing(folder):
     process.communicate()
 
 
-def test_who_was_taken_for_dead_ends(folder, monkeypatch, caplog):
-    left = threading.Event()
-    monkeypatch.setattr(locks, "_leave", left.set)
+@pytest.mark.parametrize("found", [[7], [1, 7], [], [1]])
+def test_who_was_taken_for_dead_ends(folder, monkeypatch, caplog, found):
+    """Another is at work, has ended, or a third has begun from the first number."""
+    folder /= "-".join(map(str, found)) or "none"
+    left, ended = [], threading.Event()
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(locks, "BEAT_S", 1000)  # it is suspended
     with locks.alone(folder, "taken"):
-        of_another_machine(folder)
-        assert left.wait(60)
-    assert names(folder) == [".lock-000007"]
+        (own,) = folder.iterdir()
+        content = json.loads(own.read_bytes())
+        own.unlink()
+        for number in found:
+            of_another_machine(folder, number)
+        monkeypatch.setattr(locks, "BEAT_S", 0.01)
+        threading.Timer(10, ended.set).start()
+        locks._keep(own, content, ended)
+    assert left == [UnavailableError.STATUS]
+    assert names(folder) == [f".lock-{number:06d}" for number in found]
     assert "took this one for dead" in caplog.text
+
+
+def test_a_beat_that_is_late_leaves_no_lock(folder, monkeypatch):
+    writing, written, write = threading.Event(), threading.Event(), bucket.BucketPath._write
+
+    def slow(path, content):
+        writing.set()
+        time.sleep(3 * locks.BEAT_S)
+        write(path, content)
+        written.set()
+
+    monkeypatch.setattr(bucket.BucketPath, "_write", slow)
+    with locks.alone(folder, "taken"):
+        assert writing.wait(60)
+    assert written.wait(60)
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("of", ["gs", "s3"])
+def test_a_holder_whose_every_request_is_silent_once_is_not_taken_for_dead(of, monkeypatch):
+    beat_s = locks.BEAT_S
+    monkeypatch.setattr(locks, "BEAT_S", 0.2)
+    beats, write = [], bucket.BucketPath._write
+
+    def counted(path, content):
+        write(path, content)
+        beats.append(len(faults.asked))
+
+    monkeypatch.setattr(bucket.BucketPath, "_write", counted)
+    with (
+        emulators.used(of, faults := emulators.Faults(0)),
+        locks.alone(to_path(f"{of}://{emulators.BUCKET}/silent"), "taken"),
+    ):
+        while len(beats) < 4:
+            time.sleep(0.01)
+    requests = max(b - a for a, b in itertools.pairwise(beats[:4]))
+    assert beat_s + requests * bucket.SILENCE_S < locks.STALE_S
