@@ -123,7 +123,7 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
 
 def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
     """Evaluates points of one model: loaded once, each test image encoded once."""
-    from invad_jax.inference.load import load_model
+    from invad_jax.inference.load import load_model, with_options
     from invad_jax.runtime import processes
 
     loaded: dict[bool, Model] = {}
@@ -132,7 +132,7 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
         use_ema = config.inversion.use_ema
         if use_ema not in loaded:
             loaded[use_ema] = load_model(workdir, config)
-        model = loaded[use_ema].with_config(config)
+        model = with_options(loaded[use_ema], workdir, config)
         result = {
             "key": _key(cell),
             "nfe": model.paradigm.nfe,

@@ -25,7 +25,6 @@ def main(args: argparse.Namespace) -> None:
     if args.profile is not None and args.profile < 1:
         raise UserError(f"--profile {args.profile}: give a number of steps")
     config = command_line.config_of(args)
-    allocator.keep_freed()
     with closing(Workdir(command_line.workdir_of(args))) as workdir:
         _train(args, config, workdir)
 
@@ -93,6 +92,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="trace N steps for XProf, into profile/ of the workdir",
     )
+    allocator.keep_freed()  # before others are joined, which imports JAX
     return command_line.run(main, parser, argv, preemptible=True)
 
 

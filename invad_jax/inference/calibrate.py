@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -83,7 +82,7 @@ def calibrate(
     else:
         images = normals()
         _check_same_images(model, workdir, images[0])
-        scores = _learn(model, folder, images, white)
+        scores = _learn(model, workdir, images, white)
     fitted = kept.fit(model, scores, model.config.calibration.false_positive_rate)
     _report_far_out(model, scores, fitted)
     for doubt in fitted.doubts:
@@ -121,9 +120,12 @@ def _check_same_images(model: Model, workdir: Workdir, trained_on: Sequence[Samp
         )
 
 
-def _learn(model: Model, folder: Path, normals: Normals, rows: np.ndarray | None) -> dict[str, Any]:
+def _learn(
+    model: Model, workdir: Workdir, normals: Normals, rows: np.ndarray | None
+) -> dict[str, Any]:
     """Learns from the images of the training, scores normal images, and keeps both."""
     trained_on, held_out = normals
+    folder = kept.folder(workdir, model)
     latents = np.asarray(encode_samples(trained_on, model.encoder, model.config, model.mesh))
     lessons = model.paradigm.lessons
     categories = [sample.category for sample in trained_on]
@@ -177,6 +179,7 @@ def _learn(model: Model, folder: Path, normals: Normals, rows: np.ndarray | None
         **values,
     }
     profile = drift.profile_of(np.concatenate(seen), np.asarray(together.latent_norm))
+    kept.keep_precision(workdir, model)
     kept.write_scores(folder, content, profile)
     return content
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from invad_jax.config import TERMS
+from invad_jax.errors import UserError
 from invad_jax.inference.model import Model
 from invad_jax.io import files
 from invad_jax.normality import calibrations, drift
@@ -40,6 +41,27 @@ def write_scores(where: Path, content: Mapping[str, Any], profile: drift.Profile
             drift.write(where / PROFILE, profile)
         files.write_json(where / SCORES, content)
     processes.barrier("normals")
+
+
+def keep_precision(workdir: Workdir, model: Model) -> None:
+    """Notes the precision of the first calibration, before its scores are written."""
+    calibrated = workdir.precision.parent.glob(f"*/{SCORES}")
+    if processes.is_primary() and not workdir.precision.is_file() and not any(calibrated):
+        files.write_json(workdir.precision, {"dtype": model.config.denoiser.dtype})
+
+
+def read_precision(workdir: Workdir) -> str | None:
+    """That of the first calibration; None where nothing is calibrated, or was before it was kept.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    if not workdir.precision.is_file():
+        return None
+    dtype = files.read_json(workdir.precision).get("dtype")
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"{workdir.precision}: names no precision")
+    return str(dtype)
 
 
 def read_profile(workdir: Workdir, model: Model) -> drift.Profile | None:

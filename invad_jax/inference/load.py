@@ -5,7 +5,7 @@ Read next: `model.py`, what it becomes; `runtime/workdir.py`, where it lies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from invad_jax.encoders import kept as kept_weights
 from invad_jax.errors import UserError
 from invad_jax.inference import components
 from invad_jax.inference.assembly import abstract_params, for_scoring, in_precision
-from invad_jax.inference.kept import SCORES
+from invad_jax.inference.kept import SCORES, read_precision
 from invad_jax.inference.model import Model
 from invad_jax.inference.self_test import warn_if_wrong
 from invad_jax.normality import whitening
@@ -99,18 +99,30 @@ def read_coordinates(workdir: Workdir, meta: dict[str, Any]) -> FittedCoordinate
     return fitted
 
 
-def in_one_precision(workdir: Workdir, config: Config, restored: Restored, mesh: Mesh) -> Config:
+def in_one_precision(
+    workdir: Workdir, config: Config, step: int, made_of: Mapping[str, Any], mesh: Mesh
+) -> Config:
     """The config with `denoiser.dtype=auto` decided: thresholds and scores have the same rounding.
 
-    Where the workdir is calibrated in one precision, that is taken on whatever devices; otherwise
-    what these devices are made for.
+    On whatever devices it is the precision of the workdir's first calibration. Where that was not
+    noted, it is the only one that this way of comparing is calibrated in, or else what these
+    devices are made for.
+
+    Args:
+      workdir: of the training.
+      config: to evaluate with.
+      step: of the checkpoint.
+      made_of: see `Restored`.
+      mesh: devices.
     """
-    ours = for_scoring(config, mesh.devices.flat[0].platform)
     if config.denoiser.dtype != "auto":
-        return ours
+        return config
+    if first := read_precision(workdir):
+        return in_precision(config, first)
+    ours = for_scoring(config, mesh.devices.flat[0].platform)
     other = in_precision(config, "float32" if ours.denoiser.dtype == "bfloat16" else "bfloat16")
     calibrated = [
-        (workdir.normals(one, paradigm_of(one), restored.step, restored.made_of) / SCORES).is_file()
+        (workdir.normals(one, paradigm_of(one), step, made_of) / SCORES).is_file()
         for one in (ours, other)
     ]
     return other if calibrated == [False, True] else ours
@@ -133,7 +145,7 @@ def load_model(
     mesh = make_mesh(MeshConfig(), devices)  # that of the training is the training's
     memory.require_for_images(config, mesh)
     restored = restore(workdir, config, mesh)
-    config = in_one_precision(workdir, config, restored, mesh)
+    config = in_one_precision(workdir, config, restored.step, restored.made_of, mesh)
     if config.train.latent_stats == "whiten" and restored.coordinates is None:
         raise UserError(
             f"train.latent_stats=whiten: {workdir.path} was not trained in such coordinates"
@@ -152,6 +164,12 @@ def load_model(
         restored.coordinates,
         restored.made_of,
     )
+
+
+def with_options(model: Model, workdir: Workdir, config: Config) -> Model:
+    """A loaded model under other options of evaluation, in the precision of its workdir."""
+    decided = in_one_precision(workdir, config, model.step, model.made_of, model.mesh)
+    return model.with_config(decided)
 
 
 def _matching_encoder(config: Config, workdir: Workdir, restored: Restored) -> Encoder:

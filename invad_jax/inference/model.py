@@ -20,7 +20,7 @@ from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Decode, Encoder
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
-from invad_jax.inference.assembly import build_detector, denoise, for_scoring
+from invad_jax.inference.assembly import build_detector, denoise
 from invad_jax.inference.batches import fitting, in_batches
 from invad_jax.inference.images import run_on_images
 from invad_jax.inference.in_parts import in_parts, rounds_over
@@ -120,10 +120,10 @@ class Model:
         return jax.jit(tables, out_shardings=replicated(self.mesh))(params)
 
     def with_config(self, config: Config) -> Model:
-        """The same arrays under other options of evaluation."""
+        """The same arrays under other options of evaluation; their type is decided."""
         arrays = self._without_encoder
         return Model(
-            for_scoring(config, self.mesh.devices.flat[0].platform),
+            config,
             self.latent_shape,
             self._network,
             arrays.latent_stats,

@@ -5,7 +5,8 @@
           components.npz   of the encoder's features, with encoder.channels
           coordinates.npz  in which normal latents are N(0, I), with train.latent_stats=whiten
           region.png       what of every image is looked at, with data.region
-          normals/         what normal images taught, a folder for each way of scoring
+          normals/         what normal images taught, a folder for each way of scoring;
+                           precision.json: that of the first calibration
           logs/            TensorBoard
           vae.safetensors  of a first stage: what an encoder reads; with vae.json, examples.png
           eval/            what `eval` writes by default
@@ -58,6 +59,7 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.components = self.path / "components.npz"
         self.coordinates = self.path / "coordinates.npz"
+        self.precision = self.path / "normals" / "precision.json"
         self.region = self.path / "region.png"
         self.logs = self.path / "logs"
         self.kept = self.path / "kept"

@@ -81,6 +81,16 @@ def test_thresholds_keep_their_precision_on_other_devices(cookies, both, monkeyp
     def precision():
         return load.load_model(run, run.resolve(None, [])).config.denoiser.dtype
 
+    assert files.read_json(run.precision) == {"dtype": "float32"}  # bfloat16 came later
+    monkeypatch.setattr(load, "for_scoring", swapped)
+    assert precision() == "float32"
+    model = load.load_model(run, run.resolve(None, ["denoiser.dtype=bfloat16"]))
+    assert model.config.denoiser.dtype == "bfloat16"  # of this call
+    model = load.with_options(model, run, run.resolve(None, ["inversion.num_steps=1"]))
+    assert model.config.denoiser.dtype == "float32"  # of a way that is not calibrated yet, too
+
+    run.precision.unlink()  # of a version that did not note it
+    monkeypatch.setattr(load, "for_scoring", for_scoring)
     shutil.rmtree(kept["float32"])
     assert precision() == "bfloat16"  # as it is calibrated
     shutil.copytree(cookies.path / "normals" / kept["float32"].name, kept["float32"])

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from invad_jax.runtime import allocator
+
 FAULTS = """
 import resource, sys
 from invad_jax.runtime import allocator
@@ -24,7 +26,7 @@ PAGES = 2**26 // 4096
 
 def faults(how, **environment):
     command = [sys.executable, "-c", FAULTS, how]
-    environment = os.environ | environment
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
     return int(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
 
 
@@ -33,3 +35,25 @@ def test_what_is_freed_is_not_asked_for_again():
     assert faults("given back") >= PAGES
     assert faults("kept") < PAGES / 100
     assert faults("kept", MALLOC_ARENA_MAX="2") >= PAGES  # the user has decided
+    assert faults("kept", JAX_PLATFORMS="cuda,cpu") >= PAGES
+
+
+def test_a_machine_with_an_accelerator_is_known_by_its_files(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr(allocator, "ACCELERATORS", (f"{tmp_path}/nvidia[0-9]*",))
+    (tmp_path / "nvidiactl").touch()
+    assert allocator._on_cpu()
+    (tmp_path / "nvidia0").touch()
+    assert not allocator._on_cpu()
+
+
+@pytest.mark.parametrize("more", [[], ["--distributed"]])
+def test_train_asks_before_jax_is_there(more):
+    code = (
+        "import sys\n"
+        "from invad_jax import train\n"
+        "train.allocator.keep_freed = lambda: print('jax' in sys.modules)\n"
+        "train.cli(sys.argv[1:])"
+    )
+    given = [sys.executable, "-c", code, "--config", "none.py", *more]
+    assert subprocess.run(given, capture_output=True, text=True).stdout == "False\n"
