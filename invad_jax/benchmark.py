@@ -13,7 +13,7 @@ benchmark.json, benchmark.md and benchmark.png into --out. Nothing compiled is k
 before.
 
 `--against torch`: the same arrays in PyTorch. `--against FILE`: an earlier benchmark.json; leaves
-with status 1 if a part is slower than there.
+with status 1 if a part is slower than there, and refuses one of another precision.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ def main(args: argparse.Namespace) -> int:
         torch=args.against == "torch",
         trace=args.trace,
     )
-    slower = report.slower(earlier, run, args.tolerance) if earlier else []
     if processes.is_primary():
         files.write_json(out / "benchmark.json", run)
         text = report.markdown(run)
@@ -69,15 +68,16 @@ def main(args: argparse.Namespace) -> int:
         with files.replaced(out / "benchmark.png") as temporary:
             temporary.write_bytes(plot.png(run))
         print(text)
-        for line in slower:
-            log.warning("slower than %s: %s", args.against, line)
+    slower = report.slower(earlier, run, args.tolerance) if earlier else []
+    for line in slower if processes.is_primary() else []:
+        log.warning("slower than %s: %s", args.against, line)
     return 1 if slower else 0
 
 
 def _earlier(path: str) -> dict[str, object]:
     try:
         found: dict[str, object] = json.loads(files.read_bytes(path))
-        if found["schema"] != 1 or not isinstance(found["parts"], list):
+        if found["schema"] != 1 or not (found["dtype"] and isinstance(found["parts"], list)):
             raise KeyError("parts")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"--against {path}: is no benchmark.json; or say torch") from error

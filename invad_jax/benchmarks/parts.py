@@ -13,11 +13,12 @@ from jax.sharding import Mesh
 
 from invad_jax.benchmarks.clock import Run
 from invad_jax.benchmarks.subject import Subject
-from invad_jax.config import MeshConfig
+from invad_jax.config import Config, MeshConfig
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.inference.assembly import init_params
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
+from invad_jax.runtime.checkpoint import abstract_like
 from invad_jax.runtime.sharding import (
     batch_sharding,
     make_mesh,
@@ -27,9 +28,9 @@ from invad_jax.runtime.sharding import (
     train_batch_sharding,
 )
 from invad_jax.scoring import without_maps
-from invad_jax.training.denoiser import denoiser_loss
+from invad_jax.training.denoiser import batch_shapes, denoiser_loss
 from invad_jax.training.loop import compile_step
-from invad_jax.training.step import create_state, make_optimizer
+from invad_jax.training.step import TrainState, create_state, make_optimizer
 
 
 class Part(NamedTuple):
@@ -46,6 +47,8 @@ class Part(NamedTuple):
     or is of a CPU, most of whose traffic its caches keep."""
     peak_bytes: int
     """Arguments, results and what lies between, on one device."""
+    free: Callable[[], None] = lambda: None
+    """Lets go of what it alone holds on the devices; the next run makes it again."""
 
     @property
     def key(self) -> str:
@@ -95,29 +98,56 @@ def _functions(subject: Subject) -> Iterator[tuple[str, Callable[..., Any], Call
     yield "detector", whole, images
 
 
-def train_part(subject: Subject) -> Part:
-    """One optimiser step from latents, as `train` compiles it; its state is donated."""
-    config, shape = subject.config, subject.latent_shape
+class Training(NamedTuple):
+    """What `train` compiles, of a network of noise."""
+
+    mesh: Mesh
+    step: Any
+    """See `loop.compile_step`: the state is donated."""
+    create: Callable[[], TrainState]
+    """The first state, on the mesh."""
+    abstract: TrainState
+    """Its shapes."""
+
+
+def training_of(config: Config, shape: tuple[int, int, int]) -> Training:
+    """The training of a config, whose precision is not decided by scoring.
+
+    Args:
+      config: as `train` takes it.
+      shape: of a latent, (h, w, C).
+    """
     mesh, tx = make_mesh(config.mesh), make_optimizer(config.train)
     channels = np.zeros(shape[-1:], np.float32)
 
-    def create(rng: jax.Array) -> Any:
+    def create(rng: jax.Array) -> TrainState:
         frozen: Any = LatentStats(channels, channels + 1)  # type: ignore[arg-type]
         return create_state(init_params(config, shape, rng), frozen, rng, tx)
 
-    shardings = state_sharding(jax.eval_shape(create, jax.random.key(0)), mesh)
-    state = jax.jit(create, out_shardings=shardings)(jax.random.key(0))
-    batch = np.random.default_rng(1).standard_normal((config.train.batch_size, *shape), np.float32)
-    rows = {"latent": jax.device_put(batch, train_batch_sharding(mesh))}
-    step: Any = compile_step(config.train, denoiser_loss(config), tx, mesh, shardings)
-    program, part = _compile("train step", len(batch), step.trace(state, rows))
+    abstract = jax.eval_shape(create, jax.random.key(0))
+    shardings = state_sharding(abstract, mesh)
+    step = compile_step(config.train, denoiser_loss(config), tx, mesh, shardings)
+    first = partial(jax.jit(create, out_shardings=shardings), jax.random.key(0))
+    return Training(mesh, step, first, abstract_like(abstract, shardings))
+
+
+def train_part(config: Config, shape: tuple[int, int, int]) -> Part:
+    """One optimiser step from latents, as `train` compiles it; see `training_of`."""
+    training = training_of(config, shape)
+    shapes = batch_shapes(config, config.train.batch_size, shape)
+    batch = {name: np.zeros(rows.shape, rows.dtype) for name, rows in shapes.items()}
+    latent = np.random.default_rng(1).standard_normal(batch["latent"].shape, np.float32)
+    rows = jax.device_put(batch | {"latent": latent}, train_batch_sharding(training.mesh))
+    traced = training.step.trace(training.abstract, rows)
+    program, part = _compile("train step", config.train.batch_size, traced)
+    held: list[TrainState] = []
 
     def run() -> None:
-        nonlocal state
-        state, scalars = program(state, rows)
+        state, scalars = program(held.pop() if held else training.create(), rows)
+        held.append(state)
         jax.block_until_ready(scalars)
 
-    return part._replace(run=run)
+    return part._replace(run=run, free=held.clear)
 
 
 def compiled(

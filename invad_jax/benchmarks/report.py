@@ -7,6 +7,7 @@ from typing import Any
 
 from invad_jax.benchmarks.clock import summary
 from invad_jax.benchmarks.parts import Part
+from invad_jax.errors import UserError
 
 Row = dict[str, Any]
 ENOUGH = 0.15
@@ -66,7 +67,16 @@ def against_torch(ours: Sequence[Row], theirs: Mapping[str, Row], error: float) 
 
 
 def slower(before: Mapping[str, Any], now: Mapping[str, Any], tolerance: float) -> list[str]:
-    """Lines about parts that take longer than in an earlier run, beyond tolerance and spread."""
+    """Lines about parts that take longer than in an earlier run, beyond tolerance and spread.
+
+    Raises:
+      UserError: the two score in different precisions.
+    """
+    if before["dtype"] != now["dtype"]:
+        raise UserError(
+            f"--against: {before['dtype']} there and {now['dtype']} here cannot be compared; "
+            f"--set denoiser.dtype={before['dtype']}"
+        )
     earlier = {(one["part"], one["batch"]): one for one in before["parts"]}
     lines = []
     for one in now["parts"]:

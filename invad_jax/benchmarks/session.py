@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,11 @@ from invad_jax.benchmarks.clock import Run, interleaved, summary
 from invad_jax.benchmarks.subject import Subject
 from invad_jax.config import Config
 from invad_jax.config.io import config_hash
+from invad_jax.errors import UserError
 from invad_jax.inference import predictor as predictors
 from invad_jax.inference.model import Model
 from invad_jax.inference.predictor import Predictor
+from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
 
 
@@ -50,7 +53,8 @@ def measure(
     predictor = predictors.of_workdir(workdir, config) if workdir else None
     measured = _subject_of(predictor) if predictor else subject.of_config(config)
     compiled = [*parts.detector_parts(measured, batches)]
-    step = parts.train_part(measured) if config.train.num_steps else None
+    shape = measured.latent_shape
+    step = parts.train_part(config, shape) if config.train.num_steps else None
     compiled += [step] if step else []
     rate_runs, amounts = machine.rate_runs(measured.mesh, measured.config.denoiser.dtype)
     runs: dict[str, Run] = {f"rate: {name}": run for name, run in rate_runs.items()}
@@ -78,11 +82,25 @@ def measure(
         theirs = {name[7:]: summary(times[name]) for name in times if name.startswith("torch: ")}
         result["against_torch"] = report.against_torch(result["parts"], theirs, error)
     if step and jax.process_count() == 1:
-        result["training"] = training.measure(measured, step.run, seconds * repeats)
+        loop = partial(training.measure, config, shape, step, seconds * repeats)
+        result |= _without_loss("training", loop)
+    if step:
+        step.free()
     if predictor:
-        result["predict"] = _predict(predictor, images)
+        result |= _without_loss("predict", partial(_predict, predictor, images))
     peak = {"host": machine.peak_host_bytes(), "device": machine.device_bytes()}
     return result | {"peak_bytes": peak}
+
+
+def _without_loss(name: str, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is measured by its name; nothing, and a warning, where that fails: the rest is kept."""
+    try:
+        return {name: measured()}
+    except (OSError, UserError) as error:  # such as a full disk
+        if jax.process_count() > 1:  # the others would wait
+            raise
+        log.warning("%s is left out: %s", name, error)
+        return {}
 
 
 def _subject_of(predictor: Predictor) -> Subject:

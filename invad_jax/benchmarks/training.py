@@ -7,43 +7,39 @@ import os
 import statistics
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grain
-import jax.numpy as jnp
 import numpy as np
 
+from invad_jax.benchmarks import parts
 from invad_jax.benchmarks.clock import Run
-from invad_jax.benchmarks.subject import Subject
+from invad_jax.benchmarks.parts import Part
+from invad_jax.config import Config
 from invad_jax.data import pipeline
-from invad_jax.detector import LatentStats
-from invad_jax.inference.assembly import init_params
-from invad_jax.runtime.sharding import make_mesh
-from invad_jax.runtime.workdir import Workdir
+from invad_jax.runtime.stop_signal import StopSignal
 from invad_jax.training import loop
-from invad_jax.training.denoiser import batch_shapes, denoiser_loss
+from invad_jax.training.denoiser import batch_shapes
+from invad_jax.training.scalars import ScalarWriter
 
 FIRST = loop.TIMED + 1
 """Step from which the clocks run: it is compiled, and the step before has ended."""
 
 
 class _Stamped(grain.DatasetIterator):
-    """An iterator that notes when it was asked for a batch, and when it was saved."""
+    """An iterator that notes when it was asked for a batch."""
 
     def __init__(self, iterator: grain.DatasetIterator):
         super().__init__()
         self._iterator = iterator
         self.asked: list[tuple[float, ...]] = []
-        self.saved: tuple[float, ...] | None = None
 
     def __next__(self) -> Any:
         self.asked.append(_now())
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:
-        self.saved = self.saved or _now()
         return self._iterator.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -55,49 +51,56 @@ def _now() -> tuple[float, float, float]:
     return time.perf_counter(), time.process_time(), os.times().system
 
 
-def loop_seconds(subject: Subject, steps: int) -> tuple[float, float]:
+def loop_seconds(config: Config, shape: tuple[int, int, int], steps: int) -> tuple[float, float]:
     """Seconds of a step of the loop, by the wall and of the processor.
 
-    The loop is the one of `train`, from latents in memory, logs and all; its only checkpoint, at
-    the end, is left out.
+    The loop is the one of `train`, from latents in memory, logs and all; no checkpoint is saved.
 
     Args:
-      subject: whose network is trained, of noise.
+      config: as `train` takes it; its network is trained, of noise.
+      shape: of a latent, (h, w, C).
       steps: on the clock.
     """
-    config, shape = subject.config, subject.latent_shape
-    cfg = dataclasses.replace(
-        config.train, num_steps=FIRST + steps, checkpoint_every=FIRST + steps, warmup_steps=1
-    )
+    training = parts.training_of(config, shape)
+    last = FIRST + steps
+    cfg = dataclasses.replace(config.train, num_steps=last, checkpoint_every=last)
     count = max(64, cfg.batch_size)
     rows = np.random.default_rng(1).standard_normal((count, *shape), np.float32)
     told = "label" in batch_shapes(config, 1, shape)
     label = np.zeros(count, np.int32) if told else None
     batches = _Stamped(pipeline.latent_batches(rows, cfg.seed, cfg.batch_size, label=label))
-    channels = jnp.zeros(shape[-1])
-    with tempfile.TemporaryDirectory() as folder:
-        loop.fit(
-            cfg=cfg,
-            init_params=partial(init_params, config, shape),
-            frozen=LatentStats(channels, channels + 1),
-            loss_fn=denoiser_loss(config),
-            iterator=batches,
-            mesh=make_mesh(config.mesh),
-            workdir=Workdir(Path(folder) / "run"),
-            meta={},
+    ended: list[tuple[float, ...]] = []
+
+    def save(state: Any, scalars: Any) -> None:  # of the last step, which is done by then
+        ended.append(_now())
+
+    with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
+        loop.run(
+            training.create(),
+            training.step,
+            batches,
+            training.mesh,
+            cfg,
+            save,
+            ScalarWriter(Path(folder), 0),
+            stop,
         )
-    assert batches.saved, "the last step is saved"
+    if not ended or len(batches.asked) < last:
+        raise KeyboardInterrupt  # asked to stop
     begun = batches.asked[FIRST]
-    wall, processor, _ = (end - start for start, end in zip(begun, batches.saved, strict=True))
+    wall, processor, _ = (end - start for start, end in zip(begun, ended[-1], strict=True))
     return wall / steps, processor / steps
 
 
-def measure(subject: Subject, step: Run, seconds: float) -> dict[str, Any]:
+def measure(
+    config: Config, shape: tuple[int, int, int], step: Part, seconds: float
+) -> dict[str, Any]:
     """The loop beside the compiled step alone, which is timed before it and after it.
 
     Args:
-      subject: as for `loop_seconds`.
-      step: the compiled step, on a batch that is on the device.
+      config: as for `loop_seconds`.
+      shape: of a latent, (h, w, C).
+      step: the compiled step; its state is freed before the loop makes its own.
       seconds: of the loop, about; at least ten steps.
 
     Returns:
@@ -105,10 +108,11 @@ def measure(subject: Subject, step: Run, seconds: float) -> dict[str, Any]:
       compiled step takes when nothing else is done. The latter is of a CPU that others use, too;
       `system_share`: what of the step's own processor time the system takes, to give it memory.
     """
-    before = _alone(step)
+    before = _alone(step.run)
+    step.free()
     steps = max(10, round(seconds / before[0]))
-    wall, processor = loop_seconds(subject, steps)
-    alone = [statistics.mean(pair) for pair in zip(before, _alone(step), strict=True)]
+    wall, processor = loop_seconds(config, shape, steps)
+    alone = [statistics.mean(pair) for pair in zip(before, _alone(step.run), strict=True)]
     return {
         "steps": steps,
         "steps_per_second": round(1 / wall, 3),

@@ -121,7 +121,7 @@ def fit(
             save(state, None)
         accept = held_out.accept if held_out else lambda state: state
         tracer = Profile(workdir.path / "profile", profile)
-        return _loop(state, step_fn, iterator, mesh, cfg, save, writer, stop, accept, tracer)
+        return run(state, step_fn, iterator, mesh, cfg, save, writer, stop, accept, tracer)
 
 
 def compile_step(
@@ -148,7 +148,7 @@ def compile_step(
     )
 
 
-def _loop(
+def run(
     state: TrainState,
     step_fn: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
     iterator: grain.DatasetIterator,
@@ -157,9 +157,23 @@ def _loop(
     save: Callable[[TrainState, dict[str, jax.Array] | None], None],
     writer: ScalarWriter,
     stop: StopSignal,
-    accept: Callable[[TrainState], TrainState],
-    tracer: Profile,
+    accept: Callable[[TrainState], TrainState] = lambda state: state,
+    tracer: Profile | None = None,
 ) -> Fitted:
+    """From a state to the last step of `cfg`; closes the writer.
+
+    Args:
+      state: donated.
+      step_fn: see `compile_step`.
+      iterator: endless batches.
+      mesh: devices.
+      cfg: of the optimisation.
+      save: keeps a state, whose step made these scalars.
+      writer: of the logs.
+      stop: asks to end early.
+      accept: last state -> what of it is kept.
+      tracer: of some steps.
+    """
     first_step = int(state.step)
     bar = tqdm(
         total=cfg.num_steps,
@@ -179,7 +193,8 @@ def _loop(
             if stopping:
                 log.info("stopping at step %d; the same command continues", step)
                 break
-            tracer.before(scalars)
+            if tracer:
+                tracer.before(scalars)
             # JAX takes a share of an array for implicit
             with watch.fetching(), jax.transfer_guard("allow"):
                 batch = global_batch(next(iterator), mesh, train_batch_sharding(mesh))
@@ -202,7 +217,8 @@ def _loop(
                 bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
                 writer.write(step + 1, values)
                 watch.say(step + 1, values, last)
-        tracer.stop(scalars)
+        if tracer:
+            tracer.stop(scalars)
         if first_step < cfg.num_steps and not stopping:
             with jax.transfer_guard("allow"):
                 state = accept(state)

@@ -4,9 +4,10 @@ import time
 
 import pytest
 
-from invad_jax.benchmarks import report
+from invad_jax.benchmarks import report, session
 from invad_jax.benchmarks.clock import FEWEST, interleaved, summary
 from invad_jax.benchmarks.parts import Part
+from invad_jax.errors import UserError
 
 RATES = {"matrix_product": 2e11, "stream": 1e10}
 
@@ -58,9 +59,9 @@ def test_a_row_says_what_share_of_the_machine_is_used():
     assert report.row(part(), [[0.05] * 3], RATES)["share_of_bandwidth"] is None
 
 
-def run_of(milliseconds, spread=0.0):
+def run_of(milliseconds, spread=0.0, dtype="float32"):
     rows = [{"part": "detector", "batch": 8, "p50_ms": milliseconds, "spread": spread}]
-    return {"schema": 1, "parts": rows}
+    return {"schema": 1, "dtype": dtype, "parts": rows}
 
 
 def test_slower_is_beyond_the_tolerance_and_the_spread():
@@ -70,8 +71,25 @@ def test_slower_is_beyond_the_tolerance_and_the_spread():
     assert "1.16 times" in line
     assert report.slower(run_of(100, spread=0.2), run_of(130), 0.15) == []
     assert report.slower(run_of(100), run_of(50), 0.15) == []
-    other = {"parts": [{"part": "encoder", "batch": 8, "p50_ms": 1.0, "spread": 0.0}]}
+    other = {
+        "dtype": "float32",
+        "parts": [{"part": "encoder", "batch": 8, "p50_ms": 1.0, "spread": 0.0}],
+    }
     assert report.slower(other, run_of(100), 0.15) == []
+
+
+def test_two_precisions_are_not_compared():
+    with pytest.raises(UserError, match=r"bfloat16 there and float32 here.*dtype=bfloat16"):
+        report.slower(run_of(100, dtype="bfloat16"), run_of(300), 0.15)
+
+
+def test_a_part_that_fails_loses_no_other(caplog):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    assert session._without_loss("training", full) == {}
+    assert "training is left out" in caplog.text
+    assert session._without_loss("predict", dict) == {"predict": {}}
 
 
 def test_ratios_are_of_the_same_part_and_batch():

@@ -89,7 +89,7 @@ def test_a_denoiser_holds_its_table_and_no_layers_of_the_timestep(subject):
 
 def test_a_training_step_is_one_program_and_moves_one_batch(subject, monkeypatch):
     made, moved = [], []
-    compile_step, to_device = loop.compile_step, loop.global_batch
+    compile_step, to_device = parts.compile_step, loop.global_batch
 
     def kept(*arguments):
         made.append(compile_step(*arguments))
@@ -99,13 +99,43 @@ def test_a_training_step_is_one_program_and_moves_one_batch(subject, monkeypatch
         moved.append(sorted(batch))
         return to_device(batch, *rest)
 
-    monkeypatch.setattr(loop, "compile_step", kept)
+    monkeypatch.setattr(parts, "compile_step", kept)
     monkeypatch.setattr(loop, "global_batch", counted)
-    seconds = training.loop_seconds(subject, 10)
+    seconds = training.loop_seconds(CONFIG, subject.latent_shape, 10)
     assert min(seconds) > 0
     assert moved == [["latent"]] * (training.FIRST + 10)
     (step,) = made
     assert step._cache_size() == 1
+
+
+def test_the_loop_finds_the_devices_without_another_state(subject, monkeypatch):
+    shape = subject.latent_shape
+    step = parts.train_part(CONFIG, shape)
+
+    def states():
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    before, during = states(), []
+
+    def looked(config, shape, steps):
+        during.append(states())
+        return 1.0, 1.0
+
+    monkeypatch.setattr(training, "loop_seconds", looked)
+    step.run()
+    parameters = sum(4 * leaf.size for leaf in jax.tree.leaves(abstract_params(CONFIG, shape)))
+    assert states() - before >= 4 * parameters  # average, two moments
+    found = training.measure(CONFIG, shape, step, 0.01)
+    assert during[0] - before < parameters
+    assert found["steps"] >= 10
+
+
+def test_training_is_measured_in_its_own_precision(subject, monkeypatch):
+    seen = []
+    monkeypatch.setattr(parts, "denoiser_loss", lambda config: seen.append(config))
+    assert CONFIG.denoiser.dtype == "auto" != subject.config.denoiser.dtype
+    parts.training_of(CONFIG, subject.latent_shape)
+    assert seen == [CONFIG]
 
 
 def test_a_training_step_writes_its_state_where_it_was():
