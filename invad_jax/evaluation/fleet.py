@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.evaluation import new_images, records, shards
 from invad_jax.evaluation.records import Drawn, Item
 from invad_jax.evaluation.shards import Paths, Shards
@@ -77,7 +77,7 @@ def predict(
         # Nobody looks for the job any more, and none that leaves with a status takes others along.
         processes.barrier("predicted")
         if primary:
-            job.remove()
+            _tidy(job)
     if not tally.scored:
         path, error = tally.errors[0]
         raise UserError(f"{path}: {error}; none of {tally.rows} images could be read")
@@ -129,6 +129,14 @@ def _items(job: Shards, shard: int, out: Path | None) -> list[Item]:
         Item(one.path, place, overlay, None, one.reason)
         for one, place, overlay in zip(found, places, overlays, strict=True)
     ]
+
+
+def _tidy(job: Shards) -> None:
+    """The results are written: what cannot be deleted now is no reason to make them again."""
+    try:
+        job.remove()
+    except UnavailableError as error:
+        log.warning("%s: not deleted; the results are whole (%s)", job.folder, error)
 
 
 def _await_summary(path: Path) -> Tally:

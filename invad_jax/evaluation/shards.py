@@ -38,6 +38,7 @@ from invad_jax.errors import UserError
 from invad_jax.evaluation.tally import Tally
 from invad_jax.io import files
 from invad_jax.io.paths import is_remote
+from invad_jax.io.pool import at_once
 from invad_jax.runtime import locks
 from invad_jax.runtime.log import log
 
@@ -135,10 +136,17 @@ class Shards:
         return files.each(files.read_as_listed, list(map(name, some)))
 
     def remove(self) -> None:
-        """Deletes the folder; what is left of it where that is broken off is no job."""
+        """Deletes the folder, in a bucket but for the lock, which is let go of by whoever holds it.
+
+        What is left of it where that is broken off is no job.
+
+        Raises:
+          UnavailableError: the store is away.
+        """
         (self.folder / _JOB).unlink(missing_ok=True)  # a store may forget to say that it did
         if is_remote(self.folder):
-            self.folder.rmtree()
+            left = [p for p in self.folder.rglob("*") if not p.name.startswith(locks.LOCK)]
+            at_once(lambda path: path.unlink(missing_ok=True), left)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -6,10 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from invad_jax.errors import UserError
-from invad_jax.evaluation import shards
+from invad_jax.errors import UnavailableError, UserError
+from invad_jax.evaluation import fleet, shards
 from invad_jax.evaluation.shards import LARGEST, SMALLEST, Paths
 from invad_jax.io.paths import to_path
+from invad_jax.runtime import locks
 from tests import emulators
 from tests.emulators import Faults
 
@@ -126,6 +127,24 @@ def test_the_table_and_the_tally_of_all_do_not_depend_on_who_came_first(where, t
     job.remove()
     assert not job.folder.exists()
     assert not shards.is_begun(job.folder)
+
+
+def test_clearing_up_a_bucket_leaves_the_lock_to_its_holder(job_in_a_bucket):
+    job = job_in_a_bucket
+    with locks.alone(job.folder, "busy"):
+        job.remove()
+        (left,) = job.folder.iterdir()
+        assert left.name.startswith(locks.LOCK)
+    assert not job.folder.exists()
+
+
+def test_what_cannot_be_cleared_up_is_a_warning(job, monkeypatch, caplog):
+    def away(self):
+        raise UnavailableError("gs://bucket: away")
+
+    monkeypatch.setattr(shards.Shards, "remove", away)
+    fleet._tidy(job)
+    assert "not deleted; the results are whole" in caplog.text
 
 
 def test_requests_do_not_grow_with_the_shards_that_are_done(photos, tmp_path):
