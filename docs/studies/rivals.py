@@ -197,24 +197,27 @@ def rows(out: Path, known: list[Way]) -> Iterator[list[str]]:
 
 
 def draw(table: list[list[str]], path: Path) -> None:
-    """Image AUROC against images a second: a circle as published, a square with a fitted prior."""
+    """Image AUROC against images a second: a circle as published, a square with a fitted prior, a
+    triangle inverted."""
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4))
+    figure, axes = plt.subplots(figsize=(7, 4))
     head, *lines = table
+    colours, named = plt.get_cmap("tab20").colors, set()
     for line in lines:
         said = dict(zip(head, line, strict=True))
+        method, way = said["method"], said["compared by"]
         x, y = float(said["images/s"]), float(said["i_auroc"].split()[0])
-        colour = f"C{list(METHODS).index(said['method'])}"
-        fitted = "fitted" in said["compared by"]
-        axes.plot(x, y, "s" if fitted else "o", color=colour)
-        inverted = " inverted" if "inverted" in said["compared by"] else ""
-        label = f"{said['method']}{inverted} ({said['NFE']})"
-        axes.annotate(label, (x, y), fontsize=7, xytext=(4, 2), textcoords="offset points")
-    axes.set(xlabel="images / s", ylabel="image AUROC, %", xscale="log")
+        marker = "^" if "inverted" in way else "s" if "fitted" in way else "o"
+        label = None if method in named else method
+        colour = colours[list(METHODS).index(method)]
+        axes.plot(x, y, marker, color=colour, label=label, markeredgecolor="black", alpha=0.8)
+        named.add(method)
+    axes.set(xlabel="images / s", ylabel="image AUROC, %")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
     axes.grid(alpha=0.3)
     plt.rcParams["svg.hashsalt"] = "rivals"  # the same bytes each time
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
