@@ -14,7 +14,8 @@ from invad_jax.io.paths import scan
 
 SEAL = "seal.json"
 MARKER = "commit_success.txt"
-"""Orbax writes it into a part after the seal is made."""
+"""Orbax writes it into a part after the seal is made and, in a bucket, last of all into the step;
+on a disk it renames the step."""
 
 
 def seal(folder: Path) -> None:

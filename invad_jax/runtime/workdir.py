@@ -31,7 +31,7 @@ from invad_jax.config.effect import is_read
 from invad_jax.errors import UserError, what_there_is
 from invad_jax.io import files
 from invad_jax.io.paths import is_remote, to_path
-from invad_jax.runtime import locks
+from invad_jax.runtime import locks, seals
 from invad_jax.runtime.log import log
 from invad_jax.version import __version__
 
@@ -42,9 +42,6 @@ Learnt = TypeVar("Learnt")
 
 NORMALS_FORMAT = 7
 """Raised when the files of that folder change: what an older version kept is then made anew."""
-
-COMMITTED = "commit_success.txt"
-"""Orbax writes it last into a checkpoint in a bucket, and into each part; on a disk it renames."""
 
 VERSION = "invad_jax"
 """Beside the sections of `config.json`: what wrote it."""
@@ -76,7 +73,7 @@ class Workdir:
     def has_step(self, step: int) -> bool:
         """Whether a checkpoint is there, and whole."""
         folder = self.checkpoints / str(step)
-        return (folder / COMMITTED).is_file() if is_remote(folder) else folder.is_dir()
+        return (folder / seals.MARKER).is_file() if is_remote(folder) else folder.is_dir()
 
     def read_config(self) -> Config:
         """The config that the run was trained with."""
