@@ -20,6 +20,7 @@ from contextlib import closing
 
 from invad_jax.config import Config
 from invad_jax.errors import UserError
+from invad_jax.runtime import allocator
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
@@ -83,6 +84,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
     parser.add_run()
+    allocator.keep_freed()  # before others are joined, which imports JAX
     return command_line.run(main, parser, argv, preemptible=True)
 
 

@@ -215,7 +215,10 @@ def test_digests_take_a_listing_and_a_request_for_each_object():
             files.write_text(root / name, name)
         faults.asked.clear()
         assert files.digests(root).keys() == {"a", "b/c", "b/d"}
-        assert len(faults.asked) == 1 + 3
+    # What asks for the size of what was written may come late.
+    downloads = [request for request in faults.asked if request.endswith("alt=media")]
+    assert len(downloads) == len(set(downloads)) == 3
+    assert sum("prefix=digests/&" in request for request in faults.asked) == 1
 
 
 def test_a_path_is_one_within_its_bucket():

@@ -47,13 +47,14 @@ def test_a_machine_with_an_accelerator_is_known_by_its_files(monkeypatch, tmp_pa
     assert not allocator._on_cpu()
 
 
+@pytest.mark.parametrize("main", ["train", "train_vae"])
 @pytest.mark.parametrize("more", [[], ["--distributed"]])
-def test_train_asks_before_jax_is_there(more):
+def test_a_training_asks_before_jax_is_there(main, more):
     code = (
         "import sys\n"
-        "from invad_jax import train\n"
-        "train.allocator.keep_freed = lambda: print('jax' in sys.modules)\n"
-        "train.cli(sys.argv[1:])"
+        f"from invad_jax import {main}\n"
+        f"{main}.allocator.keep_freed = lambda: print('jax' in sys.modules)\n"
+        f"{main}.cli(sys.argv[1:])"
     )
     given = [sys.executable, "-c", code, "--config", "none.py", *more]
     assert subprocess.run(given, capture_output=True, text=True).stdout == "False\n"

@@ -177,7 +177,7 @@ def test_finished_reads_a_bucket(scheme: str):
 
 
 TRAINING = f"""
-printf '%q ' "$@" >>"$FAKE/mains"; echo >>"$FAKE/mains"
+printf '%s\\n' "$(printf '%q ' "$@")" >>"$FAKE/mains"   # at once: two workers write to it
 [ "$1" = -m ] || exec {shlex.quote(sys.executable)} "$@"   # launch/finished.py is the real one
 if [ -n "${{WORKER:-}}" ]; then   # the processes of a pod wait for each other
   echo >>"$FAKE/joined$WORKER"
