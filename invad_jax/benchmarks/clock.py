@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -43,6 +44,20 @@ def _repeat(run: Run, seconds: float) -> list[float]:
         run()
         taken.append(time.perf_counter() - start)
     return taken
+
+
+def now() -> tuple[float, float, float]:
+    """Seconds by the wall, of all threads of this process, and of the system for it."""
+    return time.perf_counter(), time.process_time(), os.times().system
+
+
+def alone(run: Run, runs: int = 10) -> list[float]:
+    """Seconds of one run, as `now` has them, when nothing else is done; one is off the clock."""
+    run()
+    start = now()
+    for _ in range(runs):
+        run()
+    return [(end - begun) / runs for begun, end in zip(start, now(), strict=True)]
 
 
 def summary(repeats: Sequence[Sequence[float]]) -> dict[str, float]:

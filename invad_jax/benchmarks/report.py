@@ -143,8 +143,9 @@ def markdown(run: Mapping[str, Any]) -> str:
             "",
             f"`predict`, {found['images']} JPEG files of 512 px to decisions: "
             f"{found['images_per_second']:.3g} images/s, devices busy "
-            f"{100 * found['busy_share']:.0f} %; memory {found['memory_mb'][0]:.0f} MB after the "
-            f"first tenth, {found['memory_mb'][1]:.0f} MB at most after that.",
+            f"{100 * found['busy_share']:.0f} %, {100 * found['processor_share']:.0f} % of the "
+            f"processor time; memory {found['memory_mb'][0]:.0f} MB after the first tenth, "
+            f"{found['memory_mb'][1]:.0f} MB at most after that.",
         ]
     lines += [
         "",

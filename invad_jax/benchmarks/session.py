@@ -124,13 +124,11 @@ def _add_torch(runs: dict[str, Run], measured: Subject, batches: Sequence[int]) 
 
 
 def _predict(predictor: Predictor, count: int) -> dict[str, Any]:
-    """Files to decisions, with the detector's own time for a batch measured right before."""
     size = predictor.model.batch_size
     found = parts.detector_parts(_subject_of(predictor), [size])
     (part,) = (one for one in found if one.name == "detector")
-    alone = summary(interleaved({"detector": part.run}, 1.0, 3)["detector"])["p50_ms"] / 1e3
     with tempfile.TemporaryDirectory() as folder:
         paths = whole.write_images(Path(folder), max(count, size))
         for _ in predictor.predict_files(paths[:size]):
             pass  # compiles, and starts what reads
-        return whole.predict_files(predictor, paths, alone)
+        return whole.predict_files(predictor, paths, part.run)

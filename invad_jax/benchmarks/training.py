@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import grain
 import numpy as np
 
 from invad_jax.benchmarks import parts
-from invad_jax.benchmarks.clock import Run
+from invad_jax.benchmarks.clock import alone, now
 from invad_jax.benchmarks.parts import Part
 from invad_jax.config import Config
 from invad_jax.data import pipeline
@@ -36,7 +34,7 @@ class _Stamped(grain.DatasetIterator):
         self.asked: list[tuple[float, ...]] = []
 
     def __next__(self) -> Any:
-        self.asked.append(_now())
+        self.asked.append(now())
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:
@@ -44,11 +42,6 @@ class _Stamped(grain.DatasetIterator):
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._iterator.set_state(state)
-
-
-def _now() -> tuple[float, float, float]:
-    """Seconds by the wall, of all threads of this process, and of the system for it."""
-    return time.perf_counter(), time.process_time(), os.times().system
 
 
 def loop_seconds(config: Config, shape: tuple[int, int, int], steps: int) -> tuple[float, float]:
@@ -72,7 +65,7 @@ def loop_seconds(config: Config, shape: tuple[int, int, int], steps: int) -> tup
     ended: list[tuple[float, ...]] = []
 
     def save(state: Any, scalars: Any) -> None:  # of the last step, which is done by then
-        ended.append(_now())
+        ended.append(now())
 
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         loop.run(
@@ -108,24 +101,16 @@ def measure(
       compiled step takes when nothing else is done. The latter is of a CPU that others use, too;
       `system_share`: what of the step's own processor time the system takes, to give it memory.
     """
-    before = _alone(step.run)
+    before = alone(step.run)
     step.free()
     steps = max(10, round(seconds / before[0]))
     wall, processor = loop_seconds(config, shape, steps)
-    alone = [statistics.mean(pair) for pair in zip(before, _alone(step.run), strict=True)]
+    after = alone(step.run)
+    taken = [statistics.mean(pair) for pair in zip(before, after, strict=True)]
     return {
         "steps": steps,
         "steps_per_second": round(1 / wall, 3),
-        "share_of_wall": round(alone[0] / wall, 3),
-        "share_of_processor": round(alone[1] / processor, 3),
-        "system_share": round(alone[2] / alone[1], 3),
+        "share_of_wall": round(taken[0] / wall, 3),
+        "share_of_processor": round(taken[1] / processor, 3),
+        "system_share": round(taken[2] / taken[1], 3),
     }
-
-
-def _alone(step: Run, runs: int = 10) -> list[float]:
-    """Seconds of one run, as `_now` has them."""
-    step()
-    start = _now()
-    for _ in range(runs):
-        step()
-    return [(end - begun) / runs for begun, end in zip(start, _now(), strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from invad_jax import metrics
 from invad_jax.benchmarks import machine
-from invad_jax.benchmarks.clock import Run
+from invad_jax.benchmarks.clock import Run, alone, now
 from invad_jax.inference.predictor import Predictor
 
 METRIC_MAPS, METRIC_SIDE = 100, 256
@@ -44,25 +44,33 @@ def write_images(folder: Path, count: int, side: int = 512) -> list[str]:
     return paths
 
 
-def predict_files(predictor: Predictor, paths: list[str], batch_seconds: float) -> dict[str, Any]:
-    """Files to decisions, without overlays: images a second, how busy the devices are, and what
-    memory the process takes on the way.
+def predict_files(predictor: Predictor, paths: list[str], detector: Run) -> dict[str, Any]:
+    """Files to decisions, without overlays.
 
     Args:
       predictor: its programs are compiled.
       paths: at least a batch.
-      batch_seconds: that the detector alone takes for one of its batches.
+      detector: runs one of its batches alone, which is timed before and after.
+
+    Returns:
+      `images_per_second`; `busy_share` and `processor_share`: what of the time, and of that of this
+      process on all cores, the detector alone takes for its batches. On a CPU the latter is what
+      the former could be if nothing waited; `memory_mb`: of the process, the most in the first
+      tenth and the most after it.
     """
-    start, scored, memory = time.perf_counter(), 0, []
+    before = alone(detector)
+    start, scored, memory = now(), 0, []
     for ids, _ in predictor.predict_files(paths):
         scored += len(ids)
         memory.append((scored, machine.host_bytes()))
-    seconds = time.perf_counter() - start
+    wall, processor, _ = (end - begun for begun, end in zip(start, now(), strict=True))
+    taken = [statistics.mean(pair) for pair in zip(before, alone(detector), strict=True)]
     early = max(some for count, some in memory if count <= max(memory[0][0], len(paths) // 10))
     batches = -(-len(paths) // predictor.model.batch_size)
     return {
         "images": scored,
-        "images_per_second": round(scored / seconds, 2),
-        "busy_share": round(batches * batch_seconds / seconds, 3),
+        "images_per_second": round(scored / wall, 2),
+        "busy_share": round(batches * taken[0] / wall, 3),
+        "processor_share": round(batches * taken[1] / processor, 3),
         "memory_mb": [round(one / 1e6, 1) for one in (early, max(some for _, some in memory))],
     }

@@ -24,6 +24,7 @@ def test_it_writes_every_part(measured, trained):
         assert row["compile_s"] > 0
     assert measured["predict"]["images"] == 9
     assert measured["predict"]["busy_share"] > 0
+    assert measured["predict"]["processor_share"] > 0
     assert measured["rates"]["matrix_product"] > 0
     assert measured["training"]["steps"] >= 10
     assert measured["training"]["share_of_processor"] > 0
