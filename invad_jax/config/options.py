@@ -241,9 +241,10 @@ class CalibrationConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How evaluation runs and what it draws."""
+    """How evaluation runs."""
 
     batch_size: int = free(16)
+    """Images in a call of the compiled detector; CPUs take fewer where the network is large."""
 
 
 @dataclass(frozen=True)

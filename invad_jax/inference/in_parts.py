@@ -1,4 +1,4 @@
-"""How many images go through an encoder at a time, inside of the compiled function."""
+"""How many images go through the networks at a time: on a CPU no more than its caches hold."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from invad_jax.config import Config
 from invad_jax.coordinates import in_rounds
+from invad_jax.paradigms import paradigm_of
+from invad_jax.runtime.sharding import rounded_up
 
 EncodeFn = Callable[[Any, jax.Array], jax.Array]
 """(encoder variables, image (B, H, W, 3) uint8) -> latent (B, h, w, C) float32."""
+
+IN_CACHES = 2**20
+"""Values of a network's activations at one place, positions x width x images, that a CPU works on
+at its best: fewer make small products, more go through memory (docs/performance.md)."""
 
 
 def rounds_over(mesh: Mesh) -> int | None:
@@ -22,6 +29,24 @@ def rounds_over(mesh: Mesh) -> int | None:
     (docs/performance.md), where those of two no longer do.
     """
     return mesh.size if mesh.devices.flat[0].platform == "cpu" else None
+
+
+def at_once(config: Config, latent_shape: tuple[int, int, int], mesh: Mesh) -> int:
+    """The rows of a compiled call that scores: `eval.batch_size`, rounded up to the devices.
+
+    CPUs take fewer images of a large network, a power of two each (docs/performance.md).
+
+    Args:
+      config: of evaluation.
+      latent_shape: (h, w, C).
+      mesh: over which the rows of a batch are split.
+    """
+    batch_size = rounded_up(config.eval.batch_size, mesh)
+    if rounds_over(mesh) is None or not paradigm_of(config).nfe:
+        return batch_size
+    h, w, _ = latent_shape
+    images = max(1, IN_CACHES // (h * w * config.denoiser.width))
+    return min(batch_size, mesh.size << (images.bit_length() - 1))
 
 
 def in_parts(encode: EncodeFn, mesh: Mesh) -> EncodeFn:

@@ -23,13 +23,13 @@ from invad_jax.inference.arrays import coordinates_to_device, reference_to_devic
 from invad_jax.inference.assembly import build_detector, denoise
 from invad_jax.inference.batches import fitting, in_batches
 from invad_jax.inference.images import run_on_images
-from invad_jax.inference.in_parts import in_parts, rounds_over
+from invad_jax.inference.in_parts import at_once, in_parts, rounds_over
 from invad_jax.inference.network import check_latent, outputs_of, trajectory_of
 from invad_jax.normality.reference import Learnt
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.classes import class_numbers
-from invad_jax.runtime.sharding import batch_sharding, replicated, rounded_up
+from invad_jax.runtime.sharding import batch_sharding, replicated
 from invad_jax.scoring import Scores, without_maps
 
 
@@ -172,8 +172,8 @@ class Model:
 
     @property
     def batch_size(self) -> int:
-        """`eval.batch_size`, rounded up to a multiple of the devices."""
-        return rounded_up(self.config.eval.batch_size, self.mesh)
+        """Of a compiled call: a multiple of the devices, at most about `eval.batch_size`."""
+        return at_once(self.config, self.latent_shape, self.mesh)
 
     def batch_size_for(self, count: int) -> int:
         """The batch size that so many images, at least 1, are scored in."""

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invad_jax.config import MeshConfig
+from invad_jax.config import Config, EvalConfig, MeshConfig
+from invad_jax.config.io import override
 from invad_jax.coordinates import in_rounds
 from invad_jax.inference.batches import fitting
-from invad_jax.inference.in_parts import in_parts
+from invad_jax.inference.in_parts import IN_CACHES, at_once, in_parts
 from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated
 
 
@@ -28,6 +29,24 @@ def test_few_sizes_and_little_padding(devices, most):
         assert size <= most
         assert size >= min(count, most)
         assert size < 4 * max(count, devices)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("most", [1, 6, 64])
+def test_a_cpu_takes_what_its_caches_hold(devices, most):
+    config = override(Config(eval=EvalConfig(batch_size=most)), ["denoiser.width=256"])
+    asked = devices * -(-most // devices)
+    found = {}
+    for side in (4, 16, 32, 64, 128):
+        rows = found[side] = at_once(config, (side, side, 8), mesh_of(devices))
+        values = side * side * 256
+        assert rows % devices == 0
+        assert rows == asked or rows // devices * values <= max(IN_CACHES, values)
+        assert rows == asked or 2 * rows // devices * values > IN_CACHES  # and no fewer
+    assert found[4] == asked
+    assert found[128] == devices
+    without = override(config, ["inversion.paradigm=padim"])
+    assert at_once(without, (128, 128, 8), mesh_of(devices)) == asked
 
 
 @pytest.mark.parametrize(("devices", "rows"), [(1, 1), (1, 5), (4, 4), (4, 12), (4, 6)])
