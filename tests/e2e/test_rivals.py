@@ -19,10 +19,12 @@ OMIAD = PROJECT / "configs" / "rivals" / "omiad.py"
 RUNS["omiad_adversarial"] = (OMIAD, ("train.objective=omiad_adversarial",))
 BY_PARADIGM = {load(path).inversion.paradigm: path.stem for path in reversed(CONFIGS)}
 """One that is evaluated by each paradigm."""
-KILLED = ("deco_diff", "omiad_adversarial", "transfusion")
-"""In `make test`: one network; a teacher and two that learn from it; three heads."""
-BY_TWO = ("deco_diff", "diad", "mad_ad", "omiad", "transfusion")
-"""In `make test`; the other paradigms are in tests/multiprocess."""
+KILLED = ("omiad_adversarial", "transfusion")
+"""In `make test`: a teacher and two that learn from it; three heads."""
+EVALUATED_HERE = ("deco_diff", "diad", "mad_ad", "omiad", "transfusion")
+"""In `make test`, on the devices of one process."""
+BY_TWO = ("mad_ad", "transfusion")
+"""In `make test`; other paradigms are in tests/multiprocess."""
 
 
 def each(names: Iterable[str], always: tuple[str, ...]) -> list[object]:
@@ -108,14 +110,18 @@ def test_a_kill_changes_nothing(name, commands, evaluated):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.parametrize("name", each(BY_PARADIGM.values(), EVALUATED_HERE))
+def test_each_is_evaluated_by_its_paradigm(name, evaluated):
+    found = metrics_of(evaluated(name) / "eval")
+    assert found["nfe"] == paradigm_of(load(RUNS[name][0])).nfe
+    assert found["paradigm"] == load(RUNS[name][0]).inversion.paradigm
+    assert 0 <= found["fusion"]["calibrated"]["mean"]["i_auroc"] <= 1
+
+
 @pytest.mark.parametrize("name", each(BY_PARADIGM.values(), BY_TWO))
 def test_two_processes_evaluate_as_one(name, commands, evaluated):
     run, out = evaluated(name), commands.folder / f"by_two_{name}"
     commands.run("eval", "--workdir", str(run), "--no-speed", "--out", str(out), processes=2)
-    one = metrics_of(run / "eval")
-    assert one["nfe"] == paradigm_of(load(RUNS[name][0])).nfe
-    assert one["paradigm"] == load(RUNS[name][0]).inversion.paradigm
-    assert 0 <= one["fusion"]["calibrated"]["mean"]["i_auroc"] <= 1
     # Sums over devices round in another order; that is far below what a rank can see.
     compared = commands.here(
         "compare", str(run), str(out), "--tolerance-metric", "1e-6", "--tolerance-score", "1e-3"

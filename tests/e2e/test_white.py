@@ -49,10 +49,16 @@ def test_from_training_to_decisions(commands, tmp_path, num_steps):
         assert float(prediction["image_score"]) == expected
 
 
-def test_new_normal_images_are_as_untypical_as_the_threshold_expects(commands, tmp_path):
-    """Honest scores of training images: about as high as those of normal test images."""
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def without_network(commands):
+    run = commands.folder / "white_without_network"
     commands.here(*training(run, *WHITE, "train.num_steps=0", "data.holdout_fraction=0"))
+    return run
+
+
+def test_new_normal_images_are_as_untypical_as_the_threshold_expects(commands, without_network):
+    """Honest scores of training images: about as high as those of normal test images."""
+    run = without_network
     commands.here("eval", "--workdir", str(run), "--no-speed")
     (kept,) = (run / "normals").glob("*/scores.json")
     calibrated_on = json.loads(kept.read_text())
@@ -81,9 +87,8 @@ def test_a_killed_training_goes_on_to_the_same_parameters(commands, tmp_path):
     np.testing.assert_array_equal(a[0].gaussians.projection, b[0].gaussians.projection)
 
 
-def test_without_its_coordinates_a_model_is_refused(commands, tmp_path):
-    run = tmp_path / "run"
-    commands.here(*training(run, *WHITE, "train.num_steps=0"))
+def test_without_its_coordinates_a_model_is_refused(commands, without_network, tmp_path):
+    run = shutil.copytree(without_network, tmp_path / "run")
     (run / "coordinates.npz").unlink()
     assert "coordinates.npz: cannot be read" in commands.refused(
         "eval", "--workdir", str(run), "--no-speed"
