@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.planning.estimate import estimate, markdown
     from invad_jax.planning.programs import (
         Row,
-        eval_batch,
+        detector_batch,
         measure,
         trace_detector,
         trace_train_step,
@@ -56,7 +56,9 @@ def main(args: argparse.Namespace) -> None:
             if args.only in (None, name.split()[0]):
                 print(f"compiling: {topology}, {name}", file=sys.stderr)
                 row = {"topology": topology, "devices": mesh.size, "mesh": dict(mesh.shape)}
-                batch = ours.train.batch_size if name == "train step" else eval_batch(ours, mesh)
+                batch = ours.train.batch_size
+                if name == "detector":
+                    batch = detector_batch(ours, encoder, mesh)
                 rows.append(
                     row
                     | {"program": name, "batch": batch}

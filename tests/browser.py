@@ -20,7 +20,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 _FLAGS = "--no-sandbox --disable-gpu --force-color-profile=srgb"
-_PATIENCE = 200  # times 50 ms that a script is asked again while it says null
+_PATIENCE = 1000  # times 50 ms that a script is asked again while it says null
 
 
 class Seen(NamedTuple):
@@ -66,10 +66,16 @@ def look(
              "QTWEBENGINE_CHROMIUM_FLAGS": _FLAGS, "QT_LOGGING_RULES": "*=false"}  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "tests.browser", *arguments], cwd=PROJECT,
-        env=os.environ | quiet, capture_output=True, text=True, timeout=120,
+        env=os.environ | quiet, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return Seen(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _drawn(image: Any) -> bool:
+    """Whether a QImage has more than one colour."""
+    places = ((x, y) for x in range(0, image.width(), 7) for y in range(0, image.height(), 7))
+    return len({image.pixel(x, y) for x, y in places}) > 1
 
 
 def main(page: str, width: str, height: str, picture: str, *scripts: str) -> None:
@@ -93,9 +99,13 @@ def main(page: str, width: str, height: str, picture: str, *scripts: str) -> Non
     view.resize(int(width), int(height))
     view.show()
 
-    def finish() -> None:
+    def finish(patience: int = _PATIENCE) -> None:
+        image = view.grab().toImage()
+        if patience and not _drawn(image):
+            QTimer.singleShot(50, lambda: finish(patience - 1))
+            return
         if picture:
-            view.grab().save(picture)
+            image.save(picture)
         print(json.dumps({"values": values, "console": console}))
         application.quit()
 

@@ -53,7 +53,7 @@ LARGE = (
     *("denoiser.num_heads=6", "train.num_steps=2", "train.warmup_steps=1", "train.batch_size=4"),
     "eval.batch_size=8",
 )
-"""The sizes of the first table in docs/performance.md."""
+"""The sizes of the Lite0 table in docs/performance.md."""
 IN_A_FOLDER = 1000
 LATENT = (16, 16, 64)
 READERS = 16

@@ -3,7 +3,7 @@
     python docs/studies/train_step.py
     python docs/studies/train_step.py --keep    # as `train` does: what is freed stays
 
-A DiT of 6 x 384 on 16 x 16 x 192 and a batch of 4, as in the first table of docs/performance.md.
+A DiT of 6 x 384 on 16 x 16 x 192 and a batch of 4, as in the Lite0 table of docs/performance.md.
 All parts in turn, the best of some runs each.
 """
 

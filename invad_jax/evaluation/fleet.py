@@ -111,7 +111,8 @@ def _drawn(
     """Of each of the rows in turn; drawn together are those of a batch, as far as it goes."""
     readable = job.readable(rows)
     places = itertools.chain.from_iterable(_items(job, shard, drawer.out) for shard in mine)
-    batches = predictor.predict_files(Paths(job, rows[readable]))
+    # The batch size of the whole job: the same programs, however its shards are divided.
+    batches = predictor.predict_files(Paths(job, rows[readable]), of=job.images)
     for answers in new_images.in_order(len(rows), ((readable[ids], some) for ids, some in batches)):
         some = itertools.islice(places, len(answers))
         items = [item._replace(result=one) for item, one in zip(some, answers, strict=True)]

@@ -32,6 +32,7 @@ from invad_jax.data.pipeline import image_batches
 from invad_jax.errors import UserError
 from invad_jax.inference.batches import fitting
 from invad_jax.inference.exporting import MEANING, Constants, Exported
+from invad_jax.inference.in_parts import at_once
 from invad_jax.inference.loader import Detector
 from invad_jax.io import files
 from invad_jax.io.paths import local
@@ -140,8 +141,9 @@ class BundleModel:
 
     @property
     def batch_size(self) -> int:
-        """Images that are scored together."""
-        return self.config.eval.batch_size
+        """Images that are scored together, at most."""
+        grid = self.about["outputs"]["latent_norm"]["shape"][1:]
+        return at_once(self.config, grid, 1, jax.default_backend())
 
     def batch_size_for(self, count: int) -> int:
         """The batch size that so many images, at least 1, are scored in."""
@@ -173,13 +175,13 @@ class BundleModel:
         return Exported(module, [*arrays[: -len(constants)], *constants], {})
 
     def predict_paths(
-        self, paths: Sequence[str], skip_unreadable: bool = False
+        self, paths: Sequence[str], skip_unreadable: bool = False, of: int | None = None
     ) -> Iterator[tuple[np.ndarray, Scores]]:
         """Reads and scores image files; see `Model.predict_paths`. For one process."""
         batches = image_batches(
             paths,
             self.config.data,
-            self.batch_size_for(len(paths)),
+            self.batch_size_for(of or len(paths)),
             skip_unreadable=skip_unreadable,
         )
         for batch in batches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +13,6 @@ from jax.sharding import Mesh
 from invad_jax.config import Config
 from invad_jax.coordinates import in_rounds
 from invad_jax.paradigms import paradigm_of
-from invad_jax.runtime.sharding import rounded_up
 
 EncodeFn = Callable[[Any, jax.Array], jax.Array]
 """(encoder variables, image (B, H, W, 3) uint8) -> latent (B, h, w, C) float32."""
@@ -31,22 +31,23 @@ def rounds_over(mesh: Mesh) -> int | None:
     return mesh.size if mesh.devices.flat[0].platform == "cpu" else None
 
 
-def at_once(config: Config, latent_shape: tuple[int, int, int], mesh: Mesh) -> int:
+def at_once(config: Config, grid: tuple[int, ...], num_devices: int, platform: str) -> int:
     """The rows of a compiled call that scores: `eval.batch_size`, rounded up to the devices.
 
     CPUs take fewer images of a large network, a power of two each (docs/performance.md).
 
     Args:
       config: of evaluation.
-      latent_shape: (h, w, C).
-      mesh: over which the rows of a batch are split.
+      grid: positions of a latent, (h, w).
+      num_devices: over which the rows of a batch are split.
+      platform: theirs.
     """
-    batch_size = rounded_up(config.eval.batch_size, mesh)
-    if rounds_over(mesh) is None or not paradigm_of(config).nfe:
+    batch_size = -(-config.eval.batch_size // num_devices) * num_devices
+    if platform != "cpu" or not paradigm_of(config).nfe:
         return batch_size
-    h, w, _ = latent_shape
-    images = max(1, IN_CACHES // (h * w * config.denoiser.width))
-    return min(batch_size, mesh.size << (images.bit_length() - 1))
+    positions = math.prod(grid) // config.denoiser.patch_size**2
+    images = max(1, IN_CACHES // (positions * config.denoiser.width))
+    return min(batch_size, num_devices << (images.bit_length() - 1))
 
 
 def in_parts(encode: EncodeFn, mesh: Mesh) -> EncodeFn:

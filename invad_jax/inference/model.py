@@ -173,7 +173,8 @@ class Model:
     @property
     def batch_size(self) -> int:
         """Of a compiled call: a multiple of the devices, at most about `eval.batch_size`."""
-        return at_once(self.config, self.latent_shape, self.mesh)
+        platform = self.mesh.devices.flat[0].platform
+        return at_once(self.config, self.latent_shape[:2], self.mesh.size, platform)
 
     def batch_size_for(self, count: int) -> int:
         """The batch size that so many images, at least 1, are scored in."""
@@ -275,19 +276,20 @@ class Model:
         return self._predict(self.variables, image)
 
     def predict_paths(
-        self, paths: Sequence[str], skip_unreadable: bool = False
+        self, paths: Sequence[str], skip_unreadable: bool = False, of: int | None = None
     ) -> Iterator[tuple[np.ndarray, Scores]]:
         """Reads and scores image files on all processes.
 
         Args:
           paths: the same on all processes.
           skip_unreadable: leaves out the index of an image that cannot be read, instead of failing.
+          of: how many images there are in all, by which the batch size is chosen; these if None.
 
         Returns:
           Indices into `paths` (b,), and their scores, the same on every process; no padding, and
           no `anomaly_map`.
         """
-        batch_size = self.batch_size_for(len(paths))
+        batch_size = self.batch_size_for(of or len(paths))
         variables, data = self.variables, self.config.data
         return run_on_images(
             self._predict, variables, paths, data, batch_size, self.mesh, skip_unreadable

@@ -81,14 +81,20 @@ class Predictor:
         for batch in self._batches(images):
             yield from batch
 
-    def predict_files(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, Predictions]]:
+    def predict_files(
+        self, paths: Sequence[str], of: int | None = None
+    ) -> Iterator[tuple[np.ndarray, Predictions]]:
         """Reads and scores files on all processes of a job, going past those that are unreadable.
+
+        Args:
+          paths: of the files.
+          of: how many there are in all, by which the batch size is chosen; these if None.
 
         Yields:
           Indices into `paths` (b,), and the results of these. What cannot be read, or has no finite
           score, never comes.
         """
-        for ids, scores in self.model.predict_paths(paths, skip_unreadable=True):
+        for ids, scores in self.model.predict_paths(paths, skip_unreadable=True, of=of):
             rows = _finite(scores)
             ids, scores = ids[rows], jax.tree.map(lambda values, rows=rows: values[rows], scores)
             yield ids, self._results([paths[i] for i in ids], scores)

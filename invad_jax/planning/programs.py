@@ -20,7 +20,7 @@ from invad_jax.denoisers import fixed_steps
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Encoder
 from invad_jax.inference.assembly import build_detector, for_scoring, init_params
-from invad_jax.inference.in_parts import in_parts, rounds_over
+from invad_jax.inference.in_parts import at_once, in_parts, rounds_over
 from invad_jax.paradigms import paradigm_of
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
@@ -52,6 +52,12 @@ def weak(config: Config, batch_per_device: int | None, devices: int) -> Config:
 
 def eval_batch(config: Config, mesh: Mesh) -> int:
     return -(-config.eval.batch_size // mesh.size) * mesh.size
+
+
+def detector_batch(config: Config, encoder: Encoder, mesh: Mesh) -> int:
+    """The images of a compiled call that scores."""
+    platform = mesh.devices.flat[0].platform
+    return at_once(config, encoder.latent_shape[:2], mesh.size, platform)
 
 
 def _abstract(shape: Sequence[int], dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -94,10 +100,10 @@ def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
         jax.eval_shape(partial(fixed_steps.narrow, config.denoiser), folded),
         LatentStats(per_channel, per_channel),  # type: ignore[arg-type]
     )
-    size = config.data.image_size
+    size, rows = config.data.image_size, detector_batch(config, encoder, mesh)
     arguments = (
         jax.tree.map(lambda a: _abstract(a.shape, a.dtype, replicated(mesh)), variables),
-        _abstract((eval_batch(config, mesh), size, size, 3), np.uint8, batch_sharding(mesh)),
+        _abstract((rows, size, size, 3), np.uint8, batch_sharding(mesh)),
     )
     return jax.jit(detector.predict, out_shardings=replicated(mesh)).trace(*arguments)
 

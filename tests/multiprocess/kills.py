@@ -74,11 +74,12 @@ def kill_one_job(
     job = commands.start(*arguments(workdir, num_steps), processes=2)
     if at_start:
         time.sleep(rng.uniform(1, 8))
+        processes = process_ids(job)
     else:
         wait_for_progress(job, workdir)
+        processes = process_ids(job)
         time.sleep(rng.uniform(0, 0.15))
     target = rng.choice(["process 0", "process 1", "all"])
-    processes = process_ids(job)
     for process in processes if target == "all" else [processes[int(target[-1])]]:
         os.kill(process, signal.SIGKILL)
     begun = time.monotonic()

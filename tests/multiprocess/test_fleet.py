@@ -32,9 +32,12 @@ def test_a_kill_costs_a_shard_a_process_and_the_same_command_goes_on(commands, t
     commands.run(*predict, "--out", "one", "--no-overlays", status=1)
     job = commands.start(*predict, "--out", "two", "--no-overlays", processes=2)
     shards = commands.folder / "two" / "shards"
+    while not (shards / "job.json").is_file() and job.poll() is None:
+        time.sleep(0.01)
+    processes = process_ids(job)  # which takes a moment
     while len(list(shards.glob("*.csv"))) < 4 and job.poll() is None:
         time.sleep(0.01)
-    for process in process_ids(job):
+    for process in processes:
         os.kill(process, signal.SIGKILL)
     job.communicate(timeout=120)
     assert job.returncode == 128 + signal.SIGKILL

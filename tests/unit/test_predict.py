@@ -50,7 +50,7 @@ class BrightnessPredictor:
         self.threshold = threshold
         return self
 
-    def predict_files(self, paths):
+    def predict_files(self, paths, of=None):
         for i, path in enumerate(paths):
             if i == self.stop_at:
                 raise KeyboardInterrupt

@@ -21,7 +21,7 @@ class EnoughError(Exception):
 class Predictor:
     """Notes what is held when the first images have been read, and ends there."""
 
-    def predict_files(self, paths):
+    def predict_files(self, paths, of):
         next(image_batches(paths, DataConfig(image_size=8), 16, skip_unreadable=True))
         self.held = tracemalloc.get_traced_memory()[0]
         raise EnoughError

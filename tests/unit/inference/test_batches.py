@@ -38,7 +38,7 @@ def test_a_cpu_takes_what_its_caches_hold(devices, most):
     asked = devices * -(-most // devices)
     found = {}
     for side in (4, 16, 32, 64, 128):
-        rows = found[side] = at_once(config, (side, side, 8), mesh_of(devices))
+        rows = found[side] = at_once(config, (side, side), devices, "cpu")
         values = side * side * 256
         assert rows % devices == 0
         assert rows == asked or rows // devices * values <= max(IN_CACHES, values)
@@ -46,7 +46,10 @@ def test_a_cpu_takes_what_its_caches_hold(devices, most):
     assert found[4] == asked
     assert found[128] == devices
     without = override(config, ["inversion.paradigm=padim"])
-    assert at_once(without, (128, 128, 8), mesh_of(devices)) == asked
+    assert at_once(without, (128, 128), devices, "cpu") == asked
+    assert at_once(config, (128, 128), devices, "tpu") == asked
+    in_patches = override(config, ["denoiser.patch_size=2"])
+    assert at_once(in_patches, (64, 64), devices, "cpu") == found[32]
 
 
 @pytest.mark.parametrize(("devices", "rows"), [(1, 1), (1, 5), (4, 4), (4, 12), (4, 6)])
