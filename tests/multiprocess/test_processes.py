@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from invad_jax.encoders import components
+from invad_jax.io.paths import to_path
+from tests import emulators
 from tests.commands import TINY_MLP, final_arrays, newest_step, process_ids, training
 from tests.multiprocess.kills import arguments, killed_run
 
@@ -33,6 +35,17 @@ def test_a_kill_changes_nothing(commands, unbroken):
     # is excluded is that only a time limit of JAX (60 s without a heartbeat) ends the others.
     assert kill.seconds < 50
     killed = final_arrays(commands.folder / "killed_of_two", NUM_STEPS)
+    jax.tree.map(np.testing.assert_array_equal, killed, unbroken)
+
+
+def test_a_kill_changes_nothing_in_a_bucket(commands, unbroken, monkeypatch):
+    """`make test-kills` does it ten times."""
+    with emulators.used("gs") as environment:
+        monkeypatch.setattr(commands, "environment", commands.environment | environment)
+        workdir = to_path(f"gs://{emulators.BUCKET}/killed")
+        (kill,) = killed_run(commands, workdir, 1, NUM_STEPS, seed=1)
+        assert kill.status != 0
+        killed = final_arrays(workdir, NUM_STEPS)
     jax.tree.map(np.testing.assert_array_equal, killed, unbroken)
 
 
@@ -93,10 +106,10 @@ def flat_metrics(folder):
     }
 
 
-def test_one_two_and_four_processes_give_the_same_metrics(commands):
+def test_one_and_four_processes_give_the_same_metrics(commands):
     """Training and evaluation on four devices, however they are spread over processes."""
     metrics, paths = [], []
-    for processes in (1, 2, 4):
+    for processes in (1, 4):
         workdir = f"metrics_{processes}"
         options = ("train.num_steps=20", "train.learning_rate=1e-3")
         four = {"processes": processes, "devices": 4}
@@ -108,8 +121,7 @@ def test_one_two_and_four_processes_give_the_same_metrics(commands):
         with (folder / "scores.csv").open() as stream:
             paths.append([row["path"] for row in csv.DictReader(stream)])
     assert len(paths[0]) == len(set(paths[0])) == 50  # every test image once
-    assert paths[0] == paths[1] == paths[2]
-    assert metrics[0].keys() == metrics[1].keys() == metrics[2].keys()
-    for other in metrics[1:]:
-        # Sums over devices round in another order; that is far below what a rank can see.
-        assert other == pytest.approx(metrics[0], abs=1e-6)
+    assert paths[0] == paths[1]
+    one, four = metrics
+    # Sums over devices round in another order; that is far below what a rank can see.
+    assert four == pytest.approx(one, abs=1e-6)
