@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -163,8 +164,10 @@ def test_finished_reads_a_real_workdir(tmp_path: Path):
 
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
 def test_finished_reads_a_bucket(scheme: str):
-    with emulators.used(scheme):  # whose environment the script inherits
-        workdir = Workdir(f"{scheme}://{emulators.BUCKET}/run")
+    with (
+        emulators.used(scheme),  # whose environment the script inherits
+        closing(Workdir(f"{scheme}://{emulators.BUCKET}/run")) as workdir,
+    ):
         assert finished(workdir.path) == (1, "0")
         workdir.claim(Config(train=TrainConfig(num_steps=LAST_STEP)), write=True)
         for step in (90, LAST_STEP):
