@@ -161,10 +161,15 @@ def test_no_credentials_at_all_are_one_line(monkeypatch, tmp_path):
             files.read_bytes(f"s3://{BUCKET}/x")
 
 
+async def _at_once(seconds):
+    """No pause."""
+
+
 @pytest.mark.parametrize("kind", emulators.KINDS)
 @pytest.mark.parametrize("of", ["gs", "s3"])
-def test_what_goes_wrong_is_asked_again(of, kind):
+def test_what_goes_wrong_is_asked_again(of, kind, monkeypatch):
     """One request of five fails; the seed has no two in a row, which would take seconds."""
+    monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=_at_once))
     faults = Faults(5, seed=10, kinds=(kind,))
     with emulators.used(of, faults, silence_s=0.1):
         root = to_path(f"{of}://{BUCKET}/asked_again")
@@ -181,11 +186,7 @@ def test_what_goes_wrong_is_asked_again(of, kind):
 )
 def test_a_store_that_stays_away_is_one_line(monkeypatch, caplog, faults, said):
     """Nothing listens there, or somebody who has no time."""
-
-    async def at_once(seconds):
-        """No pause."""
-
-    monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=at_once))
+    monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=_at_once))
     with emulators.used("gs", faults):
         if not faults:
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
