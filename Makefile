@@ -13,9 +13,10 @@ PIP = $(@D)/bin/python -m pip install --quiet --quiet
 # A file of tests stays in one process, as its fixtures are made once; the order is of `testpaths`.
 PYTEST = python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 # What depends on Python, the oracles that need torch, and one pass through the commands.
-# Published numbers of other detectors need JAX alone: the first Python has compared them.
+# Numbers of other detectors and effects of options need JAX alone: the first Python has seen them.
 TESTS311 = tests/parity tests/e2e/test_commands.py tests/unit/test_imports.py tests/unit/config \
-	tests/unit/io tests/unit/runtime --ignore-glob 'tests/parity/test_rival*'
+	tests/unit/io tests/unit/runtime --ignore-glob 'tests/parity/test_rival*' \
+	--ignore tests/unit/config/test_effects.py
 # Rooms whose unit tests compile networks.
 NETWORKS = converters denoisers encoders inference planning training
 

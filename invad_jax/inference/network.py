@@ -39,8 +39,7 @@ def outputs_of(
     """
     given = _checked(config, x_t.shape, given)
     t = np.broadcast_to(np.asarray(t, np.int32), len(x_t))
-    ask = jax.jit(lambda params, x_t, t, given: outputs(config, params, x_t, t, **given))
-    return jax.device_get(ask(params, x_t, t, given))
+    return jax.device_get(_outputs(config, params, x_t, t, given))
 
 
 def trajectory_of(config: Config, params: Any, x0: np.ndarray, given: Given) -> np.ndarray:
@@ -58,18 +57,25 @@ def trajectory_of(config: Config, params: Any, x0: np.ndarray, given: Given) -> 
     Raises:
       UserError: the paradigm does not walk, or nobody takes what was given.
     """
-    paradigm = paradigm_of(config)
-    path = paradigm.path
+    path = paradigm_of(config).path
     if path is None:
         raise UserError(f"inversion.paradigm={config.inversion.paradigm}: visits no states")
     own = {"noise"} & inspect.signature(path).parameters.keys()
     given = _checked(config, x0.shape, given, own)
+    return jax.device_get(_walk(config, params, x0, given))
 
-    def walk(params: Any, x0: jax.Array, given: Given) -> jax.Array:
-        ask = partial(outputs if paradigm.asks else denoise, config, params)
-        return path(ask, x0, **given)
 
-    return jax.device_get(jax.jit(walk)(params, x0, given))
+@partial(jax.jit, static_argnums=0)  # compiled once for a config and its shapes
+def _outputs(config: Config, params: Any, x_t: Any, t: Any, given: Given) -> dict[str, jax.Array]:
+    return outputs(config, params, x_t, t, **given)
+
+
+@partial(jax.jit, static_argnums=0)
+def _walk(config: Config, params: Any, x0: jax.Array, given: Given) -> jax.Array:
+    paradigm = paradigm_of(config)
+    assert paradigm.path is not None  # it was asked before
+    ask = partial(outputs if paradigm.asks else denoise, config, params)
+    return paradigm.path(ask, x0, **given)
 
 
 def _checked(
