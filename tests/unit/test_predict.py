@@ -39,6 +39,8 @@ class BrightnessPredictor:
     calibrations = calibrations.Calibrations(("part",), (fitted,))
     normal_scores = {"part": np.arange(60.0, 90.0)}  # noqa: RUF012, read only
     stop_at: int | None = None
+    asked: tuple[int, int | None] = (0, None)
+    """How many files it was given, of how many."""
     threshold = 100.0
 
     def __init__(self, workdir, config, devices=None):
@@ -51,6 +53,7 @@ class BrightnessPredictor:
         return self
 
     def predict_files(self, paths, of=None):
+        BrightnessPredictor.asked = len(paths), of
         for i, path in enumerate(paths):
             if i == self.stop_at:
                 raise KeyboardInterrupt
@@ -515,6 +518,7 @@ def test_a_fleet_that_was_stopped_goes_on_and_refuses_another(
     (photos / "0a.png").write_bytes(b"came later")
     run(photos, tmp_path / "out", "--distributed")
     assert "40 images in 3 shards, 1 of them done before" in capsys.readouterr().err
+    assert BrightnessPredictor.asked == (24, 40)  # the same batches as of the whole
     assert len(table(tmp_path / "out")) == 40
 
 
