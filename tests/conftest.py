@@ -14,7 +14,14 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# An example takes as long as the machine lets it.
+hypothesis.settings.register_profile(
+    "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ours")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it to `... &`
     signal.signal(signal.SIGINT, signal.default_int_handler)

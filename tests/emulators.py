@@ -126,10 +126,12 @@ def s3() -> Iterator[str]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        connection = http.client.HTTPConnection(host, port)
-        connection.request("PUT", f"/{BUCKET}", headers=_SIGNED)
-        assert connection.getresponse().status == 200
-        connection.close()
+        # Its objects are those of the process: of an earlier one, too.
+        for method, path in (("POST", "/moto-api/reset"), ("PUT", f"/{BUCKET}")):
+            connection = http.client.HTTPConnection(host, port)
+            connection.request(method, path, headers=_SIGNED)
+            assert connection.getresponse().status == 200
+            connection.close()
         yield f"http://{host}:{port}"
     finally:
         server.stop()

@@ -37,7 +37,7 @@ def test_the_server_decides_as_predict_does_and_ends_with_ctrl_c(commands, train
         assert seen["decision"] == ("anomalous" if expected.decision else "normal")
         assert seen["threshold"] == expected.threshold
         server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 130
+        assert server.wait(60) == 130
     finally:
         server.kill()
         server.communicate()

@@ -76,8 +76,10 @@ def kill_one_job(
         time.sleep(rng.uniform(1, 8))
         processes = process_ids(job)
     else:
+        processes: list[int] = []  # which takes a moment: before there is progress
+        while len(processes) < 2 and job.poll() is None:
+            processes = process_ids(job)
         wait_for_progress(job, workdir)
-        processes = process_ids(job)
         time.sleep(rng.uniform(0, 0.15))
     target = rng.choice(["process 0", "process 1", "all"])
     for process in processes if target == "all" else [processes[int(target[-1])]]:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invad_jax.encoders.feature_stack import bilinear_matrix, stack_features
@@ -23,7 +23,6 @@ def test_upsampling_is_torchs(grid, size):
     )  # float32, another order of the same products
 
 
-@settings(deadline=None)
 @given(st.tuples(st.integers(1, 24), st.integers(1, 24)))
 def test_bilinear_is_torchs_interpolate(size):
     source, target = size

@@ -33,10 +33,10 @@ def test_a_first_run_that_is_slow_is_on_no_clock():
 
     def once():
         calls.append(1)
-        time.sleep(0.2 if len(calls) == 1 else 0)
+        time.sleep(1 if len(calls) == 1 else 0)
 
     times = interleaved({"a": once}, seconds=0.0, repeats=1)
-    assert max(times["a"][0]) < 0.2
+    assert max(times["a"][0]) < 1
 
 
 def test_the_summary():

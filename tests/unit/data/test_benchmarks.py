@@ -110,7 +110,7 @@ FORMS = {"directly": "", "under img": "img/"}
 """Where the images of one folder may lie."""
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     train=st.sampled_from(list(FORMS.values())),
     good=st.sampled_from(list(FORMS.values())),

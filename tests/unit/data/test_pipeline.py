@@ -33,7 +33,7 @@ def paths(tmp_path_factory):
     local_batch_size=st.integers(1, 6),
     process_count=st.integers(1, 4),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_id_once_in_equally_many_batches(paths, count, local_batch_size, process_count):
     batch_size = local_batch_size * process_count
     per_process = [
@@ -106,7 +106,7 @@ def draws(iterator, num_batches):
     batch_size=st.integers(1, 30),
     seed=st.integers(0, 2**31 - 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_epoch_is_a_permutation_even_if_smaller_than_a_batch(count, batch_size, seed):
     num_batches = -(-3 * count // batch_size)
     flat = draws(latent_batches(numbered(count), seed, batch_size), num_batches).ravel()

@@ -42,7 +42,7 @@ def save(path, pixels, mode=None, **options):
     image_size=st.integers(1, 33),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_mode_and_size_gives_an_rgb_square(
     tmp_path_factory, mode, width, height, image_size, seed
 ):
@@ -110,7 +110,7 @@ def test_palette_transparency_gives_no_warning(tmp_path):
 
 
 @given(cut=st.integers(0, 2000), extension=st.sampled_from(["png", "jpg", "tif", "bmp", "gif"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_damaged_file_is_one_line_that_names_it(tmp_path_factory, cut, extension):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     path = save(tmp_path_factory.mktemp("damaged") / f"a.{extension}", pixels)

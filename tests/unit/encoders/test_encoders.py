@@ -141,7 +141,7 @@ def test_reader_lists_all_problems_at_once():
     TensorReader({"c.x": np.zeros(1)}).finish(ignore=r"c\..*")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_folded_convolution_equals_convolution_then_normalisation(seed):
     rng = np.random.default_rng(seed)

@@ -90,7 +90,7 @@ def test_a_path_on_a_stream_is_not_kept_waiting():
 
     def lines():
         yield "a.png\n"
-        assert ready.wait(10)  # comes only when the first is through
+        assert ready.wait(60)  # comes only when the first is through
         yield "b.png\n"
         yield "deeper/c.png\n"
 

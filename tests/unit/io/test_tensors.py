@@ -451,7 +451,7 @@ def sound(tmp_path_factory):
     return {p: (p.read_bytes(), read_tensors(p)) for p in sound_files(tmp_path_factory.mktemp("f"))}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(which=st.integers(0, 3), cut=st.floats(0, 1, exclude_max=True))
 def test_truncated_files_are_refused(sound, which, cut):
     path, (data, _) = list(sound.items())[which]
@@ -462,7 +462,7 @@ def test_truncated_files_are_refused(sound, which, cut):
     assert str(caught.value).isprintable()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     which=st.integers(0, 3),
     place=st.floats(0, 1, exclude_max=True),

@@ -43,7 +43,7 @@ def run(command: list, **environment: str) -> subprocess.CompletedProcess:
 
 
 def wait_for(condition: Callable[[], bool]):
-    end = time.monotonic() + 30  # seconds; it takes one
+    end = time.monotonic() + 60  # seconds; it takes one
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

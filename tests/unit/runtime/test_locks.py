@@ -118,8 +118,10 @@ def test_who_was_taken_for_dead_ends(folder, monkeypatch, caplog, found):
         for number in found:
             of_another_machine(folder, number)
         monkeypatch.setattr(locks, "BEAT_S", 0.01)
-        threading.Timer(10, ended.set).start()
+        late = threading.Timer(60, ended.set)
+        late.start()
         locks._keep(own, content, ended)
+        late.cancel()
     assert left == [UnavailableError.STATUS]
     assert names(folder) == [f".lock-{number:06d}" for number in found]
     assert "took this one for dead" in caplog.text

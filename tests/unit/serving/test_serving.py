@@ -58,7 +58,8 @@ def serving(application):
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def port(line):
 
 def ask(port, method, path, body=None, **headers):
     """(status, content) of a request."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
         connection.request(method, path, body, named)
@@ -201,7 +202,7 @@ def test_a_watched_folder_is_followed(line, tmp_path):
     folder = tmp_path / "camera"
     folder.mkdir()
     (folder / "a.png").write_bytes(png(180))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
 
     def stopped(seconds):
         time.sleep(seconds)
