@@ -57,6 +57,7 @@ def main(args: argparse.Namespace) -> None:
         threading.Thread(target=line.watch, args=arguments, daemon=True).start()
     host, port = listening.getsockname()[:2]
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    listening.listen()  # who reads the next line may come at once
     log.info("serving %s on http://%s; Ctrl-C ends it", source, place)
     if hosts is None:
         log.warning("whoever reaches %s can use it: there is no password", place)

@@ -1,6 +1,5 @@
 """What a fleet holds in memory for each image: bytes, by count (docs/pods.md)."""
 
-import gc
 import tracemalloc
 from types import SimpleNamespace
 
@@ -24,7 +23,6 @@ class Predictor:
 
     def predict_files(self, paths, of):
         next(image_batches(paths, DataConfig(image_size=8), 16, skip_unreadable=True))
-        gc.collect()
         self.held = tracemalloc.get_traced_memory()[0]
         raise EnoughError
 
