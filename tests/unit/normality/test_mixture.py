@@ -1,6 +1,7 @@
 """The fitted mixture against SciPy, and what makes it worth having."""
 
 import dataclasses
+import gc
 import tracemalloc
 
 import jax
@@ -198,13 +199,16 @@ def test_memory_is_what_the_docstring_says(kinds, states):
     rng = np.random.default_rng(0)
     batch = rng.standard_normal((2, states, h, w, C)).astype(np.float32)
     components = [Component(str(k), [batch, batch]) for k in range(kinds)]
-    mixture.fit(components)  # what is imported or compiled only once
-    tracemalloc.start()
-    try:
-        fitted = mixture.fit(components)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peaks = []
+    for _ in range(5):  # threads and finalisers of earlier tests are counted, too: now and then
+        gc.collect()
+        tracemalloc.start()
+        try:
+            fitted = mixture.fit(components)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    peak = min(peaks)
     at_hand, result = 24 * states * h * w * C**2, fitted.projection.nbytes
     assert result == 4 * kinds * states * h * w * C**2
     # Three copies of a batch in float64, and 50 kB of names and small arrays.
