@@ -172,7 +172,7 @@ class Model:
 
     @property
     def batch_size(self) -> int:
-        """Of a compiled call: a multiple of the devices, at most about `eval.batch_size`."""
+        """Images of a compiled call, a multiple of the devices: see `in_parts.at_once`."""
         platform = self.mesh.devices.flat[0].platform
         return at_once(self.config, self.latent_shape[:2], self.mesh.size, platform)
 

@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from invad_jax.config import Config
 from invad_jax.encoders import describe_encoder
 from invad_jax.inference.in_parts import in_parts
-from invad_jax.planning.programs import eval_batch, trace_train_step
+from invad_jax.planning.programs import trace_train_step
+from invad_jax.runtime.sharding import rounded_up
 
 _RUNS = 5
 PASSES = 3
@@ -45,7 +46,7 @@ def forecast(config: Config, mesh: Mesh) -> Forecast:
     step = trace_train_step(config, encoder, mesh).lower().compile()
     (state, batch), _ = jax.tree.map(_zeros, step.args_info)
     encode = jax.jit(in_parts(encoder.apply, mesh))
-    side, rows = config.data.image_size, eval_batch(config, mesh)
+    side, rows = config.data.image_size, rounded_up(config.eval.batch_size, mesh)
     images = np.zeros((rows, side, side, 3), np.uint8)
     variables = jax.tree.map(_zeros, encoder.variables)
     jax.block_until_ready(encode(variables, images))

@@ -50,10 +50,6 @@ def weak(config: Config, batch_per_device: int | None, devices: int) -> Config:
     )
 
 
-def eval_batch(config: Config, mesh: Mesh) -> int:
-    return -(-config.eval.batch_size // mesh.size) * mesh.size
-
-
 def detector_batch(config: Config, encoder: Encoder, mesh: Mesh) -> int:
     """The images of a compiled call that scores."""
     platform = mesh.devices.flat[0].platform

@@ -21,7 +21,7 @@ def test_it_writes_every_part(measured, trained):
     for row in measured["parts"]:
         assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
         assert row["gflop"] > 0
-        assert row["compile_s"] >= 0  # of a program that is kept, next to nothing
+        assert row["compile_s"] > 0
     assert measured["predict"]["images"] == 9
     assert measured["predict"]["busy_share"] > 0
     assert measured["predict"]["processor_share"] > 0

@@ -24,7 +24,7 @@ KILLED = ("omiad_adversarial", "transfusion")
 EVALUATED_HERE = ("deco_diff", "diad", "mad_ad", "omiad", "transfusion")
 """In `make test`, on the devices of one process."""
 BY_TWO = ("mad_ad", "transfusion")
-"""In `make test`; other paradigms are in tests/multiprocess."""
+"""In `make test`; the others in `make test-kills`."""
 
 
 def each(names: Iterable[str], always: tuple[str, ...]) -> list[object]:

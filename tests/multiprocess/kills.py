@@ -78,6 +78,7 @@ def kill_one_job(
     else:
         processes: list[int] = []  # which takes a moment: before there is progress
         while len(processes) < 2 and job.poll() is None:
+            time.sleep(0.02)
             processes = process_ids(job)
         wait_for_progress(job, workdir)
         time.sleep(rng.uniform(0, 0.15))

@@ -25,8 +25,8 @@ from invad_jax.inference.whitening import Learner
 from invad_jax.normality import calibration
 from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
-from invad_jax.planning.programs import eval_batch, trace_train_step
-from invad_jax.runtime.sharding import make_mesh
+from invad_jax.planning.programs import trace_train_step
+from invad_jax.runtime.sharding import make_mesh, rounded_up
 from invad_jax.training.vae_loss import make_vae_loss
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -118,7 +118,7 @@ def layout(config):
 
 
 def batch(config):
-    return eval_batch(config, make_mesh(config.mesh))
+    return rounded_up(config.eval.batch_size, make_mesh(config.mesh))
 
 
 GIVEN = f"diffusion.betas={','.join(['0.01'] * 50)}"
