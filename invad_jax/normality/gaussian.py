@@ -11,13 +11,15 @@ Read next: `mixture.py`, which makes a mixture of them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 MAX_DENSE_CHANNELS = 512
 """Above, a covariance is kept as low rank plus diagonal: 512^2 numbers a position are 1 MB."""
@@ -75,7 +77,7 @@ def moments(batches: Iterable[np.ndarray]) -> Moments:
         seen = seen + here.sum(axis=1, keepdims=True)  # (P, 1)
         x[~here] = 0
         total = total + x.sum(axis=1)
-        with threadpool_limits(1):  # threads make matrices of this size a hundred times slower
+        with _one_thread():  # threads make matrices of this size a hundred times slower
             outer = outer + np.swapaxes(x, 1, 2) @ x  # (P, C, C)
     with np.errstate(invalid="ignore"):
         mean, outer = total / seen, outer / seen[:, :, None]
@@ -118,9 +120,20 @@ def _mean_variance(of: Moments) -> float:
     return float(np.mean(np.diagonal(of.covariance, axis1=-2, axis2=-1)))
 
 
+def _one_thread() -> AbstractContextManager[object]:
+    return _libraries().limit(limits=1)
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Those of linear algebra, found once: a search reads the list of all that is mapped, a line
+    for each compiled program too: megabytes in a process that has compiled for an hour."""
+    return ThreadpoolController()
+
+
 def precision(covariances: Iterable[np.ndarray]) -> Factor:
     """The precisions of covariance matrices (C, C), one a position."""
-    with threadpool_limits(1):
+    with _one_thread():
         parts = [_low_rank(S) if len(S) > MAX_DENSE_CHANNELS else _dense(S) for S in covariances]
     inv_std = [part.inv_std for part in parts if part.inv_std is not None]
     return Factor(
