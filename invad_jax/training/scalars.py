@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +23,8 @@ class ScalarWriter:
         """`first_step`: what an earlier, unbroken-off run logged from there on is superseded."""
         self._writer, self._logs = None, files.Growing(folder)
         if is_primary():
-            import tensorboardX  # which imports torch wherever that is installed: 2 s
-
             logs = str(self._logs.folder)
-            self._writer = tensorboardX.SummaryWriter(logs, purge_step=first_step)
+            self._writer = _writer_of()(logs, purge_step=first_step)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Adds one point to each curve."""
@@ -54,3 +53,17 @@ class ScalarWriter:
         except OSError as error:
             raise UserError(f"{self._logs.target}: cannot be written: {error.strerror}") from error
         self._logs.update()
+
+
+def _writer_of() -> type[tensorboardX.SummaryWriter]:
+    """The library's writer, without what it imports wherever that is installed: it takes torch for
+    tensors, 2 s, and the clients of two stores for addresses that it is not given here, 0.5 s."""
+    absent = {"torch", "boto3", "google.cloud.storage"} - set(sys.modules)
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(absent))  # with None there an import fails, as it expects
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        for name in absent:
+            del modules[name]
+    return SummaryWriter

@@ -178,10 +178,16 @@ def test_heads_of_transfusion(converted, t):
         assert_close(output, nhwc(golden[f"t{t}__{name}"]))
 
 
-def test_the_walk_of_transfusion(converted):
+@pytest.fixture(scope="module")
+def walked(converted):
+    """The states of TransFusion from its photographs."""
     model, numbers = converted("transfusion")
-    golden = numbers("inference")
-    states = model.trajectory(nhwc(golden["x"]), num_steps=18)
+    return model.trajectory(nhwc(numbers("inference")["x"]), num_steps=18)
+
+
+def test_the_walk_of_transfusion(converted, walked):
+    model, numbers = converted("transfusion")
+    golden, states = numbers("inference"), walked
     assert states.shape == (19, 4, 32, 32, 3)
     for i in range(4):
         assert_close(states[1:, i], nhwc(golden[f"image{i}__states"]))
@@ -203,13 +209,10 @@ def test_the_masks_of_transfusion_on_its_walk(converted):
     assert_close(np.sum(said, axis=0)[..., 0] / 19, golden["discriminative"][0])
 
 
-def test_the_end_of_the_walk_of_transfusion(converted):
-    model, numbers = converted("transfusion")
+def test_the_end_of_the_walk_of_transfusion(converted, walked):
+    _, numbers = converted("transfusion")
     golden = numbers("inference")
-    x0 = nhwc(golden["x"])
-    image, restored = (
-        np.clip(x / 2 + 0.5, 0, 1) for x in (x0, model.trajectory(x0, num_steps=18)[-1])
-    )
+    image, restored = (np.clip(x / 2 + 0.5, 0, 1) for x in (nhwc(golden["x"]), walked[-1]))
     assert_close(restored, nhwc(golden["reconstruction_01"]))
     error = np.mean((image - restored) ** 2, axis=-1)
     np.testing.assert_allclose(error, golden["squared_error"], atol=TOLERANCE)

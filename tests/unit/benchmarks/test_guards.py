@@ -10,7 +10,14 @@ from PIL import Image
 
 from invad_jax.benchmarks import parts, training
 from invad_jax.benchmarks.subject import of_config
-from invad_jax.config import Config, DataConfig, DenoiserConfig, EncoderConfig, MeshConfig
+from invad_jax.config import (
+    Config,
+    DataConfig,
+    DenoiserConfig,
+    EncoderConfig,
+    MeshConfig,
+    TrainConfig,
+)
 from invad_jax.encoders import describe_encoder
 from invad_jax.inference import images
 from invad_jax.inference.assembly import abstract_params
@@ -23,6 +30,7 @@ CONFIG = Config(
     data=DataConfig(image_size=64),
     encoder=EncoderConfig(name="efficientnet_lite0", stages=(0, 2)),
     denoiser=DenoiserConfig(width=WIDTH, depth=DEPTH, num_heads=2),
+    train=TrainConfig(batch_size=BATCH),
 )
 
 

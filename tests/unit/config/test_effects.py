@@ -37,7 +37,7 @@ SMALL = (
 )  # fmt: skip
 UNET = (
     "denoiser.name=unet", "denoiser.channel_mult=1,1", "denoiser.head_channels=8",
-    "denoiser.attention_downsamplings=1", "encoder.pool=1",
+    "denoiser.attention_downsamplings=1", "denoiser.num_res_blocks=1", "encoder.pool=1",
 )  # fmt: skip
 WHITE = ("train.latent_stats=whiten", "diffusion.prediction=v", "scoring.prior=standard_normal")
 
@@ -136,7 +136,7 @@ ROWS = {
     "denoiser.depth": ((), "3", training_step),
     "denoiser.num_heads": ((), "4", training_step),
     "denoiser.patch_size": (("encoder.pool=1",), "2", training_step),
-    "denoiser.num_res_blocks": (UNET, "1", training_step),
+    "denoiser.num_res_blocks": (UNET, "2", training_step),
     "denoiser.channel_mult": (UNET, "1,2", training_step),
     "denoiser.attention_downsamplings": (UNET, "2", training_step),
     "denoiser.head_channels": (UNET, "16", training_step),
