@@ -9,7 +9,8 @@ Needs nothing but the workdir, or the file that `export` made of it: no training
 Writes predictions.csv (or .jsonl), report.html and overlays/ into --out, which may be the folder of
 the images, or lie in it: no image is replaced, and no overlay is ever taken for an image. A row is
 written as soon as it is known; a kill loses none of those before. With `--out -` the rows go to the
-standard output, and there is nothing else; with --watch or `--input -` there is no page.
+standard output, and there is nothing else; with --watch or `--input -` there is no page, and the
+table of the start before is renamed: predictions_1.csv, then _2.
 
 With --distributed every process scores its own share of the images, as many as there are: --out, a
 folder that all see, gets the same rows, and summary.json in place of the page. The same command
@@ -22,7 +23,9 @@ row, with --strict also if an overlay or a sorted file is missing; 2 if none cou
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
+import math
 import os
 import shlex
 import sys
@@ -94,6 +97,8 @@ def _check(args: argparse.Namespace) -> bool:
         raise UserError("--watch: --input has to be folders of this machine")
     if args.threshold is not None and args.false_positive_rate is not None:
         raise UserError("give --threshold or --false-positive-rate, not both")
+    if args.threshold is not None and not math.isfinite(args.threshold):
+        raise UserError(f"--threshold {args.threshold}: give a number")
     if (streamed or args.watch) and args.distributed:
         raise UserError("--distributed: takes images that are all there")
     if args.distributed and args.out == "-":
@@ -151,13 +156,13 @@ def _endless(args: argparse.Namespace, predictor: Predictor, drawer: Drawer) -> 
     from invad_jax.evaluation import arriving
     from invad_jax.runtime.log import log
 
-    recorder = _recorder(args)
+    recorder = _recorder(args, endless=True)
     arriving.warm_up(predictor)
     if args.watch:
         log.info("watching %s; Ctrl-C ends it", ", ".join(args.input))
         arrivals = arriving.Folders(args.input, predictor.model.config.data).arrivals()
     else:
-        arrivals = arriving.on_stream(sys.stdin, predictor.model.batch_size)
+        arrivals = arriving.on_stream(_lines(), predictor.model.batch_size)
     try:
         arriving.score(arrivals, recorder, drawer, predictor)
     except KeyboardInterrupt:
@@ -168,7 +173,16 @@ def _endless(args: argparse.Namespace, predictor: Predictor, drawer: Drawer) -> 
     return recorder.tally
 
 
-def _recorder(args: argparse.Namespace) -> Recorder:
+def _lines() -> Iterable[str]:
+    """The standard input; a name on a disk need not be valid UTF-8."""
+    if sys.stdin is None:
+        raise UserError("--input -: the standard input is closed")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return sys.stdin
+
+
+def _recorder(args: argparse.Namespace, endless: bool = False) -> Recorder:
     """Claims what will be written."""
     from invad_jax.evaluation import new_images, records
     from invad_jax.report.tables import PredictionStream
@@ -180,6 +194,8 @@ def _recorder(args: argparse.Namespace) -> Recorder:
     )
     if out:
         new_images.claim(out, kind)
+    if out and endless:
+        new_images.put_aside(out / new_images.TABLES[kind])
     if sorting:
         sorting.claim()
     stream = PredictionStream(out / new_images.TABLES[kind] if out else sys.stdout, kind)

@@ -21,11 +21,20 @@ shift
 python=${PYTHON:-python3}
 grace=${GRACE:-5}
 
+# Below those that the system gives to whoever asks for any: it stays free until JAX has been imported.
 port=$("$python" -c '
-import socket
-with socket.socket() as s:
-    s.bind(("127.0.0.1", 0))
-    print(s.getsockname()[1])') || exit 2
+import os, socket
+for i in range(10000):
+    port = 20000 + (os.getpid() + i) % 10000
+    with socket.socket() as s:
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        print(port)
+        break
+else:
+    raise SystemExit("no port is free")') || exit 2
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=${JAX_NUM_CPU_DEVICES:-1}
 export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_COORDINATOR_BIND_ADDRESS=127.0.0.1:$port
 export JAX_NUM_PROCESSES=$count

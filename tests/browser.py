@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-_FLAGS = "--no-sandbox --disable-gpu --force-color-profile=srgb"
+_FLAGS = "--no-sandbox --disable-gpu --disable-dev-shm-usage --force-color-profile=srgb"
 _PATIENCE = 1000  # times 50 ms that a script is asked again while it says null
 
 

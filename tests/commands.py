@@ -161,11 +161,12 @@ def wait_for_progress(job: subprocess.Popen[str], workdir: Path) -> None:
 
 def process_ids(job: subprocess.Popen[str]) -> list[int]:
     """The processes that the launcher started, in order."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(job.pid), "-f", "--", "--distributed"],
-        stdout=subprocess.PIPE, check=False,
-    )  # fmt: skip
-    return sorted(map(int, found.stdout.split()))
+    found = []
+    with contextlib.suppress(OSError):  # one that has ended meanwhile
+        for child in map(int, Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            found += [child] if b"--distributed" in words else []
+    return sorted(found)
 
 
 def final_arrays(workdir: Path, step: int, options: tuple[str, ...] = RAW) -> list[object]:

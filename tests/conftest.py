@@ -17,6 +17,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# What a user has set for clients of the hub and of stores is not for the emulators.
+for name in list(os.environ):
+    if name.startswith(("AWS_", "HF_", "HUGGING_FACE_")) and name != "AWS_CA_BUNDLE":
+        del os.environ[name]
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost,::1"
+
 # An example takes as long as the machine lets it.
 hypothesis.settings.register_profile(
     "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

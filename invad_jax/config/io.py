@@ -187,6 +187,7 @@ GONE = {
     "train.keep_checkpoints": "it is 2",
     "eval.num_examples": "it is 6",
     "whitening.temperature": "it is 0.25",
+    "whitening.images": "it is 100",
     "diffusion.beta_start": "diffusion.beta_range has both",
     "diffusion.beta_end": "diffusion.beta_range has both",
     "train.log_every": "it is 50, and every checkpoint",

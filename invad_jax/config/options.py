@@ -227,8 +227,9 @@ class ScoringConfig:
     found in the latents without their labels, or one for all. A test image needs no label; what it
     was taken for is reported."""
     terms: tuple[Term, ...] = free(())
-    """Terms of the image score, each on the scale of normal images, added up; empty takes map_top
-    under a fitted prior, the paper's nll and map_range under N(0, I)."""
+    """Terms of the image score, each on the scale of normal images, added up; empty takes map_top,
+    or the paper's nll and map_range where x_T of latents that are not white is compared with
+    N(0, I)."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from invad_jax.errors import UserError
 from invad_jax.io import outputs
 from invad_jax.io.paths import is_remote, scan, to_path
 
+_CLOSED = "cannot be listed"
+"""Begins the reason that nothing is known of what lies in a folder."""
+
 
 class Found(NamedTuple):
     """One image that a person means."""
@@ -100,7 +103,7 @@ def each(
             left_out["written by invad_jax"] += 1
             continue
         folder_name = Path(os.path.abspath(path)).name if several else ""
-        if path and to_path(path).is_dir():
+        if path and _leads_to_a_folder(path):
             for below, reason in _walk(path, left_out, {os.path.realpath(path)}):
                 yield Found(below, _name_below(path, folder_name, below), reason)
         elif records.is_split(path):
@@ -110,13 +113,20 @@ def each(
             yield Found(path, os.path.basename(path), _why_unusable(path))
 
 
-def images_below(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The images that lie in folders now, and their names as `Inputs.names`; sorted in each."""
+def images_below(folders: Sequence[str], closed: list[str]) -> Iterator[tuple[str, str]]:
+    """The images that lie in folders now, and their names as `Inputs.names`; sorted in each.
+
+    Args:
+      folders: of this machine.
+      closed: gets the folders that cannot be listed, with the reason.
+    """
     for folder in folders:
         prefix = Path(os.path.abspath(folder)).name if len(folders) > 1 else ""
         for path, reason in _walk(folder, Counter(), {os.path.realpath(folder)}):
             if not reason:
                 yield path, _name_below(folder, prefix, path)
+            elif reason.startswith(_CLOSED):
+                closed.append(f"{path}: {reason}")
 
 
 def require_usable(path: str) -> None:
@@ -180,7 +190,7 @@ def _walk(folder: str, left_out: Counter[str], entered: set[str]) -> Iterator[tu
     try:
         there = _entries(folder)
     except OSError as error:
-        yield folder, f"cannot be listed: {error.strerror}"
+        yield folder, f"{_CLOSED}: {error.strerror}"
         return
     names = {name for name, *_ in there}
     ours = outputs.written_in(folder) if outputs.MARKER in names else frozenset[str]()
@@ -204,6 +214,11 @@ def _entries(folder: str) -> list[tuple[str, bool, bool, bool]]:
         return [(path.name, False, is_folder, not is_folder) for path, is_folder in found]
     with os.scandir(folder) as entries:
         return sorted((e.name, e.is_symlink(), _is_folder(e), _is_file(e)) for e in entries)
+
+
+def _leads_to_a_folder(path: str) -> bool:
+    """As the system says; where it does not, `_why_unusable` says why."""
+    return to_path(path).is_dir() if is_remote(path) else os.path.isdir(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

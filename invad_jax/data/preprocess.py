@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from invad_jax.config import DataConfig
 from invad_jax.data import depth
@@ -109,8 +110,13 @@ def size_of(path: str | Path, data: DataConfig) -> tuple[int, int]:
       UserError: as `read_image`.
     """
     with opened(path, "image", data.max_pixels) as image:
+        width, height = image.size
+        if isinstance(
+            image, TiffImageFile
+        ):  # whose size is the turned one, by some releases of PIL
+            width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
-        return (image.height, image.width) if turned else (image.width, image.height)
+        return (height, width) if turned else (width, height)
 
 
 def _to_rgb(image: Image.Image, path: str | Path, data: DataConfig) -> Image.Image:

@@ -21,6 +21,7 @@ from invad_jax.errors import UserError
 from invad_jax.evaluation.records import PICTURE, Drawer, Item, Recorder
 from invad_jax.inference.predictor import Predictor
 from invad_jax.io import names
+from invad_jax.runtime.log import log
 
 QUIET = 1.0
 """Seconds in which a file must not change to be taken for whole."""
@@ -70,15 +71,23 @@ def on_stream(lines: Iterable[str], at_most: int) -> Iterator[list[Arrival]]:
     Args:
       lines: such as the standard input; read by another thread.
       at_most: so many at a time.
+
+    Raises:
+      UserError: they cannot be read to their end; what came before it has come.
     """
     waiting: queue.Queue[str | None] = queue.Queue(4 * at_most)
+    failed: list[Exception] = []
 
     def read() -> None:
-        for line in lines:
-            path = line.rstrip("\r\n")
-            if path:
-                waiting.put(path)
-        waiting.put(None)
+        try:
+            for line in lines:
+                path = line.rstrip("\r\n")
+                if path:
+                    waiting.put(path)
+        except Exception as error:  # raised below, by who waits for paths
+            failed.append(error)
+        finally:
+            waiting.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     ended = False
@@ -88,6 +97,8 @@ def on_stream(lines: Iterable[str], at_most: int) -> Iterator[list[Arrival]]:
             paths.append(waiting.get())
         ended = paths[-1] is None
         yield [Arrival(path, os.path.basename(path)) for path in paths if path is not None]
+    if failed:
+        raise UserError(f"the standard input: cannot be read: {failed[0]}") from failed[0]
 
 
 class Folders:
@@ -98,6 +109,8 @@ class Folders:
         self._data = data
         self._done: dict[str, tuple[int, int]] = {}
         self._waiting: dict[str, tuple[tuple[int, int], float]] = {}
+        self.trouble: str | None = None
+        """Why a folder could not be listed, or a file not be asked for, at the last look."""
 
     def arrivals(self) -> Iterator[list[Arrival]]:
         """The files that are whole: those that are there, then those that come. Has no end."""
@@ -115,9 +128,13 @@ class Folders:
         Args:
           now: seconds, rising.
         """
-        ready, there = [], set()
-        for path, name in inputs.images_below(self._folders):
-            state = _state(path)
+        ready, there, closed = [], set(), list[str]()
+        for path, name in inputs.images_below(self._folders, closed):
+            try:
+                state = _state(path)
+            except OSError as error:
+                closed.append(f"{path}: {error.strerror}")
+                continue
             if state is None:
                 continue
             there.add(path)
@@ -132,16 +149,29 @@ class Folders:
                 self._done[path] = state
                 del self._waiting[path]
                 ready.append(Arrival(path, name))
-        self._done = {path: state for path, state in self._done.items() if path in there}
-        self._waiting = {path: value for path, value in self._waiting.items() if path in there}
+        self._say(closed)
+        if not closed:  # else what was not seen may be there: it would come a second time
+            self._done = {path: state for path, state in self._done.items() if path in there}
+            self._waiting = {path: value for path, value in self._waiting.items() if path in there}
         return ready
+
+    def _say(self, closed: Sequence[str]) -> None:
+        """Once, that a folder is away; and that it is back."""
+        trouble = f"what lies there waits: {closed[0]}" if closed else None
+        if (trouble is None) != (self.trouble is None):
+            log.warning("%s", trouble or "the folders that are watched can be listed again")
+        self.trouble = trouble
 
 
 def _state(path: str) -> tuple[int, int] | None:
-    """Size and time of the last change; None where it has gone."""
+    """Size and time of the last change; None where it has gone.
+
+    Raises:
+      OSError: the system does not say.
+    """
     try:
         found = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_size, found.st_mtime_ns
 

@@ -19,9 +19,11 @@ from invad_jax.evaluation import ground_truth
 from invad_jax.evaluation.ground_truth import GroundTruth
 from invad_jax.evaluation.spill import Rows
 from invad_jax.inference.model import Model
+from invad_jax.inference.predictions import is_finite
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime import processes
+from invad_jax.runtime.log import log
 
 _KEPT = (*TERMS, "component")
 
@@ -95,19 +97,22 @@ def evaluate(
 def _score(
     model: Model, paths: Sequence[str], folder: Path | None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Rows of the images that can be read, rising; their maps, terms and components."""
+    """Rows of the images that can be read and scored, rising; their maps, terms and components."""
     maps, ids, parts = None, [], []
     with tqdm(
         total=len(paths), desc="eval", unit="image", disable=not processes.is_primary()
     ) as bar:
         for some, scores in model.predict_paths(paths, skip_unreadable=True):
-            norm = np.asarray(scores.latent_norm)
+            usable = is_finite(scores)
+            for row in some[~usable]:
+                log.warning("left out: %s: has no finite score", paths[row])
+            bar.update(len(some))
+            some, norm = some[usable], np.asarray(scores.latent_norm)[usable]
             maps = maps or Rows(len(paths), norm.shape[1:], np.float32, folder)
             for row, one in zip(some.tolist(), norm, strict=True):
                 maps.write(row, one)
             ids.append(some)
-            parts.append({name: np.asarray(getattr(scores, name)) for name in _KEPT})
-            bar.update(len(some))
+            parts.append({name: np.asarray(getattr(scores, name))[usable] for name in _KEPT})
     rows = np.concatenate(ids)
     if maps is None or not len(rows):
         raise UserError(f"{paths[0]}: cannot be read, nor can any other of {len(paths)} images")

@@ -23,6 +23,7 @@ from invad_jax.evaluation.records import OVERLAYS, PICTURE, Drawer, Drawn, Item,
 from invad_jax.inference.predictions import Prediction, Predictions
 from invad_jax.inference.predictor import Predictor
 from invad_jax.io import names, outputs
+from invad_jax.io.paths import has_file
 from invad_jax.report import page, tables
 from invad_jax.report.figures import Case
 from invad_jax.report.pictures import SIDE
@@ -76,6 +77,13 @@ def claim(out: Path, kind: str) -> None:
       UserError: something there would be replaced that was not written by this command.
     """
     outputs.claim(out, "predict", (TABLES[kind], PAGE, OVERLAYS))
+
+
+def put_aside(table: Path) -> None:
+    """Renames the table of an earlier run: the images of its rows may have gone meanwhile."""
+    if has_file(table):
+        earlier = (table.with_name(f"{table.stem}_{i}{table.suffix}") for i in itertools.count(1))
+        table.replace(next(path for path in earlier if not has_file(path)))
 
 
 def score(results: Results, predictor: Predictor, drawer: Drawer) -> None:

@@ -5,10 +5,12 @@ Read next: `new_images.py`, images that are all there; `arriving.py`, images tha
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -165,16 +167,20 @@ class Recorder:
         self._table.close()
 
     def _sort(self, row: Mapping[str, Any], name: str, errors: list[str]) -> None:
-        """Puts the image into the folder of its decision, and takes it out of the others."""
-        if not self._sorting or not has_file(to_path(row["path"])):
+        """Puts the image into the folder of its decision, and takes it out of the others; another
+        one of its name, which an earlier run has sorted, keeps its place."""
+        if not self._sorting:
             return
-        folder, own = self._sorting.folder, SORTED[row["decision"]]
-        place = self._places.name(row["path"], name, "")
+        path, folder, own = row["path"], self._sorting.folder, SORTED[row["decision"]]
         try:
+            if not has_file(to_path(path)):
+                errors += ["not sorted: has gone"] if row["decision"] != tables.UNREADABLE else []
+                return
+            place = self._places.name(path, name, "", partial(_is_free, path, folder))
             for other in set(SORTED.values()) - {own}:
                 (folder / other / place).unlink(missing_ok=True)
-            _put(row["path"], folder / own / place, self._sorting.by)
-        except UserError as problem:
+            _put(path, folder / own / place, self._sorting.by)
+        except (UserError, OSError) as problem:
             errors.append(f"not sorted: {problem}")
 
 
@@ -185,6 +191,21 @@ def why_unreadable(path: str, data: DataConfig) -> str:
     except UserError as error:
         return str(error)
     return "could not be read when it was its turn, or has no finite score"
+
+
+def _is_free(source: str, folder: Path, place: str) -> bool:
+    """Whether nothing lies at a place of any decision but this image."""
+    there = (folder / decision / place for decision in SORTED.values())
+    return all(_is_same(source, other) for other in there)
+
+
+def _is_same(source: str, other: Path) -> bool:
+    """Whether there is nothing, a link to this image, or a file of its content."""
+    if is_remote(other) or is_remote(source):
+        return not other.is_file() or files.read_bytes(other) == files.read_bytes(source)
+    if other.is_symlink():
+        return os.readlink(other) == os.path.abspath(source)
+    return not other.exists() or filecmp.cmp(source, other, shallow=False)
 
 
 def _put(source: str, target: Path, by: str) -> None:

@@ -15,6 +15,7 @@ from invad_jax.config import TERMS
 from invad_jax.data.maps import enlarge, of_image
 from invad_jax.inference import regions
 from invad_jax.inference.regions import Region
+from invad_jax.scoring import Scores
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
@@ -68,9 +69,9 @@ class Predictions(Sequence[Prediction]):
 
     path: tuple[str | None, ...]
     image_score: np.ndarray
-    """(N,) float64."""
+    """(N,) float64; NaN for an image no part of which is looked at."""
     decision: np.ndarray
-    """(N,) bool: True = anomalous."""
+    """(N,) bool: True = anomalous; False where there is no score."""
     threshold: np.ndarray
     """(N,) float64."""
     normal_percentile: np.ndarray
@@ -127,6 +128,11 @@ _COLUMNS = (
     *(*TERMS, "latent_norm", "extent"),
 )
 """What of `Predictions` has a row for each image."""
+
+
+def is_finite(scores: Scores) -> np.ndarray:
+    """(B,) bool: whether every term of an image is a number, as where any part of it takes part."""
+    return np.all([np.isfinite(getattr(scores, name)) for name in TERMS], axis=0)
 
 
 def joined(batches: Sequence[Predictions]) -> Predictions:

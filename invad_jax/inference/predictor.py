@@ -28,7 +28,7 @@ from invad_jax.inference.calibrate import calibrate
 from invad_jax.inference.kept import fit, normal_scores, read_scores
 from invad_jax.inference.load import load_model
 from invad_jax.inference.model import Model
-from invad_jax.inference.predictions import Prediction, Predictions, joined
+from invad_jax.inference.predictions import Prediction, Predictions, is_finite, joined
 from invad_jax.io.paths import to_path
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime.log import log
@@ -95,7 +95,7 @@ class Predictor:
           score, never comes.
         """
         for ids, scores in self.model.predict_paths(paths, skip_unreadable=True, of=of):
-            rows = _finite(scores)
+            rows = is_finite(scores)
             ids, scores = ids[rows], jax.tree.map(lambda values, rows=rows: values[rows], scores)
             yield ids, self._results([paths[i] for i in ids], scores)
 
@@ -189,7 +189,12 @@ class Predictor:
     def _results(self, paths: Sequence[str | None], scores: Scores) -> Predictions:
         terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
         known, component = self.calibrations, np.asarray(scores.component)
-        image_score, side = known.image_score(terms, component), self.model.config.data.image_size
+        deciding = [terms[term.name] for term in known.each[0].terms]
+        rows, image_score = np.isfinite(deciding).all(axis=0), np.full(len(component), np.nan)
+        image_score[rows] = known.image_score(
+            {name: values[rows] for name, values in terms.items()}, component[rows]
+        )
+        side = self.model.config.data.image_size
         threshold = known.threshold(component)
         extent = np.full((len(component), 2), side) if scores.extent is None else scores.extent
         percentile = [
@@ -201,7 +206,7 @@ class Predictor:
             image_score=image_score,
             decision=image_score > threshold,
             threshold=threshold,
-            normal_percentile=np.array(percentile),
+            normal_percentile=np.where(rows, percentile, np.nan),
             heat=np.array([known.heat(k) for k in component]),
             component=tuple(known.names[k] for k in component),
             latent_norm=np.asarray(scores.latent_norm),
@@ -249,8 +254,3 @@ def of_bundle(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
     for doubt in fitted.doubts:
         log.warning("%s", doubt)
     return Predictor(model, fitted, model.normals)
-
-
-def _finite(scores: Scores) -> np.ndarray:
-    """(B,) bool: whether every term is a number."""
-    return np.all([np.isfinite(getattr(scores, name)) for name in TERMS], axis=0)

@@ -20,6 +20,7 @@ from invad_jax.inference import bundle, exporting, kept, packing
 from invad_jax.inference.bundle import BundleModel
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model
+from invad_jax.inference.predictions import is_finite
 from invad_jax.io import files
 from invad_jax.normality import calibrations, drift
 from invad_jax.normality.calibration import heat_scale
@@ -32,6 +33,8 @@ from invad_jax.scoring import Scores
 OF_TRAINING = "of_training"
 """The folder, in that of a way of scoring, where the calibration of the training waits."""
 FILES = (kept.SCORES, kept.PROFILE)
+RATE = "rate.json"
+"""There, too: the false-alarm rate that the workdir asked for."""
 
 
 class Scored(NamedTuple):
@@ -49,10 +52,10 @@ class Scored(NamedTuple):
 
 
 def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
-    """Scores good images; names those that cannot be read, and goes past them.
+    """Scores good images; names those that cannot be read or scored, and goes past them.
 
     Raises:
-      UserError: none can be read.
+      UserError: none can be.
     """
     readable = [path for path in paths if _readable(path, model)]
     if not readable:
@@ -65,12 +68,17 @@ def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
         profile = drift.profile_of(latents, np.asarray(scores.latent_norm))
     else:
         scores = _by_bundle(model, readable)
+    rows = is_finite(scores)
+    for i in np.flatnonzero(~rows):
+        log.warning("left out: %s: has no finite score", readable[i])
+    if not rows.any():
+        raise UserError(f"{readable[0]}: has no finite score, nor has any other of {len(paths)}")
     return Scored(
-        readable,
-        [model.component_names[k] for k in np.asarray(scores.component)],
-        {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS},
-        np.asarray(scores.latent_norm),
-        profile,
+        [path for path, usable in zip(readable, rows, strict=True) if usable],
+        [model.component_names[k] for k in np.asarray(scores.component)[rows]],
+        {name: np.asarray(getattr(scores, name), np.float64)[rows] for name in TERMS},
+        np.asarray(scores.latent_norm)[rows],
+        profile.rows(rows) if profile else None,
     )
 
 
@@ -115,7 +123,7 @@ def in_workdir(model: Model, workdir: Workdir, new: Scored) -> Calibrations:
         raise UserError(f"{workdir.path}: not calibrated for these inversion and scoring options")
     content, stays = merged(model, stored, new)
     profile = kept.read_profile(workdir, model)
-    _keep_aside(folder)
+    _keep_aside(folder, workdir)
     if not stays.any():
         together: Profile | None = new.profile
     else:
@@ -133,10 +141,14 @@ def undo(model: Model, workdir: Workdir) -> None:
     folder = kept.folder(workdir, model)
     if not (folder / OF_TRAINING / FILES[0]).is_file():
         raise UserError(f"{workdir.path}: has the calibration of its training")
+    if (folder / OF_TRAINING / RATE).is_file():  # older ones have none
+        workdir.keep_rate(files.read_json(folder / OF_TRAINING / RATE))
+        (folder / OF_TRAINING / RATE).unlink()
     for name in reversed(FILES):
-        (folder / name).unlink(missing_ok=True)
         if (folder / OF_TRAINING / name).is_file():
             (folder / OF_TRAINING / name).replace(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def compare(
@@ -195,11 +207,12 @@ def in_bundle(model: BundleModel, new: Scored, out: Path) -> Calibrations:
     return fitted
 
 
-def _keep_aside(folder: Path) -> None:
+def _keep_aside(folder: Path, workdir: Workdir) -> None:
     """Copies the calibration of the training, once; the table last, which says that it is whole."""
     aside = folder / OF_TRAINING
     if (aside / FILES[0]).is_file():
         return
+    files.write_json(aside / RATE, workdir.read_config().calibration.false_positive_rate)
     for name in reversed(FILES):
         if (folder / name).is_file():
             with files.replaced(aside / name) as temporary:

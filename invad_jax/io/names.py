@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 LONGEST = 255
 """Bytes of a name, on every usual file system."""
@@ -74,13 +74,16 @@ class Taken:
         self._keys: set[str] = set()
         self._numbers: dict[str, int] = {}
 
-    def name(self, path: str, wanted: str, suffix: str) -> str:
+    def name(
+        self, path: str, wanted: str, suffix: str, free: Callable[[str], bool] = lambda name: True
+    ) -> str:
         """The place for a file, the same whenever it is asked for.
 
         Args:
           path: of the file.
           wanted: relative, parts between slashes, no `..` among them.
           suffix: that takes the place of its own; empty keeps that.
+          free: whether a name is, as far as what lies on the disk.
 
         >>> taken = Taken()
         >>> [taken.name(path, "a.jpg", "") for path in ("one/a.jpg", "two/a.jpg", "one/a.jpg")]
@@ -91,6 +94,9 @@ class Taken:
             stem, own = os.path.splitext(name)
             plain = f"{folder}{slash}{fitted(stem, suffix or own)}"
             if _key(plain) in self._keys:
+                plain = _another(f"{folder}{slash}{stem}", suffix or own, self._keys, self._numbers)
+            while not free(plain):
+                self._keys.add(_key(plain))
                 plain = _another(f"{folder}{slash}{stem}", suffix or own, self._keys, self._numbers)
             self._keys.add(_key(plain))
             self._names[path] = plain

@@ -7,6 +7,7 @@ imported for such a path alone, as are the packages that it needs.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def note_files(folder: Path) -> None:
 
 def has_file(path: Path) -> bool:
     """Whether there is a file, or was when it was listed."""
-    return (is_remote(path) and path.was_listed()) or path.is_file()
+    return path.was_listed() or path.is_file() if is_remote(path) else os.path.isfile(path)
 
 
 def scan(folder: Path) -> list[tuple[Path, bool]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -115,6 +116,8 @@ class PredictionStream:
         self._kind = kind
         self._stream: TextIO | None = None
         self._growing: files.Growing | None = None
+        self._whole = 0
+        """Bytes of the file up to the end of its last row."""
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes a row, keyed by `PREDICTION_COLUMNS` less `REGION_COLUMNS`; `regions` is a list of
@@ -129,10 +132,16 @@ class PredictionStream:
             stream.write(line)
             stream.flush()
             if self._growing:
+                self._whole = os.fstat(stream.fileno()).st_size
                 self._growing.update()
         except OSError as error:
             with suppress(OSError):  # what it still holds cannot be written either
                 self.close()
+            self._stream = None  # the next row goes on behind the last one that is whole
+            if isinstance(error, BrokenPipeError) and not isinstance(self._target, str | PurePath):
+                with open(os.devnull, "w") as nowhere:  # for what it still holds
+                    os.dup2(nowhere.fileno(), self._target.fileno())
+                raise UserError("the standard output: nobody reads it any more") from error
             if error.errno not in files.DISK_ERRORS:
                 raise
             raise UserError(f"{self._target}: cannot be written: {error.strerror}") from error
@@ -147,18 +156,21 @@ class PredictionStream:
     def _begin(self) -> TextIO:
         if isinstance(self._target, str | PurePath):
             path = to_path(self._target)
-            self._growing = files.Growing(path.parent)
+            self._growing = self._growing or files.Growing(path.parent)
+            file = self._growing.folder / path.name
+            if self._whole:
+                os.truncate(file, self._whole)
             # surrogateescape: the name of an image need not be valid Unicode, and is kept
             self._stream = open(  # noqa: SIM115, closed by `close`
-                self._growing.folder / path.name,
-                "w",
+                file,
+                "a" if self._whole else "w",
                 encoding="utf-8",
                 errors="surrogateescape",
                 newline="",
             )
         else:
             self._stream = self._target
-        if self._kind == "csv":
+        if self._kind == "csv" and not self._whole:
             self._stream.write(_csv_line(PREDICTION_COLUMNS))
         return self._stream
 

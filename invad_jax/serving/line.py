@@ -10,7 +10,8 @@ import itertools
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from PIL import Image
 from invad_jax.config import DataConfig
 from invad_jax.data import inputs, preprocess
 from invad_jax.errors import UserError
-from invad_jax.evaluation.arriving import POLL, Folders
+from invad_jax.evaluation.arriving import POLL, Arrival, Folders
 from invad_jax.inference.predictor import Predictor
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.report import tables
@@ -111,11 +112,13 @@ class Line:
         """Scores a file of this machine; what is wrong with it becomes its record."""
         with self._busy:
             begun = time.monotonic()
-            record = Record(next(self._ids), datetime.now(UTC), name[:_LONGEST_NAME], "")
+            shown = name[:_LONGEST_NAME].encode(errors="replace").decode()  # it becomes JSON
+            record = Record(next(self._ids), datetime.now(UTC), shown, "")
             try:
                 record, pictures = self._judged(record, path)
             except UserError as error:
                 reason = str(error).replace(path, "").removeprefix(": ")
+                reason = reason.encode(errors="replace").decode()
                 record = replace(record, decision=tables.UNREADABLE, error=reason)
                 pictures = None
             record = replace(record, milliseconds=1000 * (time.monotonic() - begun))
@@ -178,12 +181,24 @@ def watch(line: Line, folders: Sequence[str], stopped: Callable[[float], bool]) 
     """
     seen = Folders(folders, line.data)
     while not stopped(POLL):
-        try:
-            for arrival in seen.look(time.monotonic()):
+        before, arrivals = seen.trouble, list[Arrival]()
+        with _told(line, folders):
+            arrivals = seen.look(time.monotonic())
+        for arrival in arrivals:
+            with _told(line, folders):
                 line.take_file(arrival.path, arrival.name)
-        except Exception as error:  # whatever it is, what comes next is to be decided on
-            log.exception("watching %s", ", ".join(folders))
-            line.trouble = f"an image of a watched folder was not decided on: {error}"
+        if seen.trouble or line.trouble == before:
+            line.trouble = seen.trouble
+
+
+@contextmanager
+def _told(line: Line, folders: Sequence[str]) -> Iterator[None]:
+    """Whatever goes wrong, what comes next is to be decided on."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("watching %s", ", ".join(folders))
+        line.trouble = f"an image of a watched folder was not decided on: {error}"
 
 
 class _Nothing:

@@ -44,6 +44,7 @@ def of(folder, kind):
 
 def test_thresholds_are_those_of_the_new_images(commands, run, good):
     before = {path: path.read_bytes() for path in (run / "normals").rglob("*.*")}
+    asked = json.loads((run / "config.json").read_text())["calibration"]["false_positive_rate"]
     said = commands.here(
         "calibrate", "--workdir", str(run), "--normal", str(good), "--false-positive-rate", "0.2"
     ).stdout
@@ -58,6 +59,8 @@ def test_thresholds_are_those_of_the_new_images(commands, run, good):
         assert np.median(scores) == pytest.approx(0, abs=1e-4)
     commands.here("calibrate", "--workdir", str(run), "--undo")
     assert all(path.read_bytes() == content for path, content in before.items())
+    config = json.loads((run / "config.json").read_text())
+    assert config["calibration"]["false_positive_rate"] == asked != 0.2
     assert "has the calibration of its training" in commands.refused(
         "calibrate", "--workdir", str(run), "--undo"
     )

@@ -136,7 +136,7 @@ def test_a_stricter_rate_needs_no_training_images(commands, evaluated, trained):
         (["predict", "--workdir", "run", "--input", "broken", "--out", "x"], "broken.png"),
         (["predict", "--workdir", "run", "--input", "empty", "--out", "x"], "no image"),
         (["predict", "--workdir", "run", "--input", "broken", "--out", "x",
-          "--set", "inversion.num_steps=2"], "not calibrated"),
+          "--set", "inversion.num_steps=11"], "not calibrated"),
     ],
 )  # fmt: skip
 def test_what_the_user_got_wrong_is_one_line_and_status_2(commands, trained, arguments, message):

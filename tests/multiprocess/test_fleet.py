@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.commands import process_ids
 
-IMAGES = 400
+IMAGES = 800
 
 
 @pytest.fixture(scope="module")

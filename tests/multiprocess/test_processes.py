@@ -53,7 +53,8 @@ def test_a_kill_changes_nothing_in_a_bucket(commands, unbroken, monkeypatch):
 def preempted(commands):
     """A workdir whose second process alone was told to stop, as soon as the two had joined."""
     workdir = commands.folder / "preempted_of_two"
-    job = commands.start(*arguments(workdir, NUM_STEPS), processes=2)
+    often = "train.checkpoint_every=1"  # so that it is not through before it is told
+    job = commands.start(*arguments(workdir, NUM_STEPS), often, processes=2)
     while not (workdir / "config.json").is_file() and job.poll() is None:
         time.sleep(0.02)
     os.kill(process_ids(job)[1], signal.SIGTERM)

@@ -78,7 +78,8 @@ def test_doctor_says_what_there_is(capsys, tmp_path, monkeypatch):
     assert "! cache: " in capsys.readouterr().out
 
 
-def test_doctor_forecasts_a_training(capsys):
+def test_doctor_forecasts_a_training(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("INVAD_CACHE", str(tmp_path))
     small = ["data.image_size=32", "encoder.stages=0", "encoder.pool=4", "denoiser.width=16"]
     arguments = ["--images", "50", "--set", *small, "denoiser.depth=1", "train.num_steps=7"]
     assert doctor.cli([*arguments, "train.warmup_steps=2", "denoiser.num_heads=2"]) == 0

@@ -1,7 +1,6 @@
 """What the metrics promise beside their values, which tests/parity compares with oracles."""
 
 import dataclasses
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invad_jax import metrics
+from tests.tracing import traced
 
 NONE = dict.fromkeys(metrics.PIXEL_METRICS)
 
@@ -196,12 +196,9 @@ def test_a_large_category_is_sorted_once_and_memory_is_bounded(monkeypatch):
     argsorted = []
     argsort = np.argsort
     monkeypatch.setattr(np, "argsort", lambda x: argsorted.append(x.size) or argsort(x))
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         metrics.pixel_metrics(anomaly_map, gt_mask)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+        peak = memory.peak
     n_anomalous = int(gt_mask.sum())
     assert argsorted == [n_anomalous]  # the costly kind of sort sees anomalous pixels only
     assert labelled == [(256, 256)] * 16  # and one labelling an image that has a region
@@ -239,10 +236,9 @@ def test_memory_does_not_grow_with_the_normal_images(monkeypatch):
             for i in range(count):
                 yield some.copy(), marked.copy() if i < 10 else np.zeros_like(marked), None
 
-        tracemalloc.start()
-        metrics.pixel_metrics_of(parts)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        with traced() as memory:
+            metrics.pixel_metrics_of(parts)
+            peaks.append(memory.peak)
     # two parts: the generator holds one while the next is made
     assert peaks[1] < 1.1 * (2 * 11 * some.size + 110 * 4000)
     assert peaks[1] < 1.05 * peaks[0]  # the empty arrays of weights

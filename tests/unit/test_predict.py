@@ -414,6 +414,93 @@ def test_cameras_with_the_same_names_lose_no_image(photos, tmp_path):
     assert sorted(p.name for p in (tmp_path / "s" / "ng").iterdir()) == ["a.png", "a_2.png"]
 
 
+@pytest.mark.parametrize("by", ["copy", "link"])
+def test_an_image_of_another_day_keeps_its_place(photos, tmp_path, by):
+    """A camera whose counter starts again; and the same image, judged otherwise, moves."""
+    options = ["--sort-into", str(tmp_path / "s"), "--sort-by", by]
+    for day, level in (("monday", 200), ("tuesday", 10)):
+        (tmp_path / day).mkdir()
+        Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / day / "1.png")
+        run(tmp_path / day, tmp_path / "out", *options)
+    place = tmp_path / "s"
+    assert (place / "ng" / "1.png").read_bytes() == (tmp_path / "monday" / "1.png").read_bytes()
+    assert (place / "ok" / "1_2.png").read_bytes() == (tmp_path / "tuesday" / "1.png").read_bytes()
+    run(tmp_path / "monday", tmp_path / "out", *options, "--threshold", "250")
+    assert sorted(p.relative_to(place).as_posix() for p in place.rglob("*.png")) == [
+        "ok/1.png", "ok/1_2.png",
+    ]  # fmt: skip
+
+
+def test_a_file_that_cannot_be_sorted_or_has_gone_has_a_row_that_says_so(
+    photos, tmp_path, monkeypatch
+):
+    put = records._put
+
+    def failing(source, target, by):
+        if source.endswith("0.png"):
+            raise OSError(30, "Read-only file system")
+        put(source, target, by)
+
+    monkeypatch.setattr(records, "_put", failing)
+    monkeypatch.setattr(records, "has_file", lambda path: path.name != "1.png")
+    run(photos, tmp_path / "out", "--sort-into", str(tmp_path / "s"), "--strict", status=1)
+    assert [row["error"] for row in table(tmp_path / "out")] == [
+        "not sorted: [Errno 30] Read-only file system", "not sorted: has gone", "",
+    ]  # fmt: skip
+
+
+def test_a_path_that_the_system_refuses_is_one_row(photos, tmp_path):
+    long = str(photos / ("x" * 300))
+    names = tmp_path / "list.txt"
+    names.write_text(f"{long}\n{photos}/0.png\n")
+    arguments = ["--workdir", "w", "--list", str(names), "--out", str(tmp_path / "out")]
+    assert predict.cli([*arguments, "--sort-into", str(tmp_path / "s")]) == 1
+    assert [row["error"] for row in table(tmp_path / "out")] == [
+        "cannot be opened: File name too long", "",
+    ]  # fmt: skip
+
+
+def test_a_threshold_is_a_number(photos, tmp_path, capsys):
+    run(photos, tmp_path / "out", "--threshold", "nan", status=2)
+    assert "--threshold nan: give a number" in capsys.readouterr().err
+
+
+def test_who_stops_reading_ends_the_command_with_one_line(photos, tmp_path, monkeypatch, capsys):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as nobody:
+        monkeypatch.setattr("sys.stdout", nobody)
+        run(photos, "-", status=2)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: the standard output: nobody reads it any more"
+    )
+
+
+def test_a_stream_of_paths_may_hold_names_that_are_no_text(photos, tmp_path, monkeypatch, capsys):
+    odd = os.fsencode(photos) + b"/Pr\xfcfling.png"
+    shutil.copy(photos / "2.png", os.fsdecode(odd))
+    stdin = io.TextIOWrapper(io.BytesIO(odd + b"\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", stdin)
+    run("-", tmp_path / "out")
+    with (tmp_path / "out" / "predictions.csv").open(errors="surrogateescape") as stream:
+        (row,) = csv.DictReader(stream)
+    assert os.fsencode(row["path"]) == odd
+    monkeypatch.setattr("sys.stdin", None)
+    run("-", tmp_path / "out", status=2)
+    assert "the standard input is closed" in capsys.readouterr().err
+
+
+def test_what_has_no_end_keeps_the_table_of_the_start_before(photos, tmp_path, monkeypatch):
+    for name in ("0", "2", "1"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{photos}/{name}.png\n"))
+        run("-", tmp_path / "out")
+    found = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.csv")}
+    assert sorted(found) == ["predictions.csv", "predictions_1.csv", "predictions_2.csv"]
+    assert "1.png" in found["predictions.csv"]
+    assert "0.png" in found["predictions_1.csv"]
+    assert "2.png" in found["predictions_2.csv"]
+
+
 def test_what_was_not_sorted_here_is_not_replaced(photos, tmp_path, capsys):
     (tmp_path / "s" / "ok").mkdir(parents=True)
     (tmp_path / "s" / "ok" / "mine.png").write_bytes(b"x")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from invad_jax.data.masks import read_mask
 from invad_jax.data.names import EXTENSIONS
-from invad_jax.data.preprocess import read_image
+from invad_jax.data.preprocess import read_image, size_of
 from invad_jax.errors import UserError
 from tests.unit.data.layout_trees import of_size
 
@@ -99,6 +99,7 @@ def test_exif_orientation_turns_image_and_mask_upright(tmp_path, orientation, ex
     bright[:16, :16] = True
     assert (image > 128).astype(int)[::8, ::8].tolist() == bright.astype(int)[::8, ::8].tolist()
     np.testing.assert_array_equal(read_mask([mask_path], path, of_size(32)), bright)
+    assert size_of(path, of_size(32)) == (32, 16)
 
 
 def test_palette_transparency_gives_no_warning(tmp_path):

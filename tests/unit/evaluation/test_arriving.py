@@ -1,5 +1,7 @@
 """Files that come into a folder: taken when they are whole, once, and again when they change."""
 
+import errno
+import os
 import shutil
 import threading
 
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from invad_jax.config import DataConfig
+from invad_jax.errors import UserError
 from invad_jax.evaluation import arriving
 from invad_jax.evaluation.arriving import PATIENCE, QUIET, Folders
 
@@ -83,6 +86,50 @@ def test_a_file_that_goes_is_forgotten(watched, folder, picture):
     shutil.copy2(picture, folder / "a.png")
     watched.look(3)
     assert names(watched.look(3 + QUIET)) == ["a.png"]
+
+
+def test_a_share_that_is_away_is_told_and_nothing_comes_twice(
+    watched, folder, picture, monkeypatch, caplog
+):
+    shutil.copy(picture, folder / "a.png")
+    watched.look(0)
+    assert names(watched.look(QUIET)) == ["a.png"]
+    scandir = os.scandir
+
+    def stale(path):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "scandir", stale)
+    assert watched.look(2) == watched.look(3) == []
+    assert (
+        watched.trouble == f"what lies there waits: {folder}: cannot be listed: Stale file handle"
+    )
+    monkeypatch.setattr(os, "scandir", scandir)
+    stat = os.stat
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os,
+            "stat",
+            lambda path: stale(path) if str(path) == str(folder / "a.png") else stat(path),
+        )
+        assert watched.look(4) == []
+    assert "a.png: Stale file handle" in watched.trouble
+    assert watched.look(5) == watched.look(5 + QUIET) == []
+    assert watched.trouble is None
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert said[1] == "the folders that are watched can be listed again"
+
+
+def test_a_stream_that_breaks_gives_what_came_before_and_is_told():
+    def lines():
+        yield "a.png\n"
+        raise OSError("gone")
+
+    stream = arriving.on_stream(lines(), at_most=2)
+    assert names(next(stream)) == ["a.png"]
+    with pytest.raises(UserError, match="the standard input: cannot be read: gone"):
+        list(stream)
 
 
 def test_a_path_on_a_stream_is_not_kept_waiting():

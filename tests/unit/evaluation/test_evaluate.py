@@ -53,6 +53,23 @@ def test_rows_come_in_the_order_of_the_samples(fitted):
     assert result.unreadable == []
 
 
+def test_an_image_without_a_score_is_left_out_and_named(fitted, monkeypatch, caplog):
+    """None of it takes part."""
+    predict = Model.predict_paths
+
+    def with_a_gap(self, *given, **named):
+        for ids, scores in predict(self, *given, **named):
+            gone = {name: np.where(ids == 2, np.nan, getattr(scores, name)) for name in TERMS}
+            yield ids, scores._replace(**gone)
+
+    monkeypatch.setattr(Model, "predict_paths", with_a_gap)
+    result = evaluate(Model([[3, 1], [0, 2]]), fitted, SAMPLES)
+    assert [sample.path for sample in result.samples] == ["0.png", "1.png", "3.png"]
+    np.testing.assert_array_equal(result.latent_norm[:, 0, 0], [0, 10, 30])
+    assert result.unreadable == ["2.png"]
+    assert "2.png: has no finite score" in caplog.text
+
+
 def test_unreadable_images_are_left_out_and_named(fitted):
     result = evaluate(Model([[3], [0], []]), fitted, SAMPLES)
     assert [sample.path for sample in result.samples] == ["0.png", "3.png"]

@@ -1,6 +1,5 @@
 """What a fleet holds in memory for each image: bytes, by count (docs/pods.md)."""
 
-import tracemalloc
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +8,9 @@ from invad_jax.config import DataConfig
 from invad_jax.data.inputs import Found
 from invad_jax.data.pipeline import image_batches
 from invad_jax.evaluation import fleet, shards
+from tests.tracing import Traced, traced
 
-FEW, MANY = 5_000, 25_000
+FEW, MANY = 5_000, 45_000
 """Both in shards of a 256th, so that what does not depend on the number falls out."""
 
 
@@ -22,8 +22,10 @@ class Predictor:
     """Notes what is held when the first images have been read, and ends there."""
 
     def predict_files(self, paths, of):
-        next(image_batches(paths, DataConfig(image_size=8), 16, skip_unreadable=True))
-        self.held = tracemalloc.get_traced_memory()[0]
+        batches = image_batches(paths, DataConfig(image_size=8), 16, skip_unreadable=True)
+        next(batches)  # and more are to come: what the pipeline holds is held
+        self.held = Traced().held
+        batches.close()
         raise EnoughError
 
 
@@ -36,18 +38,14 @@ def held_and_peak(count, folder, monkeypatch):
 
     def begun(*given):
         job = begin(*given)
-        peak.append(tracemalloc.get_traced_memory()[1])
+        peak.append(Traced().peak)
         return job
 
     monkeypatch.setattr(shards, "begin", begun)
-    tracemalloc.start()
-    try:
-        drawer = SimpleNamespace(out=None)
-        with pytest.raises(EnoughError):
-            fleet.predict(folder, {"format": "csv"}, ["photos"], predictor, drawer, None)
-    finally:
-        tracemalloc.stop()
-        monkeypatch.undo()
+    drawer = SimpleNamespace(out=None)
+    with traced(), pytest.raises(EnoughError):
+        fleet.predict(folder, {"format": "csv"}, ["photos"], predictor, drawer, None)
+    monkeypatch.undo()
     return predictor.held, peak[0]
 
 

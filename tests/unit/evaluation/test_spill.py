@@ -2,7 +2,6 @@
 
 import errno
 import os
-import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +17,7 @@ from invad_jax.evaluation.evaluate import evaluate
 from invad_jax.evaluation.spill import Rows
 from invad_jax.normality import calibrations
 from invad_jax.scoring import Scores
+from tests.tracing import traced
 
 SIDE = 64
 SMALL = DataConfig(image_size=SIDE)
@@ -92,10 +92,9 @@ def test_memory_is_that_of_a_part_and_of_the_anomalous_pixels(tmp_path, fitted, 
     monkeypatch.setattr(metrics, "PART", 4 * SIDE**2)
     given, peaks = samples(tmp_path, 400), {}
     for folder in (None, tmp_path):
-        tracemalloc.start()
-        all_metrics(evaluate(Model(), fitted, given, folder))
-        peaks[folder] = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        with traced() as memory:
+            all_metrics(evaluate(Model(), fitted, given, folder))
+            peaks[folder] = memory.peak
     maps, masks, anomalous = 4 * 400 * SIDE**2, 400 * SIDE**2, 20 * 100
     assert peaks[None] > maps + masks
     rows = 400 * 500  # what else is known of an image: its terms

@@ -50,6 +50,15 @@ class BrightnessModel:
         yield np.array([2, 0, 1]), scores._replace(nll=np.float32([0, np.nan, np.inf]))
 
 
+class WithoutScore(BrightnessModel):
+    """Of the first image."""
+
+    def predict(self, image, batch_size=4):
+        scores = super().predict(image, batch_size)
+        scores.map_top[0] = np.nan
+        return scores
+
+
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     """Loaded with a median of 10, a scale of 1 and the threshold of a rate of 0.1."""
@@ -160,3 +169,14 @@ def test_options_that_are_not_calibrated(model, tmp_path, monkeypatch):
     assert for_latents.step == 7
     with pytest.raises(UserError, match="not calibrated"):
         for_latents.predict(grey(1))
+
+
+def test_an_image_without_a_score_is_called_nothing_and_spoils_no_other(model, monkeypatch):
+    monkeypatch.setattr(model, "model", WithoutScore())
+    some = np.full((2, 256, 256, 3), 19, np.uint8)
+    results = model.predict_squares([None, None], some)
+    assert np.isnan(results.image_score[0])
+    assert np.isnan(results.normal_percentile[0])
+    assert results.decision.tolist() == [False, True]
+    assert results.image_score[1] == 9
+    assert results.normal_percentile[1] == 100

@@ -53,9 +53,9 @@ def test_names_fit_the_file_system(stem, tmp_path):
 def test_the_time_is_linear(name):
     """20,000 names take a fifth of a second, and took 100 s where each was compared with all."""
     paths = [name.format(i % 10_000) for i in range(20_000)]
-    start = time.process_time()
+    start = time.thread_time()
     assert len(set(names.unique(paths, ".png"))) == 20_000
-    assert time.process_time() - start < 5
+    assert time.thread_time() - start < 5
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import tracemalloc
 import zipfile
 
 import ml_dtypes
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 
 from invad_jax.errors import UserError
 from invad_jax.io.tensors import check_numbers, read_tensors, write_tensors
+from tests.tracing import traced
 
 torch = pytest.importorskip("torch", reason="torch is the oracle")
 CONTAINERS = [True, False]  # torch's zip, torch's older stream
@@ -285,12 +285,9 @@ def npz_claiming(shape, content=b""):
 
 def peak_of(function):
     """What a call allocates at most, in bytes."""
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         function()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+        return memory.peak
 
 
 def test_an_npz_never_takes_more_memory_than_its_size_allows(tmp_path):

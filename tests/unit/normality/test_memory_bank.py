@@ -1,7 +1,5 @@
 """The vectors that are kept of normal images: which, in what units, and in how much memory."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +9,7 @@ from scipy.spatial.distance import cdist
 from invad_jax.errors import UserError
 from invad_jax.normality import memory_bank
 from invad_jax.normality.memory_bank import Collector, k_centre
+from tests.tracing import traced
 
 
 def images(count, seed=0, shape=(2, 3, 4)):
@@ -81,12 +80,11 @@ def test_batches_and_repetitions_change_nothing(monkeypatch):
 def test_memory_is_what_the_docstring_says(monkeypatch):
     monkeypatch.setattr(memory_bank, "POOL", 2_000)
     shape = (16, 16, 64)
-    tracemalloc.start()
-    collector = Collector()
-    for _ in collector.watch("nut", (images(4, i, shape)[:, None] for i in range(20))):
-        pass
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    with traced() as memory:
+        collector = Collector()
+        for _ in collector.watch("nut", (images(4, i, shape)[:, None] for i in range(20))):
+            pass
+        peak = memory.peak
     batch, pool = 4 * 16 * 16 * 64 * 4, 2_000 * 64 * 4
     assert peak < 4 * batch + 3 * pool  # copies of a batch on the way; keys and numbers of images
     assert peak < 0.5 * 20 * batch  # and far below all of them

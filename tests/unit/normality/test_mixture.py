@@ -1,7 +1,6 @@
 """The fitted mixture against SciPy, and what makes it worth having."""
 
 import dataclasses
-import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from invad_jax.normality.mixture import Component
 from invad_jax.normality.reference import Learnt, check_enough
 from invad_jax.paradigms import paradigm_of
 from invad_jax.scoring import score, score_under
+from tests.tracing import traced
 
 STATES, GRID, CHANNELS = 2, (2, 3), 4
 NEAREST = override(Config(), ["inversion.paradigm=nearest_neighbour"])
@@ -200,12 +200,9 @@ def test_memory_is_what_the_docstring_says(kinds, states):
     batch = rng.standard_normal((2, states, h, w, C)).astype(np.float32)
     components = [Component(str(k), [batch, batch]) for k in range(kinds)]
     mixture.fit(components)  # what is found once: the libraries of linear algebra
-    tracemalloc.start()
-    try:
+    with traced() as memory:
         fitted = mixture.fit(components)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+        peak = memory.peak
     at_hand, result = 24 * states * h * w * C**2, fitted.projection.nbytes
     assert result == 4 * kinds * states * h * w * C**2
     # Three copies of a batch in float64, and 50 kB of names and small arrays.

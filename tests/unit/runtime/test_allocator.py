@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 from invad_jax.runtime import allocator
 
 FAULTS = """
-import resource, sys
+import ctypes, resource, sys
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a page is a page
 from invad_jax.runtime import allocator
 if sys.argv[1] == "kept":
     allocator.keep_freed()
@@ -21,12 +23,13 @@ def filled():
 filled()
 print(filled())
 """
-PAGES = 2**26 // 4096
+PAGES = 2**26 // resource.getpagesize()
 
 
 def faults(how, **environment):
     command = [sys.executable, "-c", FAULTS, how]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+    inherited = {k: v for k, v in os.environ.items() if k not in allocator.OF_THE_USER}
+    environment = inherited | {"JAX_PLATFORMS": "cpu"} | environment
     return int(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
 
 

@@ -5,6 +5,7 @@ import csv
 import http.client
 import io
 import json
+import os
 import socket
 import threading
 import time
@@ -225,6 +226,53 @@ def test_a_history_that_cannot_be_kept_stops_nothing_and_is_told(port, line, tmp
     monkeypatch.undo()
     post(port, png(20))
     assert ask(port, "GET", "/api/shift")[1]["trouble"] is None
+
+
+def test_a_disk_that_was_full_for_a_moment_costs_the_rows_of_that_moment(line, tmp_path):
+    paths = []
+    for level in (20, 180, 30):
+        paths.append(tmp_path / f"{level}.png")
+        paths[-1].write_bytes(png(level))
+    line.take_file(str(paths[0]), "first")
+    with open("/dev/full", "w") as full:  # takes nothing, as a disk that is full
+        kept = os.dup(line._table._stream.fileno())
+        os.dup2(full.fileno(), line._table._stream.fileno())
+        assert line.take_file(str(paths[1]), "lost").decision == "anomalous"
+        os.close(kept)
+    assert "No space left" in line.trouble
+    line.take_file(str(paths[2]), "last")
+    assert line.trouble is None
+    (file,) = (tmp_path / "shifts").iterdir()
+    with file.open(newline="") as stream:
+        assert [row["path"] for row in csv.DictReader(stream)] == ["first", "last"]
+
+
+def test_an_image_that_breaks_everything_leaves_the_next_one_its_turn(line, tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png(180))
+    taken, ticks = [], iter([False, False, False, True])
+
+    def take(path, name):
+        taken.append(name)
+        if name == "a.png":
+            raise ValueError("broken")
+
+    monkeypatch.setattr(line, "take_file", take)
+    monkeypatch.setattr("invad_jax.evaluation.arriving.QUIET", 0)
+    line_lib.watch(line, [str(tmp_path)], lambda seconds: next(ticks))
+    assert taken == ["a.png", "b.png"]
+    assert "was not decided on: broken" in line.trouble
+
+
+def test_a_name_that_is_no_text_is_shown_all_the_same(port, line, tmp_path):
+    path = os.fsencode(tmp_path) + b"/Pr\xfcfling.png"
+    with open(path, "wb") as stream:
+        stream.write(png(20))
+    line.take_file(os.fsdecode(path), os.fsdecode(b"Pr\xfcfling.png"))
+    status, shift = ask(port, "GET", "/api/shift")
+    assert status == 200
+    assert [image["name"] for image in shift["images"]] == ["Pr?fling.png"]
+    assert ask(port, "GET", "/api/shift.csv")[0] == 200
 
 
 @pytest.mark.parametrize(
