@@ -6,6 +6,7 @@ out is counted by kind.
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import os
@@ -21,8 +22,9 @@ from invad_jax.errors import UserError
 from invad_jax.io import outputs
 from invad_jax.io.paths import is_remote, scan, to_path
 
-_CLOSED = "cannot be listed"
-"""Begins the reason that nothing is known of what lies in a folder."""
+_UNLISTED, _UNOPENED = "cannot be listed", "cannot be opened"
+_CLOSED = (_UNLISTED, _UNOPENED)
+"""How reasons begin where the system does not say what is there."""
 
 
 class Found(NamedTuple):
@@ -113,12 +115,12 @@ def each(
             yield Found(path, os.path.basename(path), _why_unusable(path))
 
 
-def images_below(folders: Sequence[str], closed: list[str]) -> Iterator[tuple[str, str]]:
+def images_below(folders: Sequence[str], closed: dict[str, str]) -> Iterator[tuple[str, str]]:
     """The images that lie in folders now, and their names as `Inputs.names`; sorted in each.
 
     Args:
       folders: of this machine.
-      closed: gets the folders that cannot be listed, with the reason.
+      closed: gets the folders and files of which the system does not say what they are, and why.
     """
     for folder in folders:
         prefix = Path(os.path.abspath(folder)).name if len(folders) > 1 else ""
@@ -126,7 +128,7 @@ def images_below(folders: Sequence[str], closed: list[str]) -> Iterator[tuple[st
             if not reason:
                 yield path, _name_below(folder, prefix, path)
             elif reason.startswith(_CLOSED):
-                closed.append(f"{path}: {reason}")
+                closed[path] = reason
 
 
 def require_usable(path: str) -> None:
@@ -190,7 +192,7 @@ def _walk(folder: str, left_out: Counter[str], entered: set[str]) -> Iterator[tu
     try:
         there = _entries(folder)
     except OSError as error:
-        yield folder, f"{_CLOSED}: {error.strerror}"
+        yield folder, f"{_UNLISTED}: {error.strerror}"
         return
     names = {name for name, *_ in there}
     ours = outputs.written_in(folder) if outputs.MARKER in names else frozenset[str]()
@@ -224,8 +226,8 @@ def _leads_to_a_folder(path: str) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
+    except OSError as error:  # not a link that leads to itself: what cannot be listed is said
+        return error.errno != errno.ELOOP
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
@@ -267,7 +269,7 @@ def _why_unusable(path: str) -> str:
     except FileNotFoundError:
         return "a link that leads nowhere" if os.path.lexists(path) else "no such file or folder"
     except OSError as error:
-        return f"cannot be opened: {error.strerror}"
+        return f"{_UNOPENED}: {error.strerror}"
     except ValueError:  # a zero byte
         return "no such file or folder"
     return "" if stat.S_ISREG(mode) else "not a file but a pipe, socket or device"

@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -128,12 +128,12 @@ class Folders:
         Args:
           now: seconds, rising.
         """
-        ready, there, closed = [], set(), list[str]()
+        ready, there, closed = [], set(), dict[str, str]()
         for path, name in inputs.images_below(self._folders, closed):
             try:
                 state = _state(path)
             except OSError as error:
-                closed.append(f"{path}: {error.strerror}")
+                closed[path] = str(error.strerror)
                 continue
             if state is None:
                 continue
@@ -150,14 +150,19 @@ class Folders:
                 del self._waiting[path]
                 ready.append(Arrival(path, name))
         self._say(closed)
-        if not closed:  # else what was not seen may be there: it would come a second time
-            self._done = {path: state for path, state in self._done.items() if path in there}
-            self._waiting = {path: value for path, value in self._waiting.items() if path in there}
+        unseen = tuple(os.path.join(path, "") for path in closed)  # it may be there
+        self._done = {
+            path: state
+            for path, state in self._done.items()
+            if path in there or os.path.join(path, "").startswith(unseen)
+        }
+        self._waiting = {path: value for path, value in self._waiting.items() if path in there}
         return ready
 
-    def _say(self, closed: Sequence[str]) -> None:
+    def _say(self, closed: Mapping[str, str]) -> None:
         """Once, that a folder is away; and that it is back."""
-        trouble = f"what lies there waits: {closed[0]}" if closed else None
+        first = next((f"{path}: {reason}" for path, reason in closed.items()), None)
+        trouble = f"what lies there waits: {first}" if first else None
         if (trouble is None) != (self.trouble is None):
             log.warning("%s", trouble or "the folders that are watched can be listed again")
         self.trouble = trouble

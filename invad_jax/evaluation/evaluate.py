@@ -115,7 +115,9 @@ def _score(
             parts.append({name: np.asarray(getattr(scores, name))[usable] for name in _KEPT})
     rows = np.concatenate(ids)
     if maps is None or not len(rows):
-        raise UserError(f"{paths[0]}: cannot be read, nor can any other of {len(paths)} images")
+        raise UserError(
+            f"{paths[0]}: cannot be read or has no score, nor has any other of {len(paths)} images"
+        )
     order = np.argsort(rows)
     kept = {name: np.concatenate([part[name] for part in parts])[order] for name in _KEPT}
     return rows[order], maps.keep(rows[order].tolist()), kept

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 LONGEST = 255
 """Bytes of a name, on every usual file system."""
@@ -75,7 +76,7 @@ class Taken:
         self._numbers: dict[str, int] = {}
 
     def name(
-        self, path: str, wanted: str, suffix: str, free: Callable[[str], bool] = lambda name: True
+        self, path: str, wanted: str, suffix: str, free: Callable[[str], bool] | None = None
     ) -> str:
         """The place for a file, the same whenever it is asked for.
 
@@ -83,7 +84,7 @@ class Taken:
           path: of the file.
           wanted: relative, parts between slashes, no `..` among them.
           suffix: that takes the place of its own; empty keeps that.
-          free: whether a name is, as far as what lies on the disk.
+          free: whether a name is, as far as what lies on the disk; the first that is free is taken.
 
         >>> taken = Taken()
         >>> [taken.name(path, "a.jpg", "") for path in ("one/a.jpg", "two/a.jpg", "one/a.jpg")]
@@ -93,10 +94,10 @@ class Taken:
             folder, slash, name = wanted.rpartition("/")
             stem, own = os.path.splitext(name)
             plain = f"{folder}{slash}{fitted(stem, suffix or own)}"
-            if _key(plain) in self._keys:
-                plain = _another(f"{folder}{slash}{stem}", suffix or own, self._keys, self._numbers)
-            while not free(plain):
-                self._keys.add(_key(plain))
+            if free:
+                forms = itertools.chain([plain], _numbered(f"{folder}{slash}{stem}", suffix or own))
+                plain = next(one for one in forms if _key(one) not in self._keys and free(one))
+            elif _key(plain) in self._keys:
                 plain = _another(f"{folder}{slash}{stem}", suffix or own, self._keys, self._numbers)
             self._keys.add(_key(plain))
             self._names[path] = plain
@@ -117,14 +118,23 @@ def _another(path: str, suffix: str, taken: set[str], numbers: dict[str, int]) -
     """A name that is not among the keys in `taken`, where its key then is."""
     folder, slash, name = path.rpartition("/")
     found = f"{folder}{slash}{fitted(name, suffix)}"
-    # Cut to where a number fits: names that a cut makes the same are counted together.
-    short = fitted(name, "_00000000" + suffix)[: -len("_00000000" + suffix)]
-    group = _key(f"{folder}{slash}{short}")
+    group = _key(_short(path, suffix))
     while _key(found) in taken:
         numbers[group] = numbers.get(group, 1) + 1
-        found = f"{folder}{slash}{short}_{numbers[group]}{suffix}"
+        found = f"{_short(path, suffix)}_{numbers[group]}{suffix}"
     taken.add(_key(found))
     return found
+
+
+def _numbered(path: str, suffix: str) -> Iterator[str]:
+    """A name with the numbers from 2 on."""
+    return (f"{_short(path, suffix)}_{i}{suffix}" for i in itertools.count(2))
+
+
+def _short(path: str, suffix: str) -> str:
+    """Cut to where a number fits: names that a cut makes the same are counted together."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{fitted(name, '_00000000' + suffix)[: -len('_00000000' + suffix)]}"
 
 
 def _key(name: str) -> str:

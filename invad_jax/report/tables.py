@@ -158,8 +158,10 @@ class PredictionStream:
             path = to_path(self._target)
             self._growing = self._growing or files.Growing(path.parent)
             file = self._growing.folder / path.name
-            if self._whole:
+            if self._whole and file.exists():
                 os.truncate(file, self._whole)
+            else:
+                self._whole = 0
             # surrogateescape: the name of an image need not be valid Unicode, and is kept
             self._stream = open(  # noqa: SIM115, closed by `close`
                 file,

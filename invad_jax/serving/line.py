@@ -57,10 +57,16 @@ class Line:
         self._ids = itertools.count(1)
         self._busy = threading.Lock()
         predictor.predict_squares([None], preprocess.blank(1, self.data))
-        self.trouble: str | None = None
-        """What whoever stands there has to know."""
+        self.troubles: dict[str, str | None] = {}
+        """Of the history, an image (until the next shift) and the folders that are watched; None
+        where it is over."""
         self.shift = Shift()
         self._table = self._new_table()
+
+    @property
+    def trouble(self) -> str | None:
+        """What whoever stands there has to know."""
+        return "; ".join(filter(None, list(self.troubles.values()))) or None
 
     @property
     def data(self) -> DataConfig:
@@ -91,6 +97,7 @@ class Line:
             self._table.close()
             self.shift = Shift()
             self._table = self._new_table()
+            self.troubles["image"] = None
 
     def close(self) -> None:
         """Closes the table of the shift."""
@@ -130,11 +137,11 @@ class Line:
         """A disk that is full must not stop the line, and must not go unseen."""
         try:
             self._table.write(_row(record))
-            self.trouble = None
-        except UserError as error:
-            if self.trouble is None:
+            self.troubles["history"] = None
+        except (UserError, OSError) as error:
+            if not self.troubles.get("history"):
                 log.error("%s", error)
-            self.trouble = f"the history is not kept: {error}"
+            self.troubles["history"] = f"the history is not kept: {error}"
 
     def _judged(self, record: Record, path: str) -> tuple[Record, Pictures]:
         data = self.data
@@ -181,14 +188,13 @@ def watch(line: Line, folders: Sequence[str], stopped: Callable[[float], bool]) 
     """
     seen = Folders(folders, line.data)
     while not stopped(POLL):
-        before, arrivals = seen.trouble, list[Arrival]()
+        arrivals = list[Arrival]()
         with _told(line, folders):
             arrivals = seen.look(time.monotonic())
         for arrival in arrivals:
             with _told(line, folders):
                 line.take_file(arrival.path, arrival.name)
-        if seen.trouble or line.trouble == before:
-            line.trouble = seen.trouble
+        line.troubles["folders"] = seen.trouble
 
 
 @contextmanager
@@ -198,7 +204,7 @@ def _told(line: Line, folders: Sequence[str]) -> Iterator[None]:
         yield
     except Exception as error:
         log.exception("watching %s", ", ".join(folders))
-        line.trouble = f"an image of a watched folder was not decided on: {error}"
+        line.troubles["image"] = f"an image of a watched folder was not decided on: {error}"
 
 
 class _Nothing:

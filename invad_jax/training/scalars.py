@@ -65,5 +65,5 @@ def _writer_of() -> type[tensorboardX.SummaryWriter]:
         from tensorboardX import SummaryWriter
     finally:
         for name in absent:
-            del modules[name]
+            modules.pop(name, None)
     return SummaryWriter

@@ -431,6 +431,21 @@ def test_an_image_of_another_day_keeps_its_place(photos, tmp_path, by):
     ]  # fmt: skip
 
 
+def test_each_image_finds_its_own_place_again_in_any_order(photos, tmp_path):
+    for folder, level in (("a", 200), ("b", 210)):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / folder / "1.png")
+    given = [str(tmp_path / folder / "1.png") for folder in "ab"]
+    arguments = ["--workdir", "w", "--out", "-", "--sort-into", str(tmp_path / "s")]
+    for order in (given, given[::-1], given[::-1]):
+        assert predict.cli([*arguments, "--input", *order]) == 0
+        found = {p.name: p.read_bytes() for p in (tmp_path / "s").rglob("*.png")}
+        assert found == {
+            name: (tmp_path / folder / "1.png").read_bytes()
+            for name, folder in (("1.png", "a"), ("1_2.png", "b"))
+        }
+
+
 def test_a_file_that_cannot_be_sorted_or_has_gone_has_a_row_that_says_so(
     photos, tmp_path, monkeypatch
 ):

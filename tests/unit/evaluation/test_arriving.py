@@ -106,18 +106,25 @@ def test_a_share_that_is_away_is_told_and_nothing_comes_twice(
     )
     monkeypatch.setattr(os, "scandir", scandir)
     stat = os.stat
+
+    def partly_stale(path, **how):
+        return stale(path) if str(path) == str(folder / "a.png") else stat(path, **how)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            os,
-            "stat",
-            lambda path: stale(path) if str(path) == str(folder / "a.png") else stat(path),
-        )
+        patch.setattr(os, "stat", partly_stale)
         assert watched.look(4) == []
     assert "a.png: Stale file handle" in watched.trouble
     assert watched.look(5) == watched.look(5 + QUIET) == []
     assert watched.trouble is None
+    shutil.copy(picture, folder / "b.png")
+    watched.look(10)  # has begun to be quiet when the share goes
+    monkeypatch.setattr(os, "scandir", stale)
+    assert watched.look(11) == []
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert watched.look(30) == []  # quiet anew from here on
+    assert names(watched.look(30 + QUIET)) == ["b.png"]
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2
+    assert len(said) == 4
     assert said[1] == "the folders that are watched can be listed again"
 
 

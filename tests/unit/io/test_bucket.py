@@ -51,6 +51,17 @@ def test_files_are_written_listed_read_and_deleted(root, tmp_path):
     assert not root.exists()
 
 
+def test_an_object_takes_the_place_of_another(root):
+    for name in ("old", "new"):
+        (root / name).write_text(name)
+    assert (root / "new").is_file()
+    (root / "new").replace(root / "old")
+    assert not (root / "new").exists()
+    assert (root / "old").read_bytes() == b"new"
+    with pytest.raises(FileNotFoundError):
+        (root / "new").replace(root / "old")
+
+
 @pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n", b""])
 def test_every_byte_arrives(root, end):
     """gcsfs frames an upload by line feeds."""

@@ -245,6 +245,13 @@ def test_a_disk_that_was_full_for_a_moment_costs_the_rows_of_that_moment(line, t
     (file,) = (tmp_path / "shifts").iterdir()
     with file.open(newline="") as stream:
         assert [row["path"] for row in csv.DictReader(stream)] == ["first", "last"]
+    line._table._stream.close()  # as after another failure
+    line._table._stream = None
+    file.unlink()  # somebody made room
+    line.take_file(str(paths[2]), "anew")
+    assert line.trouble is None
+    with file.open(newline="") as stream:
+        assert [row["path"] for row in csv.DictReader(stream)] == ["anew"]
 
 
 def test_an_image_that_breaks_everything_leaves_the_next_one_its_turn(line, tmp_path, monkeypatch):
@@ -262,6 +269,8 @@ def test_an_image_that_breaks_everything_leaves_the_next_one_its_turn(line, tmp_
     line_lib.watch(line, [str(tmp_path)], lambda seconds: next(ticks))
     assert taken == ["a.png", "b.png"]
     assert "was not decided on: broken" in line.trouble
+    line.begin_shift()
+    assert line.trouble is None
 
 
 def test_a_name_that_is_no_text_is_shown_all_the_same(port, line, tmp_path):
