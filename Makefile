@@ -17,8 +17,9 @@ PYTEST = python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile -
 TESTS311 = tests/parity tests/e2e/test_commands.py tests/unit/test_imports.py tests/unit/config \
 	tests/unit/io tests/unit/runtime --ignore-glob 'tests/parity/test_rival*' \
 	--ignore tests/unit/config/test_effects.py
-# Rooms whose unit tests compile networks.
-NETWORKS = converters denoisers encoders inference planning training
+# Rooms and files whose unit tests compile or trace networks, or build the site.
+SLOW = benchmarks converters denoisers docs encoders inference paradigms planning training \
+	config/test_effects.py test_recipes.py
 
 .PHONY: setup quickstart bench docs test test-first test-oracles oracles test-fast test-kills lint clean
 
@@ -87,7 +88,7 @@ endif
 oracles: $(if $(PYTHON311),$(if $(filter-out $(VENV),$(VENV311)),$(VENV311)/.installed-oracles))  ## their environment
 
 test-fast: $(VENV)/.installed-test  ## what compiles no network: under 90 s
-	$(BIN)/$(PYTEST) tests/unit $(NETWORKS:%=--ignore tests/unit/%)
+	$(BIN)/$(PYTEST) tests/unit $(SLOW:%=--ignore tests/unit/%)
 
 test-kills: $(VENV)/.installed-test  ## docs/kills.md: a training killed 25 times, 10 in either bucket, each detector's once
 	$(BIN)/$(PYTEST) -m long
