@@ -153,10 +153,12 @@ def _fleet(
 
 def _endless(args: argparse.Namespace, predictor: Predictor, drawer: Drawer) -> Tally:
     """Scores what comes until the stream ends, or somebody stops it."""
-    from invad_jax.evaluation import arriving
+    from invad_jax.evaluation import arriving, new_images
     from invad_jax.runtime.log import log
 
-    recorder = _recorder(args, endless=True)
+    recorder = _recorder(args)
+    if args.out != "-":
+        new_images.put_aside(to_path(args.out) / new_images.TABLES[_format(args)])
     arriving.warm_up(predictor)
     if args.watch:
         log.info("watching %s; Ctrl-C ends it", ", ".join(args.input))
@@ -182,7 +184,7 @@ def _lines() -> Iterable[str]:
     return sys.stdin
 
 
-def _recorder(args: argparse.Namespace, endless: bool = False) -> Recorder:
+def _recorder(args: argparse.Namespace) -> Recorder:
     """Claims what will be written."""
     from invad_jax.evaluation import new_images, records
     from invad_jax.report.tables import PredictionStream
@@ -194,8 +196,6 @@ def _recorder(args: argparse.Namespace, endless: bool = False) -> Recorder:
     )
     if out:
         new_images.claim(out, kind)
-    if out and endless:
-        new_images.put_aside(out / new_images.TABLES[kind])
     if sorting:
         sorting.claim()
     stream = PredictionStream(out / new_images.TABLES[kind] if out else sys.stdout, kind)

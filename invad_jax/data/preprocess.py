@@ -111,9 +111,7 @@ def size_of(path: str | Path, data: DataConfig) -> tuple[int, int]:
     """
     with opened(path, "image", data.max_pixels) as image:
         width, height = image.size
-        if isinstance(
-            image, TiffImageFile
-        ):  # whose size is the turned one, by some releases of PIL
+        if isinstance(image, TiffImageFile):  # some releases of PIL give its size as turned
             width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
         return (height, width) if turned else (width, height)

@@ -174,7 +174,8 @@ class Recorder:
         path, folder, own = row["path"], self._sorting.folder, SORTED[row["decision"]]
         try:
             if not has_file(to_path(path)):
-                errors += ["not sorted: has gone"] if row["decision"] != tables.UNREADABLE else []
+                if row["decision"] != tables.UNREADABLE:
+                    errors.append("not sorted: has gone")
                 return
             place = self._places.name(path, name, "", partial(_is_free, path, folder))
             for other in set(SORTED.values()) - {own}:

@@ -118,17 +118,19 @@ def _another(path: str, suffix: str, taken: set[str], numbers: dict[str, int]) -
     """A name that is not among the keys in `taken`, where its key then is."""
     folder, slash, name = path.rpartition("/")
     found = f"{folder}{slash}{fitted(name, suffix)}"
-    group = _key(_short(path, suffix))
+    short = _short(path, suffix)
+    group = _key(short)
     while _key(found) in taken:
         numbers[group] = numbers.get(group, 1) + 1
-        found = f"{_short(path, suffix)}_{numbers[group]}{suffix}"
+        found = f"{short}_{numbers[group]}{suffix}"
     taken.add(_key(found))
     return found
 
 
 def _numbered(path: str, suffix: str) -> Iterator[str]:
     """A name with the numbers from 2 on."""
-    return (f"{_short(path, suffix)}_{i}{suffix}" for i in itertools.count(2))
+    short = _short(path, suffix)
+    return (f"{short}_{i}{suffix}" for i in itertools.count(2))
 
 
 def _short(path: str, suffix: str) -> str:

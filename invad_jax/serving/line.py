@@ -119,13 +119,12 @@ class Line:
         """Scores a file of this machine; what is wrong with it becomes its record."""
         with self._busy:
             begun = time.monotonic()
-            shown = name[:_LONGEST_NAME].encode(errors="replace").decode()  # it becomes JSON
+            shown = _as_text(name[:_LONGEST_NAME])
             record = Record(next(self._ids), datetime.now(UTC), shown, "")
             try:
                 record, pictures = self._judged(record, path)
             except UserError as error:
-                reason = str(error).replace(path, "").removeprefix(": ")
-                reason = reason.encode(errors="replace").decode()
+                reason = _as_text(str(error).replace(path, "").removeprefix(": "))
                 record = replace(record, decision=tables.UNREADABLE, error=reason)
                 pictures = None
             record = replace(record, milliseconds=1000 * (time.monotonic() - begun))
@@ -215,6 +214,11 @@ class _Nothing:
 
     def close(self) -> None:
         pass
+
+
+def _as_text(name: str) -> str:
+    """What JSON can hold of the name of a file, which need not be valid Unicode."""
+    return name.encode(errors="replace").decode()
 
 
 def _row(record: Record) -> dict[str, Any]:

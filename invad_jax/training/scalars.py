@@ -24,7 +24,7 @@ class ScalarWriter:
         self._writer, self._logs = None, files.Growing(folder)
         if is_primary():
             logs = str(self._logs.folder)
-            self._writer = _writer_of()(logs, purge_step=first_step)
+            self._writer = _writer_class()(logs, purge_step=first_step)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Adds one point to each curve."""
@@ -55,7 +55,7 @@ class ScalarWriter:
         self._logs.update()
 
 
-def _writer_of() -> type[tensorboardX.SummaryWriter]:
+def _writer_class() -> type[tensorboardX.SummaryWriter]:
     """The library's writer, without what it imports wherever that is installed: it takes torch for
     tensors, 2 s, and the clients of two stores for addresses that it is not given here, 0.5 s."""
     absent = {"torch", "boto3", "google.cloud.storage"} - set(sys.modules)
