@@ -22,9 +22,15 @@ def main(args: argparse.Namespace) -> None:
     """From a repository to a workdir, or a folder with a bundle."""
     if not args.repo or not args.out:
         raise UserError("give --repo owner/name and --out DIR")
+    from invad_jax.inference import staging
+
     with files.new_folder(args.out) as folder:
         hub.pull(args.repo, args.revision, folder)
-    model = next(Path(args.out).glob("*.invad"), args.out)
+        bundle = next(folder.glob("*.invad"), None)
+        if (folder / "config.json").is_file():
+            staging.forget_paths(folder)
+            bundle = None
+    model = Path(args.out, bundle.name) if bundle else args.out
     print(f"next: python -m invad_jax.predict --model {model} --input IMAGES --out FOLDER")
 
 

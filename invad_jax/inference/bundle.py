@@ -142,7 +142,7 @@ class BundleModel:
     @property
     def batch_size(self) -> int:
         """Images that are scored together, at most."""
-        grid = self.about["outputs"]["latent_norm"]["shape"][1:]
+        grid = self.about["outputs"]["latent_norm"]["shape"]
         return at_once(self.config, grid, 1, jax.default_backend())
 
     def batch_size_for(self, count: int) -> int:

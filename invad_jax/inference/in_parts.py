@@ -45,7 +45,7 @@ def at_once(config: Config, grid: tuple[int, ...], num_devices: int, platform: s
     batch_size = -(-config.eval.batch_size // num_devices) * num_devices
     if platform != "cpu" or not paradigm_of(config).nfe:
         return batch_size
-    positions = math.prod(grid) // config.denoiser.patch_size**2
+    positions = max(1, math.prod(grid) // config.denoiser.patch_size**2)
     images = max(1, IN_CACHES // (positions * config.denoiser.width))
     return min(batch_size, num_devices << (images.bit_length() - 1))
 

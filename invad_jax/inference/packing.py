@@ -137,6 +137,8 @@ def _images(paths: Sequence[str], config: Config) -> np.ndarray:
     """One of noise, of the proportions of a normal one, and a few of the normal images,
     (n, S, S, 3 or 4) uint8."""
     found: list[np.ndarray] = []
+    # A name without its folder is of another machine (`staging.py`).
+    paths = [path for path in paths if Path(path).name != path]
     for path in paths[:: max(1, len(paths) // PHOTOGRAPHS)][:PHOTOGRAPHS]:
         with suppress(UserError):  # is not here any more
             found.append(preprocess.read_image(path, config.data))

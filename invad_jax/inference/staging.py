@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from invad_jax.errors import UserError
 from invad_jax.inference.kept import SCORES
 from invad_jax.io import files, hub
 from invad_jax.runtime import seals
@@ -33,15 +34,34 @@ def stage(workdir: Workdir, step: int, folder: Path) -> None:
     seals.seal(folder / "checkpoints" / str(step))
 
 
+def forget_paths(folder: Path) -> None:
+    """Takes paths out of a workdir that somebody else may have made: they are not of this machine.
+
+    Args:
+      folder: of the workdir.
+
+    Raises:
+      UserError: it is none.
+    """
+    for path in (folder / Workdir(folder).config.name, *folder.glob(f"normals/*/{SCORES}")):
+        try:
+            files.write_json(path, _without_paths(files.read_json(path)))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path.relative_to(folder)}: not what a workdir holds") from error
+
+
 def _needed(workdir: Workdir, step: int) -> Iterator[Path]:
-    """The parts of a detector, of its newest checkpoint alone, and nothing of its optimiser."""
+    """The parts of a detector, of its newest checkpoint alone, and nothing of its optimiser.
+
+    A bundle that lies in the workdir is a detector of its own, with photographs: it stays.
+    """
     for path in sorted(path for path in workdir.path.rglob("*") if path.is_file()):
         name = path.relative_to(workdir.path)
         if name.parts[0] == "checkpoints":
             others = "optimizer", "data", seals.SEAL
             wanted = name.parts[1:2] == (str(step),) and name.parts[2] not in others
         else:
-            wanted = any(fnmatch(str(name), part) for part in hub.PARTS)
+            wanted = any(fnmatch(str(name), part) for part in hub.OF_WORKDIR)
         if wanted:
             yield path
 

@@ -16,12 +16,14 @@ from typing import Any
 from invad_jax.errors import UserError
 
 CARD = "README.md"
-PARTS = (
-    *("*.invad", "config.json", "components.npz", "coordinates.npz", "region.png"),
+OF_WORKDIR = (
+    *("config.json", "components.npz", "coordinates.npz", "region.png"),
     *("normals/*.json", "normals/*.npz", "encoder/*.json", "encoder/*.safetensors"),
     "checkpoints/*",
 )
-"""What a bundle or a workdir consists of, with the patterns of the hub: `*` goes into folders."""
+"""What a workdir consists of, with the patterns of the hub: `*` goes into folders."""
+PARTS = ("*.invad", *OF_WORKDIR)
+"""The same, or a bundle."""
 
 
 def push(folder: Path, repo: str, public: bool) -> str:

