@@ -34,6 +34,14 @@ from invad_jax.runtime.workdir import Workdir
 
 SOURCES = ("invad-pytorch", "guided-diffusion", "diffusers", *DETECTORS)
 TARGETS = ("invad-pytorch",)
+_HINTS = {
+    "invad-pytorch": ("which", "num_heads", "head_channels", "latent_size"),
+    "guided-diffusion": ("head_channels", "class_label", "latent_size"),
+    "diffusers": ("class_label", "latent_size"),
+    **dict.fromkeys(DETECTORS, ("num_heads", "head_channels", "latent_size")),
+    "diad": ("num_heads", "head_channels", "latent_size", "text"),
+}
+"""What each source asks, beside its tensors."""
 
 
 def main(args: argparse.Namespace) -> None:
@@ -43,6 +51,10 @@ def main(args: argparse.Namespace) -> None:
     if not args.workdir:
         raise UserError("give --workdir DIR")
     workdir = Workdir(args.workdir)
+    for hint in ("which", "num_heads", "head_channels", "class_label", "latent_size", "text"):
+        if getattr(args, hint) is not None and hint not in _HINTS.get(args.source, ()):
+            way = f"--from {args.source}" if args.source else f"--to {args.target}"
+            raise UserError(f"--{hint.replace('_', '-')}: is not asked by {way}")
     if args.source:
         if not args.input:
             raise UserError("give --input, what to convert")
@@ -84,10 +96,6 @@ def read(args: argparse.Namespace) -> Converted | ConvertedVAE:
     path = to_path(args.input)
     if args.latent_size is not None and not 1 <= args.latent_size <= MAX_SIDE:
         raise UserError(f"--latent-size {args.latent_size}: expected 1 to {MAX_SIDE}")
-    if args.class_label is not None and args.source not in ("guided-diffusion", "diffusers"):
-        raise UserError(f"--class-label: a model of {args.source} takes none when it is converted")
-    if args.text is not None and args.source != "diad":
-        raise UserError("--text: only diad has one")
     from invad_jax.converters import diffusers_folder, guided_diffusion, invad_pytorch, rivals
     from invad_jax.inference.assembly import check_outputs
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,12 +24,18 @@ from invad_jax.io.files import write_text
 from invad_jax.planning.tpus import CHIPS
 from invad_jax.runtime import cli as command_line
 
+MOST_CPUS = 1024
+"""That `cpu:N` makes of one."""
+
 
 def main(args: argparse.Namespace) -> None:
     """Prints a table, and writes it as JSON if asked to."""
     if not args.config or not args.topology:
         raise UserError("give --config configs/X.py and --topology, such as v5e:4x4")
     config = command_line.config_of(args)
+    counts = [name.removeprefix("cpu:") for name in args.topology if name.startswith("cpu:")]
+    devices = max((int(count) for count in counts if count.isdecimal()), default=1)
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(devices, MOST_CPUS)))
     import jax
 
     from invad_jax.encoders import describe_encoder

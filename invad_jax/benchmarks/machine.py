@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,24 @@ def describe() -> dict[str, Any]:
     return {
         "device": processes.device_summary(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "versions": processes.versions(),
         "date": datetime.date.today().isoformat(),
     }
 
 
+def cores() -> int:
+    """That this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def peak_host_bytes() -> int:
     """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def host_bytes() -> int:

@@ -10,8 +10,6 @@ from invad_jax.benchmarks.parts import Part
 from invad_jax.errors import UserError
 
 Row = dict[str, Any]
-ENOUGH = 0.15
-"""Of the time before: how much slower counts as slower, beside the spread of both runs."""
 
 
 def row(part: Part, repeats: Sequence[Sequence[float]], rates: Mapping[str, float]) -> Row:

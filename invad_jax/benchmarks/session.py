@@ -59,7 +59,8 @@ def measure(
     rate_runs, amounts = machine.rate_runs(measured.mesh, measured.config.denoiser.dtype)
     runs: dict[str, Run] = {f"rate: {name}": run for name, run in rate_runs.items()}
     runs |= {part.key: part.run for part in compiled}
-    error = _add_torch(runs, measured, batches) if torch else 0.0
+    sizes = [part.batch for part in compiled if part.name == "detector"]  # as rounded up
+    error = _add_torch(runs, measured, sizes) if torch else 0.0
     runs["metrics"] = whole.metrics_run()
     if trace:
         with jax.profiler.trace(trace):

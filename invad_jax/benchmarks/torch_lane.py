@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from invad_jax.benchmarks import machine
 from invad_jax.benchmarks.clock import Run
 from invad_jax.benchmarks.subject import Subject
 from invad_jax.diffusion.schedule import Plan
@@ -43,7 +44,7 @@ def runs(
         import torch
     except ImportError as error:
         raise UserError("--against torch: pip install torch (requirements-oracles.txt)") from error
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(machine.cores())
     side, (h, w, C) = subject.config.data.image_size, subject.latent_shape
     image = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     latent = np.random.default_rng(1).standard_normal((batch, h * w, C), np.float32)

@@ -72,7 +72,10 @@ def _read_denoiser(
     cfg = reader.denoiser_config(options)
     check_sizes(options.path, cfg)
     diffusion = read_diffusion(folder)
-    size = latent_size or options.values.get("sample_size")
+    sample_size = options.values.get("sample_size")
+    if reader is diffusers_dit and latent_size not in (None, sample_size):
+        raise UserError(f"--latent-size {latent_size}: this DiT's positions are for {sample_size}")
+    size = latent_size or sample_size
     if type(size) is not int or size < 1:
         raise options.wrong("sample_size", "no side of a square; give --latent-size")
     channels, _ = diffusers_dit.output_channels(options, default_channels)

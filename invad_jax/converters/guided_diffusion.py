@@ -44,6 +44,8 @@ def read_file(
     """
     if latent_size is None:
         raise UserError("give --latent-size: side of the images or latents that it was trained on")
+    if "head_channels" not in hints:
+        raise UserError("give --head-channels: channels of an attention head, 64 in most of them")
     tensors = {key.removeprefix("module."): value for key, value in read_tensors(path).items()}
     _refuse_variants(tensors, path)
     tensors = _of_one_class(_eps_half(tensors), class_label, path)

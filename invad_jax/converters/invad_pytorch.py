@@ -25,6 +25,7 @@ from invad_jax.config import (
     ScoringConfig,
     TrainConfig,
 )
+from invad_jax.config.names import option, option_text
 from invad_jax.converters import FILES, SETTINGS, Converted
 from invad_jax.converters.published import (
     PUBLISHED_CLASSES,
@@ -45,8 +46,13 @@ IMAGE_SIZE, STRIDE = 256, 16
 """Of the published system, where there is no `config.yaml`."""
 
 PUBLISHED_NETWORKS = ("dit", "unet", "mlp")
-BEYOND_PUBLISHED = ("norm_groups", "norm_eps", "variants")
-"""Options of a denoiser that the published code has in one form, our default."""
+BEYOND_PUBLISHED = (
+    "train.objective",
+    *("denoiser.norm_groups", "denoiser.norm_eps", "denoiser.variants"),
+    *("encoder.stage_resize", "encoder.pool", "encoder.groups", "encoder.channels"),
+    *("tiling.size", "data.aspect", "data.region"),
+)
+"""Options that the published code has in one form, our default."""
 
 Settings = Mapping[str, Any]
 T = TypeVar("T")
@@ -122,13 +128,12 @@ def check_writable(config: Config, source: Path) -> None:
             f"{config.train.latent_stats}), which the published code does not know; only models "
             "trained with train.latent_stats=none can be written"
         )
-    denoiser, own = config.denoiser, DenoiserConfig()
-    for option in ("name", *BEYOND_PUBLISHED):
-        known = PUBLISHED_NETWORKS if option == "name" else (getattr(own, option),)
-        if getattr(denoiser, option) not in known:
+    known = {name: (option(Config(), name),) for name in BEYOND_PUBLISHED}
+    for name, values in {"denoiser.name": PUBLISHED_NETWORKS, **known}.items():
+        if option(config, name) not in values:
             raise UserError(
-                f"{source}: denoiser.{option}={getattr(denoiser, option)}: the published code has "
-                f"only {', '.join(map(str, known))}"
+                f"{source}: {name}={option_text(config, name)}: the published code has only "
+                f"{', '.join(str(value) or 'none' for value in values)}"
             )
     if config.diffusion != DiffusionConfig():
         raise UserError(

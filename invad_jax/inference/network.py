@@ -130,5 +130,6 @@ def check_latent(
     if len(shape) != 4 or shape[-1] != latent_shape[-1]:
         raise UserError(f"latents of shape {shape}: {expected}")
     theirs = jax.tree.map(np.shape, abstract_params(config, shape[1:]))
+    fixed |= config.denoiser.name == "dit_diffusers"  # whose positions are no parameter
     if theirs != jax.tree.map(np.shape, params) or fixed:
         raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")

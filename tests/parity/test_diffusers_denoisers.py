@@ -15,6 +15,7 @@ from invad_jax.converters.diffusers_folder import read_folder
 from invad_jax.diffusion.inversion import invert
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.diffusion.schedule import Plan, alpha_bar_schedule, make_plan, with_zero_terminal_snr
+from invad_jax.errors import UserError
 from invad_jax.io.tensors import read_tensors, write_tensors
 from invad_jax.paradigms.levels import alpha_bar_of, rising_plan
 from invad_jax.runtime.workdir import Workdir
@@ -332,6 +333,17 @@ def test_another_transformer_is_refused_by_name(saved_transformer, tmp_path, cap
 def test_a_class_that_is_none_is_refused(request, tmp_path, capsys, kind, label):
     folder = copied(request.getfixturevalue(kind), tmp_path / "model")
     refused(folder, tmp_path, capsys, f"--class-label {label}", "--class-label", str(label))
+
+
+def test_a_transformer_keeps_its_grid(saved_transformer, tmp_path, capsys):
+    """The library would scale its positions."""
+    folder = copied(saved_transformer, tmp_path / "model")
+    message = "--latent-size 16: this DiT's positions are for 4"
+    refused(folder, tmp_path, capsys, message, "--latent-size", "16")
+    assert convert(folder, tmp_path / "run") == 0
+    model = invad_jax.load(tmp_path / "run")
+    with pytest.raises(UserError, match="this model's grid is fixed"):
+        model.denoise(np.zeros((1, 16, 16, 3), np.float32), 5)
 
 
 def test_a_whole_pipeline_is_refused_with_what_to_give(tmp_path, capsys):

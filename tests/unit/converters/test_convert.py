@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invad_jax.config import Config, DenoiserConfig, DiffusionConfig, TrainConfig
+from invad_jax.config import (
+    Config,
+    DataConfig,
+    DenoiserConfig,
+    DiffusionConfig,
+    EncoderConfig,
+    TrainConfig,
+)
 from invad_jax.convert import cli
 from invad_jax.converters.invad_pytorch import check_writable, read_folder
 from invad_jax.converters.published import params_to_published
@@ -19,6 +26,7 @@ from invad_jax.inference.assembly import init_params
 from invad_jax.io import files
 from invad_jax.io.tensors import read_tensors, write_tensors
 
+GUIDED = ("--from", "guided-diffusion", "--input", "absent.pt")
 NETWORKS = {
     "dit": DenoiserConfig(name="dit", width=16, depth=1, num_heads=4),
     "mlp": DenoiserConfig(name="mlp", width=16, depth=1),
@@ -135,6 +143,10 @@ def test_contradictions_are_refused(tmp_path, kind, settings, latent_size, messa
                 denoiser=DenoiserConfig(name="dit_diffusers")), "name=dit_diffusers"),
         (Config(train=TrainConfig(latent_stats="none"),
                 denoiser=DenoiserConfig(name="unet", variants=("pad_at_end",))), "pad_at_end"),
+        (Config(train=TrainConfig(latent_stats="none", objective="one_step")), "one_step"),
+        (Config(train=TrainConfig(latent_stats="none"), encoder=EncoderConfig(pool=2)), "pool=2"),
+        (Config(train=TrainConfig(latent_stats="none"),
+                data=DataConfig(aspect="letterbox")), "letterbox: .* has only stretch"),
     ],
 )  # fmt: skip
 def test_what_the_published_code_cannot_say_is_not_written(config, option, tmp_path):
@@ -167,8 +179,13 @@ def test_the_example_of_the_plug_and_play_page_runs():
     ("arguments", "message"),
     [
         (("--from", "diffusers", "--input", "absent"), "config.json: cannot be read"),
-        (("--from", "guided-diffusion", "--input", "absent.pt"), "give --latent-size"),
-        (("--from", "guided-diffusion", "--input", "absent.pt", "--latent-size", "8"), "absent.pt"),
+        (GUIDED, "give --latent-size"),
+        ((*GUIDED, "--latent-size", "8"), "give --head-channels"),
+        ((*GUIDED, "--latent-size", "8", "--head-channels", "64"), "absent.pt"),
+        ((*GUIDED, "--num-heads", "4"), "--num-heads: is not asked by --from guided-diffusion"),
+        (("--from", "diffusers", "--input", "x", "--head-channels", "8"), "--head-channels: is no"),
+        (("--from", "mad-ad", "--input", "x", "--which", "ema"), "--which: is not asked by"),
+        (("--to", "invad-pytorch", "--output", "x", "--num-heads", "8"), "by --to invad-pytorch"),
         (("--from", "elsewhere", "--input", "absent"), "invalid choice"),
     ],
 )

@@ -178,7 +178,7 @@ def test_a_namespace_beside_the_tensors_is_not_made(file):
         ("mad-ad", ("--num-heads", "3"), "denoiser.num_heads=3: must divide the 32 channels"),
         ("mad-ad", ("--num-heads", "0"), "denoiser.num_heads=0: must be at least 1"),
         ("mad-ad", ("--head-channels", "8"), "as many heads on all levels"),
-        ("mad-ad", (*HEADS, "--text", "x.npz"), "--text: only diad has one"),
+        ("mad-ad", (*HEADS, "--text", "x.npz"), "--text: is not asked by --from mad-ad"),
         ("diad", (*HEADS, "--text", "absent.npz"), "absent.npz"),
         ("diad", (*HEADS, "--latent-size", "12"), "need a latent grid divisible by 8"),
         ("transfusion", HEADS, "TransFusion's attention has one head"),

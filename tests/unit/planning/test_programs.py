@@ -1,6 +1,9 @@
 """Counting: by hand, by XLA, and the command on fake devices."""
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -18,6 +21,7 @@ from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import BETWEEN_SLICES, Program
 from invad_jax.planning.tpus import CHIPS
 from invad_jax.runtime.sharding import make_mesh
+from tests.commands import PROJECT
 from tests.products import dot_flops
 
 pytestmark = pytest.mark.usefixtures("optimised")
@@ -222,6 +226,18 @@ def test_the_command_on_fake_devices(tmp_path, capsys):
     assert one["arguments"] / 4 < four["arguments"] < one["arguments"] / 2
     table = capsys.readouterr().out
     assert "| cpu:4 | 1 x 4 x 1 | train step | 8 |" in table
+
+
+def test_as_many_cpus_as_are_asked_for():
+    """Of a process that nobody told how many it has."""
+    command = [
+        *(sys.executable, "-m", "invad_jax.plan", "--config", "configs/hazelnut.py"),
+        *("--topology", "cpu:9", "--set", "train.batch_size=4"),
+    ]
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=PROJECT)
+    assert done.returncode == 2
+    assert "train.batch_size=4: must be a multiple of the 9 devices" in done.stderr
 
 
 @pytest.mark.parametrize(
