@@ -56,6 +56,7 @@ def main(args: argparse.Namespace) -> int:
     new = recalibrate.score(model, usable)
     if args.check:
         return _compare(predictor, workdir, new)
+    new = recalibrate.of_enough(new)
     if isinstance(model, BundleModel):
         fitted = recalibrate.in_bundle(model, new, to_path(args.out))
     else:

@@ -63,7 +63,15 @@ def main(args: argparse.Namespace) -> int:
             kept.keep(config.encoder, workdir.encoder)
         known = normal_scores(calibrations, read_scores(workdir, model) or {})
         results.write(
-            out, workdir.path, model, calibrations, evaluation, known, speed, args.save_maps
+            out,
+            workdir.path,
+            args.typed,
+            model,
+            calibrations,
+            evaluation,
+            known,
+            speed,
+            args.save_maps,
         )
     return 1 if evaluation.unreadable else 0
 

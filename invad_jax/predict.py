@@ -27,7 +27,6 @@ import io
 import itertools
 import math
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -121,7 +120,7 @@ def _finite(
     results = new_images.Results(found, recorder)
     new_images.score(results, predictor, drawer)
     if args.out != "-":
-        new_images.write_page(results, predictor, to_path(args.out), source, _command(source, args))
+        new_images.write_page(results, predictor, to_path(args.out), source, args.typed)
     return recorder.tally
 
 
@@ -212,18 +211,6 @@ def _sorting(args: argparse.Namespace) -> Sorting | None:
     from invad_jax.evaluation.records import Sorting
 
     return Sorting(to_path(args.sort_into), args.sort_by) if args.sort_into else None
-
-
-def _command(source: Path, args: argparse.Namespace) -> str:
-    """What was typed, for the page; of very many images the first."""
-    given = [*args.input[:3], *(["..."] if len(args.input) > 3 else [])]
-    words = ["--model", str(source), *(["--input", *given] if given else [])]
-    for option in ("list", "out", "format", "threshold", "sort_into"):
-        value = getattr(args, option)
-        words += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
-    words += ["--no-overlays"] if args.no_overlays else []
-    words += ["--set", *args.set] if args.set else []
-    return shlex.join(["python", "-m", "invad_jax.predict", *words])
 
 
 def cli(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ Read next: `sweeps/grid.py`, what the grid consists of; `sweeps/table.py`, what 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -26,12 +27,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invad_jax.config import TERMS, DataConfig
 from invad_jax.config import io as config_io
-from invad_jax.data import layouts
+from invad_jax.data import layouts, preprocess
 from invad_jax.data.layouts import Sample
 from invad_jax.errors import UserError
 from invad_jax.io import files
@@ -39,6 +41,7 @@ from invad_jax.io.paths import to_path
 from invad_jax.normality import calibration as calibration_lib
 from invad_jax.runtime import cli as command_line
 from invad_jax.runtime import locks
+from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.sweeps import table as sweep_table
 from invad_jax.sweeps.grid import Cell, make_cells, parse_axes, parse_seeds
@@ -54,8 +57,8 @@ class Data(NamedTuple):
 
     normals: Normals
     test: tuple[Sample, ...]
-    fingerprint: str
-    """Of the test images and their masks."""
+    identity: tuple[str, str]
+    """Of the normal images, and of the test images and their masks, in their categories."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -80,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
             _evaluate(of_run, out, Workdir(out / "runs" / run))
         names = [axis.name for axis in axes]
         results = [files.read_json(_point_file(out, cell)) for cell in cells]
-        sweep_table.write(out / args.name, names, cells, results, _command(args))
+        sweep_table.write(out / args.name, names, cells, results, args.typed)
     print(files.read_bytes(out / f"{args.name}.md").decode(), end="")
     return 0
 
@@ -132,6 +135,7 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
         use_ema = config.inversion.use_ema
         if use_ema not in loaded:
             loaded[use_ema] = load_model(workdir, config)
+            _require_made_of(loaded[use_ema], workdir, cell.config.data)
         model = with_options(loaded[use_ema], workdir, config)
         result = {
             "key": _key(cell),
@@ -144,36 +148,67 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
         print(f"evaluated {cell.run}: {sweep_table.summary(cell, result)}", file=sys.stderr)
 
 
+def _require_made_of(model: Model, workdir: Workdir, data: DataConfig) -> None:
+    """Raises UserError where a model was trained on other images than there are now."""
+    trained = dataclasses.replace(data, categories=workdir.read_config().data.categories)
+    now = layouts.fingerprint(_data(trained).normals[0])
+    if model.made_of.get("dataset") not in (None, now):
+        raise UserError(
+            f"{workdir.path}: was trained on other images than data.root={data.root} has now; "
+            "give another --out"
+        )
+
+
 def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     """What `eval` measures, and each term of the score alone; nothing is drawn or timed."""
     import numpy as np
 
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.encode import encode_samples
+    from invad_jax.inference.predictions import is_finite
 
     calibrations = calibrate(model, workdir, lambda: data.normals)
     latents = encode_samples(data.test, model.encoder, model.config, model.mesh)
-    scores = model.score_latents(np.asarray(latents))
-    terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
-    categories = [sample.category for sample in data.test]
+    scores = model.score_latents(np.asarray(latents), maps=False)
+    rows = is_finite(scores)
+    if not rows.any():
+        raise UserError(f"{workdir.path}: no test image has a finite score")
+    test = tuple(compress(data.test, rows))
+    for sample in compress(data.test, ~rows):
+        log.warning("left out: %s: has no finite score", sample.path)
+    terms = {name: np.asarray(getattr(scores, name), np.float64)[rows] for name in TERMS}
+    categories = [sample.category for sample in test]
     image_score = {
-        "calibrated": calibrations.image_score(terms, np.asarray(scores.component)),
+        "calibrated": calibrations.image_score(terms, np.asarray(scores.component)[rows]),
         "test_minmax": calibration_lib.test_minmax(terms["nll"], terms["map_range"], categories),
         **terms,
     }
-    truth = _truth(data.test, model.config.data)
+    truth = _truth(test, model.config.data)
     from invad_jax.evaluation import ground_truth
 
-    return ground_truth.metric_tables(truth, np.asarray(scores.latent_norm), image_score)[0]
+    return ground_truth.metric_tables(truth, np.asarray(scores.latent_norm)[rows], image_score)[0]
 
 
 @cache
 def _data(cfg: DataConfig) -> Data:
     dataset = layouts.load_dataset(cfg)
-    if not dataset.test:
+    reasons = [preprocess.why_unreadable(sample.path, cfg) for sample in dataset.test]
+    for reason in filter(None, reasons):
+        log.warning("left out: %s", reason)
+    test = tuple(s for s, reason in zip(dataset.test, reasons, strict=True) if not reason)
+    if not test:
         raise UserError(f"data.root={cfg.root}: has no test images to evaluate on")
     normals = layouts.hold_out(dataset.train, cfg.holdout_fraction)
-    return Data(normals, dataset.test, layouts.fingerprint(dataset.test))
+    return Data(normals, test, (_identity(dataset.train), _identity(dataset.test)))
+
+
+def _identity(samples: Sequence[Sample]) -> str:
+    """As `fingerprint`, which does not know categories."""
+    by_category: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_category.setdefault(sample.category, []).append(sample)
+    lines = sorted(f"{name} {layouts.fingerprint(some)}" for name, some in by_category.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -186,23 +221,14 @@ def _truth(samples: tuple[Sample, ...], data: DataConfig) -> GroundTruth:
 
 def _key(cell: Cell) -> dict[str, Any]:
     """All that the metrics of a point depend on."""
-    return {"config": config_io.to_dict(cell.config), "test": _data(cell.config.data).fingerprint}
+    normals, test = _data(cell.config.data).identity
+    return {"config": config_io.to_dict(cell.config), "normals": normals, "test": test}
 
 
 def _point_file(out: Path, cell: Cell) -> Path:
     """Named by its content's key, so that no stale result is ever taken for this one."""
     text = json.dumps(_key(cell), sort_keys=True)
     return out / "points" / cell.run / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-
-
-def _command(args: argparse.Namespace) -> str:
-    """What makes the table again."""
-    words = ["python", "-m", "invad_jax.sweep", "--config", args.config]
-    for option in ("seeds", "out", "name"):
-        value = getattr(args, option)
-        words += [f"--{option}", value] if value else []
-    words += [word for over in args.over for word in ("--over", over)]
-    return shlex.join([*words, *(["--set", *args.set] if args.set else [])])
 
 
 def cli(argv: Sequence[str] | None = None) -> int:

@@ -44,6 +44,15 @@ def read_image(path: str | Path, data: DataConfig) -> np.ndarray:
         return to_square(image, path, data)
 
 
+def why_unreadable(path: str | Path, data: DataConfig) -> str:
+    """Why `read_image` would not give an image; empty where it does."""
+    try:
+        read_image(path, data)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def to_square(image: Image.Image, path: str | Path, data: DataConfig) -> np.ndarray:
     """An opened image as `read_image` gives it."""
     rgb = _to_rgb(image, path, data)

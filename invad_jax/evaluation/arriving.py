@@ -144,7 +144,8 @@ class Folders:
             if known != state:
                 self._waiting[path] = state, now
             elif now - since >= QUIET and (
-                now - since >= QUIET + PATIENCE or _readable(path, self._data)
+                now - since >= QUIET + PATIENCE
+                or not preprocess.why_unreadable(path, self._data)  # its end may not be there
             ):
                 self._done[path] = state
                 del self._waiting[path]
@@ -179,15 +180,6 @@ def _state(path: str) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_size, found.st_mtime_ns
-
-
-def _readable(path: str, data: DataConfig) -> bool:
-    """Whether the end of the file is there, as far as its decoder tells."""
-    try:
-        preprocess.read_image(path, data)
-    except UserError:
-        return False
-    return True
 
 
 def _score(some: Sequence[Arrival], predictor: Predictor, overlays: names.Taken) -> list[Item]:

@@ -59,7 +59,8 @@ def read(samples: Sequence[Sample], data: DataConfig, folder: Path | None = None
         except UserError as error:
             unusable.append(str(error))
             continue
-        if marked.any() and not marked.all():
+        rows, columns = extent[i]
+        if marked.any() and not marked[:rows, :columns].all():
             gt_mask.write(i, marked)
             has_mask[i] = True
         else:

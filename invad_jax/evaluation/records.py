@@ -30,6 +30,7 @@ _DRAWERS = 8
 """Images that are drawn at the same time, while the devices are at the next batch."""
 OVERLAYS, PICTURE = "overlays", ".jpg"
 """The folder of the overlays, and the end of their names."""
+_NOT_SEEN = "could not be read when it was its turn, or has no finite score"
 SORTED = {"normal": "ok", "anomalous": "ng", tables.UNREADABLE: "unreadable"}
 """Decision -> the folder that its images are sorted into."""
 
@@ -100,7 +101,7 @@ class Drawer:
         if result is None:
             empty = dict.fromkeys((*tables.PREDICTION_COLUMNS, "terms"))
             row = {**empty, "path": item.path, "decision": tables.UNREADABLE}
-            reason = item.reason or why_unreadable(item.path, self._data)
+            reason = item.reason or preprocess.why_unreadable(item.path, self._data) or _NOT_SEEN
             return Drawn(item, row, [reason.removeprefix(f"{item.path}: ")])
         row = {
             "path": item.path,
@@ -183,15 +184,6 @@ class Recorder:
             _put(path, folder / own / place, self._sorting.by)
         except (UserError, OSError) as problem:
             errors.append(f"not sorted: {problem}")
-
-
-def why_unreadable(path: str, data: DataConfig) -> str:
-    """Reads once more what could not be read, for the reason."""
-    try:
-        preprocess.read_image(path, data)
-    except UserError as error:
-        return str(error)
-    return "could not be read when it was its turn, or has no finite score"
 
 
 def _is_free(source: str, folder: Path, place: str) -> bool:

@@ -24,7 +24,6 @@ from invad_jax.report.pictures import SIDE
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 
-FUSIONS = ("calibrated", "test_minmax")
 FILES = ("metrics.json", "metrics.csv", "scores.csv", "report.html", "examples", "maps", "maps.csv")
 """What an evaluation writes."""
 
@@ -36,6 +35,7 @@ EXAMPLES = 6
 def write(
     out: Path,
     workdir: Path,
+    command: str,
     model: Model,
     calibrations: Calibrations,
     evaluation: Evaluation,
@@ -47,7 +47,8 @@ def write(
 
     Args:
       out: the folder.
-      workdir: for the commands that are shown.
+      workdir: for the title, and the command that is next.
+      command: what was typed.
       model: compiled.
       calibrations: of its scores.
       evaluation: of the test set.
@@ -83,7 +84,7 @@ def write(
     tables.write_scores_csv(out / "scores.csv", rows)
     tables.write_metrics_csv(out / "metrics.csv", fusion)
     tables.write_metrics_json(out / "metrics.json", payload)
-    for name in FUSIONS:  # first the numbers, which a picture that fails must not take along
+    for name in fusion:  # first the numbers, which a picture that fails must not take along
         title = tables.fusion_title(name, published)
         print(f"\n{title}\n{tables.format_table(fusion[name])}")
     note = ground_truth.mask_note(mask_counts)
@@ -100,7 +101,7 @@ def write(
     page.write_html(
         out / "report.html",
         f"{workdir.name}: evaluation at step {model.step}",
-        f"python -m invad_jax.eval --workdir {workdir}",
+        command,
         to_dict(config),
         calibrations,
         rows,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ from invad_jax.normality.reference import Learnt
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir, scoring_key
-from invad_jax.scoring import Scores, without_maps
+from invad_jax.scoring import Scores
 
 Normals = tuple[Sequence[Sample], Sequence[Sample]]
 """Images that were trained on, and images that were held out."""
@@ -150,17 +151,25 @@ def _learn(
             reference.write(folder, learnt)
     if held_out:
         new = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
-        scores.append(without_maps(model.score_latents(new)))
+        scores.append(model.score_latents(new, maps=False))
         seen.append(new)
     if asked:
-        samples += trained_on
-        seen.append(latents)
         if lessons and honest:
-            scores.append(_scores_of_training(model, states, labels))
+            of_training = _scores_of_training(model, states, labels)
         else:
-            scores.append(model.judge(states))
+            of_training = model.judge(states)
+        rows = np.full(len(trained_on), True)
         if not lessons:
-            scores[-1] = scores[-1]._replace(component=known_as)
+            of_training = of_training._replace(component=known_as)
+        if white and not lessons:
+            component = np.asarray(known_as)
+            is_new = np.bincount(component)[component] >= whitening.FEWEST
+            # Those that are not, only where nothing else is known of their kind.
+            rows = is_new | ~np.isin(component, scores[0].component if held_out else ())
+            honest = bool(is_new[rows].all())
+        samples += compress(trained_on, rows)
+        seen.append(latents[rows])
+        scores.append(jax.tree.map(lambda values: values[rows], of_training))
     together: Scores = jax.tree.map(lambda *parts: np.concatenate(parts), *scores)
     component = np.array(model.component_names)[together.component]
     values = {term: getattr(together, term).tolist() for term in TERMS}
@@ -168,7 +177,7 @@ def _learn(
     content = {
         "key": scoring_key(model.config, model.paradigm, model.step, model.made_of),
         "dataset": fingerprint(trained_on),
-        "held_out": bool(held_out) or honest,
+        "held_out": honest or not asked,
         "path": [sample.path for sample in samples],
         "category": [sample.category for sample in samples],
         "component": component.tolist(),
@@ -212,8 +221,8 @@ def _fewest_of_a_kind(samples: Sequence[Sample]) -> int:
 
 
 def _fewest(model: Model) -> int:
-    """Images of a kind of which one can be spared: a Gaussian needs two more."""
-    return 3 if model.paradigm.lessons.gaussians else 2
+    """Images of a kind of which one can be spared: Gaussians and distances need two more."""
+    return 3 if model.paradigm.lessons.gaussians or model.paradigm.lessons.memory_bank else 2
 
 
 def _can_leave_out(model: Model, labels: Sequence[str]) -> bool:

@@ -6,7 +6,9 @@ new images. A kind of product of which there is none keeps its own. Read next: `
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +52,16 @@ class Scored(NamedTuple):
     profile: Profile | None
     """None of a bundle, which shows no latents."""
 
+    def rows(self, chosen: np.ndarray) -> Scored:
+        """Some of the images, by (n,) bool."""
+        return Scored(
+            list(compress(self.paths, chosen)),
+            list(compress(self.component, chosen)),
+            {name: values[chosen] for name, values in self.terms.items()},
+            self.latent_norm[chosen],
+            self.profile.rows(chosen) if self.profile else None,
+        )
+
 
 def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
     """Scores good images; names those that cannot be read or scored, and goes past them.
@@ -57,14 +69,17 @@ def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
     Raises:
       UserError: none can be.
     """
-    readable = [path for path in paths if _readable(path, model)]
+    reasons = {path: preprocess.why_unreadable(path, model.config.data) for path in paths}
+    for reason in filter(None, reasons.values()):
+        log.warning("left out: %s", reason)
+    readable = [path for path in paths if not reasons[path]]
     if not readable:
         raise UserError(f"{paths[0]}: cannot be read, nor can any other of {len(paths)} images")
     profile = None
     if isinstance(model, Model):
         samples = [Sample(path, "", "good", 0) for path in readable]
         latents = np.asarray(encode_samples(samples, model.encoder, model.config, model.mesh))
-        scores: Scores = model.score_latents(latents)
+        scores: Scores = model.score_latents(latents, maps=False)
         profile = drift.profile_of(latents, np.asarray(scores.latent_norm))
     else:
         scores = _by_bundle(model, readable)
@@ -74,12 +89,29 @@ def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
     if not rows.any():
         raise UserError(f"{readable[0]}: has no finite score, nor has any other of {len(paths)}")
     return Scored(
-        [path for path, usable in zip(readable, rows, strict=True) if usable],
-        [model.component_names[k] for k in np.asarray(scores.component)[rows]],
-        {name: np.asarray(getattr(scores, name), np.float64)[rows] for name in TERMS},
-        np.asarray(scores.latent_norm)[rows],
-        profile.rows(rows) if profile else None,
-    )
+        readable,
+        [model.component_names[k] for k in np.asarray(scores.component)],
+        {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS},
+        np.asarray(scores.latent_norm),
+        profile,
+    ).rows(rows)
+
+
+def of_enough(new: Scored) -> Scored:
+    """Those of kinds that there are enough images of: of a few others a kind was misjudged.
+
+    `drift.FEWEST`, or as many as there are of the commonest kind.
+    """
+    counts = Counter(new.component)
+    enough = min(drift.FEWEST, max(counts.values()))
+    rows = np.array([counts[name] >= enough for name in new.component])
+    for i in np.flatnonzero(~rows):
+        log.warning(
+            "left out: %s: was taken for %s, of which there are too few to set a threshold",
+            new.paths[i],
+            new.component[i],
+        )
+    return new.rows(rows)
 
 
 def merged(
@@ -217,15 +249,6 @@ def _keep_aside(folder: Path, workdir: Workdir) -> None:
         if (folder / name).is_file():
             with files.replaced(aside / name) as temporary:
                 temporary.write_bytes(files.read_bytes(folder / name))
-
-
-def _readable(path: str, model: Model | BundleModel) -> bool:
-    try:
-        preprocess.read_image(path, model.config.data)
-    except UserError as error:
-        log.warning("left out: %s", error)
-        return False
-    return True
 
 
 def _by_bundle(model: BundleModel, paths: Sequence[str]) -> Scores:

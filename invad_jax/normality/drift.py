@@ -169,11 +169,13 @@ def _features(stored: np.ndarray, new: np.ndarray) -> Finding:
 
 
 def _contrast(stored: np.ndarray, new: np.ndarray) -> Finding:
+    tiny = np.finfo(np.float32).tiny  # a grid of one position has no contrast
+
     def ratio(a: np.ndarray, b: np.ndarray) -> float:
-        return float(np.abs(np.log(np.mean(b) / np.mean(a))))
+        return float(np.abs(np.log((np.mean(b) + tiny) / (np.mean(a) + tiny))))
 
     moved, chance = _test(stored, new, ratio)
-    change = 100 * (np.mean(new) / np.mean(stored) - 1)
+    change = 100 * ((np.mean(new) + tiny) / (np.mean(stored) + tiny) - 1)
     words = ("more" if change > 0 else "less") + " contrast, as by light or focus"
     return Finding(
         f"contrast of features: {words if moved else 'as before'}: {change:+.1f} % ({chance})",

@@ -26,6 +26,8 @@ from invad_jax.normality.mixture import Component, FittedPrior
 
 FOLDS = 5
 """Training images are whitened by what was learnt without them, a fifth at a time."""
+FEWEST = 3
+"""Images of a kind of which one can be spared for that."""
 
 
 class FittedCoordinates(NamedTuple):
@@ -96,9 +98,9 @@ def cross_fitted(
 ) -> Iterator[tuple[np.ndarray, FittedPrior]]:
     """Rows of the images, and the Gaussians of the others: each image is new to its own.
 
-    Of kinds of one or two images none can be spared, and nothing is left out.
+    Of kinds of fewer than `FEWEST` images none can be spared, and nothing is left out.
     """
-    kind, fold = np.array(labels), folds(labels, fewest=3)
+    kind, fold = np.array(labels), folds(labels, FEWEST)
     for k in np.unique(fold):
         others = fold != k if k >= 0 else np.full(len(fold), True)
         yield (

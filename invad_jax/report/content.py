@@ -86,10 +86,11 @@ def score_range(
     threshold and what is near it fill the axis."""
     known = np.array([*scores, *normals, threshold])
     typical = float(np.median(normals)) if len(normals) else 0.0  # as of any calibration
-    spread = max(threshold - typical, 1e-6)
-    low = max(float(known.min()), typical - 2 * spread)
-    high = min(float(known.max()), threshold + 4 * spread)
-    return low - 0.05 * spread, max(high, threshold + 0.5 * spread)
+    usual = float(np.quantile(normals, 0.84)) - typical if len(normals) else 0.0
+    spread = max(abs(threshold - typical), usual, 1e-6)  # where somebody set it at the median
+    low = max(float(known.min()), min(typical, threshold) - 2 * spread)
+    high = min(float(known.max()), max(typical, threshold) + 4 * spread)
+    return low - 0.05 * spread, max(high, max(typical, threshold) + 0.5 * spread)
 
 
 def _short(value: float) -> float:

@@ -74,7 +74,7 @@ function drawTerms(k) {
       .filter(i => label === undefined || images.label[i] === label).map(i => values[i]) }));
     const every = groups.flatMap(group => group.values);
     if (!every.length) continue;
-    const low = Math.min(...every), high = Math.max(...every);
+    const low = every.reduce((a, b) => Math.min(a, b)), high = every.reduce((a, b) => Math.max(a, b));
     histogram(place, place.dataset.title, [low, high > low ? high : low + 1], groups, [], 130);
   }
 }

@@ -271,7 +271,7 @@ def _settings(
     if metrics is not None:
         lists["versions"] = {"config_hash": metrics["config_hash"], **metrics["versions"]}
     details = "".join(
-        f"<details><summary>{name}</summary><table>{_pairs(values)}</table></details>"
+        f"<details><summary>{escape(name)}</summary><table>{_pairs(values)}</table></details>"
         for name, values in lists.items()
     )
     return f"<section><h2>How it was made</h2><pre>{escape(command)}</pre>{details}</section>"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from invad_jax.io.paths import require_known, to_path
 from invad_jax.runtime import compiled_programs, interrupts, log
 
 Main = Callable[[argparse.Namespace], int | None]
+MOST_SHOWN = 100
+"""Values of one option in a command that is shown."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,7 +81,7 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
     """Parses `argv` (None: the process's own), starts this process and runs `main`.
 
     Args:
-      main: the command.
+      main: the command; what was typed is `args.typed`.
       parser: its options.
       argv: None: the process's own.
       preemptible: `main` looks at `StopSignal`; else SIGTERM ends its processes at once.
@@ -91,12 +94,14 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no Unicode, in a table
     try:
         args = parser.parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
         for option, value in vars(args).items():
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str | Path):
                     require_known(
                         f"--{option.replace('_', '-')}", text, option in parser.in_buckets
                     )
+        args.typed = _typed(main, words)
         compiled_programs.keep()
         if getattr(args, "distributed", False):
             return _run_with_others(main, args, preemptible)
@@ -106,6 +111,22 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
     except (Exception, KeyboardInterrupt) as error:
         print(_line(error), file=sys.stderr)
         return _status(error)
+
+
+def _typed(main: Main, words: Sequence[str]) -> str:
+    """A command for the pages that show it; of very many values of an option the first ones."""
+    verb = Path(str(sys.modules[main.__module__].__file__)).stem  # of `__main__` too
+    shown = ["python", "-m", f"invad_jax.{verb}"]
+    values = 0
+    for word in words:
+        values = 0 if word.startswith("--") else values + 1
+        if values <= MOST_SHOWN:
+            shown.append(word)
+        elif values == MOST_SHOWN + 1:
+            shown.append("...")
+    text = shlex.join(shown)
+    # a name need not be valid Unicode
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) -> int:

@@ -42,6 +42,24 @@ def of(folder, kind):
     return sorted(str(path) for path in folder.glob(f"{kind}_*.png"))
 
 
+def test_a_kind_keeps_its_threshold_where_one_image_was_taken_for_it(commands, run, good, tmp_path):
+    """A model of two kinds; good discs, and one picture that looks like a weave."""
+    before = {name: one.threshold for name, one in load(run).calibrations}
+    folder = tmp_path / "discs"
+    folder.mkdir()
+    for path in [*of(good, "disc"), of(good, "weave")[0]]:
+        shutil.copy(path, folder)
+    done = commands.here("calibrate", "--workdir", str(run), "--normal", str(folder))
+    assert "was taken for weave, of which there are too few" in done.stderr
+    assert "weave: as before" in done.stdout
+    after = {name: one.threshold for name, one in load(run).calibrations}
+    assert after["weave"] == before["weave"]
+    assert after["disc"] != before["disc"]
+    weaves = [str(path) for path in of(good, "weave")[:2]]  # few, but nothing else was given
+    said = commands.here("calibrate", "--workdir", str(run), "--normal", *weaves).stdout
+    assert "by 2 normal images" in said
+
+
 def test_thresholds_are_those_of_the_new_images(commands, run, good):
     before = {path: path.read_bytes() for path in (run / "normals").rglob("*.*")}
     asked = json.loads((run / "config.json").read_text())["calibration"]["false_positive_rate"]

@@ -56,6 +56,27 @@ def without_network(commands):
     return run
 
 
+@pytest.mark.parametrize(("share", "rows"), [(0.1, {"a": 1, "b": 12}), (0.0, {"a": 2, "b": 12})])
+def test_images_that_whitened_themselves_set_no_threshold(commands, white, tmp_path, share, rows):
+    """Of two images none can be left out; of a dozen each is new to its own Gaussians."""
+    root = next((commands.folder / "cache" / "samples").glob("procedural-*"))
+    for name, kind in (("a", "disc"), ("b", "weave")):
+        folder = tmp_path / "data" / name / "train" / "good"
+        folder.mkdir(parents=True)
+        count = rows[name] if name == "b" or not share else 3  # one of three is held out
+        for path in sorted(root.glob(f"{kind}/train/good/*.png"))[:count]:
+            shutil.copy(path, folder)
+    run = tmp_path / "run"
+    commands.here(*training(
+        run, *WHITE, "train.num_steps=0", "data.name=mvtec", f"data.root={tmp_path / 'data'}",
+        f"data.holdout_fraction={share}",
+    ))  # fmt: skip
+    (path,) = run.glob("normals/*/scores.json")
+    kept = json.loads(path.read_text())
+    assert {name: kept["component"].count(name) for name in "ab"} == rows
+    assert kept["held_out"] == bool(share)  # nothing else is known of a
+
+
 def test_new_normal_images_are_as_untypical_as_the_threshold_expects(commands, without_network):
     """Honest scores of training images: about as high as those of normal test images."""
     run = without_network
