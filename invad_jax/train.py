@@ -44,6 +44,7 @@ def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
     from invad_jax.runtime.sharding import check_batch, make_mesh
     from invad_jax.training import memory
     from invad_jax.training.denoiser import needed, train_denoiser
+    from invad_jax.training.loop import check_unchanged
 
     warn_if_wrong()
     mesh = make_mesh(config.mesh)
@@ -59,6 +60,7 @@ def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
     )
     # Sizes that do not fit are said before anything is written.
     build_detector(config, described.latent_shape, described.apply)
+    check_unchanged(workdir, fit, config.encoder)
     workdir.claim(config, write=processes.is_primary())
     if processes.is_primary():
         kept.keep(config.encoder, workdir.encoder)
@@ -72,6 +74,7 @@ def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
     )
     if fitted.stopped:
         return
+    del fitted  # the devices have room for the detector
     calibrations = calibrate(load_model(workdir, config), workdir, lambda: (fit, held_out), white)
     for name, one in calibrations:
         of = f" of {name}" if name else ""

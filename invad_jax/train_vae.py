@@ -49,6 +49,7 @@ def _train(config: Config, workdir: Workdir) -> None:
     from invad_jax.runtime import processes
     from invad_jax.runtime.sharding import check_batch, make_mesh
     from invad_jax.training import memory
+    from invad_jax.training.loop import check_unchanged
     from invad_jax.training.vae import make_draw, replicate, summarise, train_vae, write_results
 
     warn_if_wrong()
@@ -62,6 +63,7 @@ def _train(config: Config, workdir: Workdir) -> None:
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     perceptual = build_encoder(config.encoder, size) if perceptual_term else None
     draw = make_draw(config, (held_out or fit)[:EXAMPLES], mesh)
+    check_unchanged(workdir, fit)
     workdir.claim(config, write=processes.is_primary())
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 

@@ -75,7 +75,7 @@ def read(given: Given, data: DataConfig) -> np.ndarray:
         if file and os.path.isfile(file):
             return preprocess.read_image(os.fsdecode(file), data)
         if depth.is_colour(given.content):
-            raise UserError(f"{given.name}: colours of 16 bits, of which PIL keeps 8; give the path")
+            raise UserError(f"{given.name}: colours of 16 bits: PIL keeps 8; give the path")
     try:
         decoded = ImageOps.exif_transpose(given.content)  # a copy: the other's stays as it is
         return preprocess.to_square(decoded, given.name, data)

@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from invad_jax.config import DataConfig
 from invad_jax.data import depth
 from invad_jax.data.opening import opened, upright
+from invad_jax.errors import UserError
 
 _LYING = (5, 6, 7, 8)
 """EXIF orientations that turn an image by a quarter."""

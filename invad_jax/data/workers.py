@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import signal
 import threading
 from collections import deque
@@ -34,6 +35,8 @@ def read_all(read: Callable[[Any], Any], items: Sequence[Any], num_workers: int)
     Raises:
       UserError: a process was ended from outside, or none can be started.
     """
+    if not items:
+        return
     waiting = iter(items)
     try:
         with _pool(read, min(num_workers, len(items))) as workers:
@@ -88,6 +91,15 @@ def _ctrl_c_is_ours() -> Iterator[None]:
 def _start(read: Callable[[Any], Any]) -> None:
     global _reader
     _reader = read
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process that is ended at once cannot end its workers."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _read(item: Any) -> Any:

@@ -69,9 +69,12 @@ def calibrate(
     """
     folder = kept.folder(workdir, model)
     known = kept.read_scores(workdir, model)
-    if known and (
+    is_known = known is not None and (
         normals is None or _known(model) or known["dataset"] == fingerprint(normals()[0])
-    ):
+    )
+    if normals is not None and processes.primary_says(is_known) != is_known:
+        raise UserError(f"{folder}: another job is calibrating; give the command again")
+    if known and is_known:
         if model.paradigm.lessons:
             model.adopt(reference.read(folder, model.paradigm.lessons))
         scores = known

@@ -14,8 +14,7 @@ from jax.sharding import Mesh
 
 from invad_jax.config import DataConfig
 from invad_jax.data.pipeline import image_batches
-from invad_jax.runtime import processes
-from invad_jax.runtime.sharding import global_batch
+from invad_jax.runtime.sharding import global_batch, replicated
 
 
 def run_on_images(
@@ -42,11 +41,12 @@ def run_on_images(
       Indices into `paths`, (b,), and their rows as NumPy arrays; no padding.
     """
     this, count = (jax.process_index(), jax.process_count()) if mesh.is_multi_process else (0, 1)
+    # The rows of a batch lie as the devices do, and so do their numbers.
+    on_all = jax.jit(lambda ids: ids, out_shardings=replicated(mesh))
     ahead = None  # its rows are computed while those before are looked at
     for batch in image_batches(paths, data, batch_size, this, count, skip_unreadable):
-        image = global_batch({"image": batch["image"]}, mesh)["image"]
-        rows, ids = compiled(variables, image), batch["sample_id"]
-        ids = processes.side_by_side(ids) if mesh.is_multi_process else ids
+        arrays = global_batch(batch, mesh)
+        rows, ids = compiled(variables, arrays["image"]), on_all(arrays["sample_id"])
         if ahead:
             yield _known(*ahead)
         ahead = ids, rows
@@ -54,7 +54,8 @@ def run_on_images(
         yield _known(*ahead)
 
 
-def _known(ids: np.ndarray, rows: Any) -> tuple[np.ndarray, Any]:
+def _known(ids: jax.Array, rows: Any) -> tuple[np.ndarray, Any]:
     """Fetches rows, and leaves out those that are no image."""
-    known = ids >= 0
-    return ids[known], jax.tree.map(lambda array: array[known], jax.device_get(rows))
+    numbers, rows = jax.device_get((ids, rows))
+    known = numbers >= 0
+    return numbers[known], jax.tree.map(lambda array: array[known], rows)

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,26 @@ from invad_jax.runtime.log import log
 
 ITEMS = ("model", "optimizer", "data", "meta")
 MODEL_ITEMS = ("model", "meta")
+_NONE, _DAMAGED = -1, -2
+"""In place of a step: there is none; none of them is sound."""
+
+
+def newest_meta(directory: Path) -> dict[str, Any] | None:
+    """The `meta` of the newest step, as it lies there: neither compared nor agreed upon.
+
+    Args:
+      directory: of checkpoints.
+
+    Returns:
+      None where no step has one that can be read.
+    """
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    for step in sorted((int(name) for name in names if name.isdigit()), reverse=True):
+        path = directory / str(step) / "meta" / "metadata"
+        with suppress(UserError):
+            meta: dict[str, Any] = files.read_json(path)
+            return meta
+    return None
 
 
 class Checkpoints:
@@ -77,16 +97,17 @@ class Checkpoints:
           UserError: there are steps, and all are damaged.
         """
         if self._sound_step is None:
+            # Each process lists for itself, while a training may write.
             steps = sorted(self._manager.all_steps(), reverse=True)
-            chosen = self._choose(steps) if jax.process_index() == 0 else 0
-            position = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
-            if steps and position == len(steps):
+            chosen = self._choose(steps) if jax.process_index() == 0 else _NONE
+            step = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
+            if step == _DAMAGED:
                 raise UserError(
                     f"{self.directory}: every checkpoint is damaged "
                     f"({', '.join(map(str, steps))}); put a sound one there, or give another "
                     "--workdir"
                 )
-            self._sound_step = steps[position] if steps else None
+            self._sound_step = None if step == _NONE else step
         return self._sound_step
 
     def save(
@@ -228,13 +249,13 @@ class Checkpoints:
         return states[0]
 
     def _choose(self, steps: list[int]) -> int:
-        """Position of the first sound step, or the number of steps."""
-        for position, step in enumerate(steps):
+        """The first sound step."""
+        for step in steps:
             fault = seals.fault(self.directory / str(step), self._items)
             if fault is None:
-                return position
+                return step
             log.warning("%s: damaged (%s); left out", self.directory / str(step), fault)
-        return len(steps)
+        return _DAMAGED if steps else _NONE
 
     def _seal(self) -> None:
         """Called by orbax on the first process, when a step is whole but not yet committed."""

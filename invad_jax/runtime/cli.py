@@ -136,7 +136,7 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
     processes.join(preemptible)
     log.configure(processes.is_primary())
     try:
-        status = main(args) or 0
+        return main(args) or 0
     except (Exception, KeyboardInterrupt) as error:
         try:
             print(_line(error), file=sys.stderr)
@@ -144,9 +144,7 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
         except type(error):
             traceback.print_exc()
             status = 1
-    if status:
         processes.leave(status)
-    return status
 
 
 def _status(error: BaseException) -> int:

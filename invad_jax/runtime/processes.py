@@ -71,14 +71,6 @@ def primary_says(flag: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
 
 
-def side_by_side(rows: np.ndarray) -> np.ndarray:
-    """The rows of all processes, in their order: (n, ...) of each -> (processes * n, ...)."""
-    if jax.process_count() == 1:
-        return rows
-    gathered: np.ndarray = multihost_utils.process_allgather(rows, tiled=True)
-    return gathered
-
-
 def versions() -> dict[str, str]:
     """Of everything that can change a number."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")

@@ -42,9 +42,8 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
         parts = [make_mesh(cfg, slices[index]).devices for index in sorted(slices)]
         return Mesh(np.concatenate(parts), AXES, axis_types=types)  # data is the first axis
     shape = _mesh_shape(cfg, len(devices))
-    if cfg.tensor == 1:
-        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
-    # The devices of a process feed the same rows of a batch: a group must not leave it.
+    # In the order of the processes, whatever the torus: each feeds the rows of its own devices, so
+    # that a batch is the same on any number of them, and a group that shares layers leaves none.
     devices.sort(key=lambda device: (device.process_index, device.id))
     local = sum(device.process_index == devices[0].process_index for device in devices)
     if local % cfg.tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,10 +21,12 @@ import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from invad_jax.config import TrainConfig
+from invad_jax.config import EncoderConfig, TrainConfig
+from invad_jax.data.dataset import Sample, fingerprint
+from invad_jax.encoders import kept
 from invad_jax.errors import UserError
 from invad_jax.runtime import processes
-from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
+from invad_jax.runtime.checkpoint import Checkpoints, abstract_like, newest_meta
 from invad_jax.runtime.log import log
 from invad_jax.runtime.sharding import (
     global_batch,
@@ -242,9 +244,9 @@ def _save(
     step = int(jax.device_get(state.step))
     if scalars is not None:
         finite_scalars(scalars, step)
-    checkpoints.save(step, state.model(), state.optimizer(), iterator, meta)
-    if held_out is not None:
-        with jax.transfer_guard("allow"):
+    with jax.transfer_guard("allow"):  # the copies that orbax starts count as implicit
+        checkpoints.save(step, state.model(), state.optimizer(), iterator, meta)
+        if held_out is not None:
             writer.write(step, {"held_out_loss": held_out.loss(state.ema_params)})
     if draw is not None:
         writer.write_pictures(step, draw(state.ema_params))
@@ -275,6 +277,26 @@ def finite_scalars(scalars: dict[str, jax.Array], step: int) -> dict[str, float]
             "(lower train.learning_rate, or denoiser.dtype=float32)"
         )
     return values
+
+
+def check_unchanged(
+    workdir: Workdir, fit: Sequence[Sample], encoder: EncoderConfig | None = None
+) -> None:
+    """Asked before a start writes anything, lest it spoils a workdir that it cannot go on with.
+
+    Args:
+      workdir: of the training.
+      fit: images to train on.
+      encoder: whose weights a workdir keeps.
+
+    Raises:
+      UserError: there is a checkpoint of other images, or of an encoder of other weights.
+    """
+    saved = newest_meta(workdir.checkpoints)
+    if saved:
+        _check_same_inputs(saved, saved | {"dataset": fingerprint(fit)}, workdir)
+        if encoder:
+            kept.check(encoder, workdir.encoder)
 
 
 def _check_same_inputs(saved: dict[str, Any], ours: dict[str, Any], workdir: Workdir) -> None:

@@ -24,7 +24,8 @@ class ScalarWriter:
         self._writer, self._logs = None, files.Growing(folder)
         if is_primary():
             logs = str(self._logs.folder)
-            self._writer = _writer_class()(logs, purge_step=first_step)
+            # Nothing waits for the thread that writes, which may have ended.
+            self._writer = _writer_class()(logs, purge_step=first_step, max_queue=0)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Adds one point to each curve."""
@@ -52,6 +53,12 @@ class ScalarWriter:
             writer.flush()
         except OSError as error:
             raise UserError(f"{self._logs.target}: cannot be written: {error.strerror}") from error
+        events = writer.file_writer.event_writer
+        if not events._worker.is_alive():
+            events._event_queue.cancel_join_thread()  # nobody will take what is in it
+            raise UserError(
+                f"{self._logs.target}: cannot be written; the thread that does said why, above"
+            )
         self._logs.update()
 
 

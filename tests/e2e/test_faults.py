@@ -156,9 +156,12 @@ def test_other_images_under_a_resumed_run_are_refused(commands, unfinished, tmp_
     image = np.array(Image.open(path))
     image[0, 0] ^= 1
     Image.fromarray(image).save(path)
-    done = train(commands, unfinished, status=2, environment={"INVAD_CACHE": str(cache)})
+    before = {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()}
+    refused = [*arguments(unfinished), "eval.batch_size=3"]  # which may differ
+    done = commands.run(*refused, status=2, environment={"INVAD_CACHE": str(cache)})
     (line,) = error_lines(done)
     assert "its checkpoint was made with another dataset" in line
+    assert before == {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()}
     assert parameters(unfinished)[0] == BEFORE
 
 

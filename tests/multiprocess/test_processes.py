@@ -5,16 +5,18 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from invad_jax.encoders import components
 from invad_jax.io.paths import to_path
 from tests import emulators
-from tests.commands import TINY_MLP, final_arrays, newest_step, process_ids, training
+from tests.commands import LAUNCHER, TINY_MLP, final_arrays, newest_step, process_ids, training
 from tests.multiprocess.kills import arguments, killed_run
 
 NUM_STEPS = 100
@@ -47,6 +49,17 @@ def test_a_kill_changes_nothing_in_a_bucket(commands, unbroken, monkeypatch):
         assert kill.status != 0
         killed = final_arrays(workdir, NUM_STEPS)
     jax.tree.map(np.testing.assert_array_equal, killed, unbroken)
+
+
+def test_rows_stay_with_their_images_whatever_the_order_of_the_devices(commands, tmp_path):
+    for value in range(10):
+        pixels = np.full((8, 8, 3), value, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{value}.png")
+    done = subprocess.run(
+        [LAUNCHER, "2", "-m", "tests.multiprocess.rows", str(tmp_path)], capture_output=True,
+        text=True, env=commands.environment | {"JAX_NUM_CPU_DEVICES": "2"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")

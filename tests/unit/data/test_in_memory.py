@@ -93,7 +93,7 @@ def test_what_pil_leaves_to_the_file_is_read_there(tmp_path, decoded):
 
 def test_deep_colours_without_a_file_are_one_line(tmp_path):
     path = write_png(tmp_path / "a.png", PIXELS.astype(np.uint16))
-    with pytest.raises(UserError, match="colours of 16 bits, of which PIL keeps 8; give the path"):
+    with pytest.raises(UserError, match="colours of 16 bits: PIL keeps 8; give the path"):
         read(Image.open(io.BytesIO(path.read_bytes())))
 
 

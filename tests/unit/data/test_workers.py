@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from invad_jax.data import workers
 from invad_jax.errors import UserError
+from tests.commands import PROJECT
 
 
 def square(number):
@@ -21,6 +24,35 @@ def test_results_come_in_order_and_workers_end_with_an_early_end():
     results = workers.read_all(square, range(50), 2)
     assert [next(results) for _ in range(20)] == [number**2 for number in range(20)]
     results.close()
+
+
+def test_nothing_to_read_is_nothing():
+    assert list(workers.read_all(square, [], 2)) == []
+
+
+ENDED_AT_ONCE = """
+import os
+from invad_jax.data import workers
+from tests.unit.data.test_workers import own_id
+if __name__ == "__main__":
+    print(next(workers.read_all(own_id, range(9), 1)), flush=True)
+    os._exit(0)
+"""
+
+
+def own_id(_):
+    return os.getpid()
+
+
+def test_workers_end_with_a_parent_that_is_ended_at_once(tmp_path):
+    """They hold its standard output: who reads that would wait for them."""
+    program = tmp_path / "program.py"
+    program.write_text(ENDED_AT_ONCE)
+    done = subprocess.run(
+        [sys.executable, str(program)], stdout=subprocess.PIPE, text=True, timeout=60, check=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    assert int(done.stdout) > 0  # read to its end
 
 
 def test_a_worker_that_is_ended_is_one_line():

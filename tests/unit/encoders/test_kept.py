@@ -83,3 +83,19 @@ def test_random_weights_are_nothing_to_keep(tmp_path):
     kept.keep(config, tmp_path / "encoder")
     assert list(tmp_path.iterdir()) == []
     assert kept.options(config, tmp_path / "encoder") == config
+
+
+def test_weights_of_another_training_are_refused_and_their_copy_leaves_no_trace(tmp_path):
+    vae, folder = tmp_path / "vae", tmp_path / "run" / "encoder"
+    write_tensors(vae / "vae.safetensors", TENSORS)
+    (vae / "vae.json").write_text("{}")
+    config = EncoderConfig("vae", weights=str(vae))
+    kept.check(config, folder)  # nothing is kept yet
+    kept.keep(config, folder)
+    kept.check(config, folder)
+    write_tensors(vae / "vae.safetensors", TENSORS | {"w": np.zeros((2, 3), np.float32)})
+    with pytest.raises(UserError, match=r"is not what .*run was trained with, vae\.safetensors"):
+        kept.check(config, folder)
+    (vae / "vae.json").write_text('{"converted_from": "x"}')  # may not be copied
+    kept.keep(config, folder)
+    assert [path.name for path in folder.iterdir()] == ["source.json"]

@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from invad_jax import plan
@@ -265,28 +264,43 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch, capsys):
     assert "pip install libtpu" in capsys.readouterr().err
 
 
-class Sliced(NamedTuple):
+@dataclass(frozen=True)
+class Sliced:
     """A device as far as the mesh looks at it."""
 
     id: int
     slice_index: int
+    process_index: int = 0
     platform: str = "tpu"
+
+
+def ids_of_mesh(monkeypatch, cfg, devices):
+    def made(found, *_, **__):
+        return SimpleNamespace(devices=found)
+
+    monkeypatch.setattr("invad_jax.runtime.sharding.Mesh", made)
+    found = make_mesh(cfg, devices).devices
+    return [[[one.id for one in row] for row in rows] for rows in found.tolist()]
 
 
 def test_slices_are_rows_of_the_mesh(monkeypatch):
     """Whatever the order in which the devices come."""
     devices = [Sliced(i, slice_index=i % 2) for i in range(8)]
-    monkeypatch.setattr("invad_jax.runtime.sharding.Mesh", lambda found, *_, **__: found)
-    monkeypatch.setattr(
-        "jax.make_mesh",
-        lambda shape, axes, axis_types, devices: SimpleNamespace(
-            devices=np.array([one.id for one in devices]).reshape(shape)
-        ),
-    )
-    found = make_mesh(MeshConfig(fsdp=-1), devices)
-    assert found.tolist() == [[[0], [2], [4], [6]], [[1], [3], [5], [7]]]
+    found = ids_of_mesh(monkeypatch, MeshConfig(fsdp=-1), devices)
+    assert found == [[[0], [2], [4], [6]], [[1], [3], [5], [7]]]
     with pytest.raises(UserError, match="must divide the 4 devices"):
         make_mesh(MeshConfig(fsdp=8), devices)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+def test_the_devices_of_a_process_follow_each_other(monkeypatch, platform):
+    """So that it feeds consecutive rows. Of GPUs the slice is the host, and splits nothing."""
+    devices = [
+        Sliced(i, (i // 4) if platform == "gpu" else 0, process_index=p, platform=platform)
+        for i, p in enumerate([0, 0, 1, 1, 1, 1, 0, 0])
+    ]
+    found = ids_of_mesh(monkeypatch, MeshConfig(fsdp=-1), devices)
+    assert found == [[[0], [1], [6], [7], [2], [3], [4], [5]]]
 
 
 def test_an_estimate_is_its_slowest_part():

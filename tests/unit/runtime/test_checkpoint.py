@@ -178,6 +178,22 @@ def test_the_position_of_other_processes_is_taken_over_if_they_agree(folder):
         restored_step(folder)
 
 
+def test_every_process_takes_the_step_that_the_first_has_chosen(folder, monkeypatch):
+    """A training goes on beside an evaluation: the others may list other steps."""
+    monkeypatch.setattr(checkpoint.jax, "process_index", lambda: 1)
+    told = []
+
+    def broadcast(value):
+        told.append(int(value))
+        return np.int32(8)
+
+    monkeypatch.setattr(checkpoint.multihost_utils, "broadcast_one_to_all", broadcast)
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        checkpoints._manager.all_steps = lambda: [12, 16]
+        assert checkpoints.latest_step() == 8
+    assert len(told) == 1
+
+
 def away(*_, **__):
     raise UnavailableError("gs://b/x: does not answer")
 

@@ -27,7 +27,7 @@ from invad_jax import (
 )  # fmt: skip
 from invad_jax import eval as eval_main
 from invad_jax.errors import UserError
-from invad_jax.runtime import cli, interrupts
+from invad_jax.runtime import cli, interrupts, processes
 from tests.commands import PROJECT
 
 
@@ -115,6 +115,34 @@ def test_what_is_the_users_is_one_line_and_status_2(error, message, capsys):
 def test_a_fault_of_the_program_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         cli.run(raising(error), cli.Parser("test"), [])
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--set", "a.b=1 2", "--workdir", "it's"], "--set 'a.b=1 2' --workdir 'it'\"'\"'s'"),
+        (["--input", *map(str, range(200)), "--out", "x"], " 98 99 ... --out x"),
+        (["--input", "\udcff.png"], "--input '\ufffd.png'"),
+    ],
+)
+def test_what_was_typed_is_known(words, shown):
+    typed = cli._typed(eval_main.main, words)
+    assert typed.startswith("python -m invad_jax.eval --")
+    assert typed.endswith(shown)
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_who_is_through_waits_for_the_first_of_a_job(monkeypatch, status):
+    """Which still writes: only a failure ends a process, and with it the job, at once."""
+    left = []
+    monkeypatch.setattr(processes, "join", lambda preemptible: None)
+    monkeypatch.setattr(processes, "leave", left.append)
+    parser = cli.Parser("test")
+    parser.add_run()
+    assert cli.run(lambda args: status, parser, ["--distributed"]) == status
+    assert left == []
+    cli.run(raising(UserError("x")), parser, ["--distributed"])
+    assert left == [2]
 
 
 REMOTE = [
