@@ -144,7 +144,7 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
         except type(error):
             traceback.print_exc()
             status = 1
-        processes.leave(status)
+    return processes.leave(status)
 
 
 def _status(error: BaseException) -> int:

@@ -539,7 +539,7 @@ def test_paths_on_the_standard_input(photos, tmp_path, monkeypatch, capsys):
 def joined(monkeypatch):
     """A job of one process, which is joined already."""
     monkeypatch.setattr(processes, "join", lambda _: None)
-    monkeypatch.setattr(processes, "leave", lambda _: None)
+    monkeypatch.setattr(processes, "leave", lambda status: status)
 
 
 @pytest.mark.usefixtures("joined")

@@ -136,7 +136,7 @@ def test_who_is_through_waits_for_the_first_of_a_job(monkeypatch, status):
     """Which still writes: only a failure ends a process, and with it the job, at once."""
     left = []
     monkeypatch.setattr(processes, "join", lambda preemptible: None)
-    monkeypatch.setattr(processes, "leave", left.append)
+    monkeypatch.setattr(processes, "leave", lambda status: left.append(status) or status)
     parser = cli.Parser("test")
     parser.add_run()
     assert cli.run(lambda args: status, parser, ["--distributed"]) == status
