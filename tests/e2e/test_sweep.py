@@ -2,11 +2,15 @@
 
 import csv
 import json
+import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from invad_jax import sweep
 from invad_jax.config import TERMS
 from tests.commands import CONFIG, TINY_DIT
 
@@ -130,6 +134,21 @@ def test_models_of_another_config_are_refused(commands, swept):
     line = commands.refused(*arguments(), "train.learning_rate=0.5")
     assert "another config" in line
     assert "train.learning_rate is 0.5" in line
+    assert "--out" in line
+
+
+def test_results_are_of_the_images_that_are_there(commands, swept, tmp_path, monkeypatch):
+    """One pixel of one training image is another: what was measured is not of this model."""
+    cache = shutil.copytree(commands.folder / "cache" / "samples", tmp_path / "samples").parent
+    path = sorted(cache.rglob("disc/train/good/*.png"))[3]
+    image = np.array(Image.open(path))
+    image[0, 0] ^= 1
+    Image.fromarray(image).save(path)
+    monkeypatch.setattr(commands, "environment", commands.environment | {"INVAD_CACHE": str(cache)})
+    sweep._data.cache_clear()
+    line = commands.refused(*arguments())
+    sweep._data.cache_clear()
+    assert "was trained on other images than" in line
     assert "--out" in line
 
 

@@ -54,6 +54,18 @@ def test_a_mask_that_tells_nothing_is_named_and_takes_no_part(samples, caplog, v
     assert ground_truth.mask_note(counts).startswith("images: 4 with masks, 2 without (nut 1, pin")
 
 
+def test_everything_of_a_letterbox_is_what_the_image_fills(samples, caplog):
+    for sample in samples:
+        Image.new("RGB", (SIZE, SIZE // 2)).save(sample.path)
+        for path in sample.mask_paths:
+            mask = np.full((SIZE // 2, SIZE), 255, np.uint8)
+            mask[:, : 0 if sample is samples[3] else 9] = 0
+            Image.fromarray(mask).save(path)
+    truth = ground_truth.read(samples, DataConfig(image_size=SIZE, aspect="letterbox"))
+    assert truth.has_mask.tolist() == [True] * 3 + [False] + [True] * 3 + [False] + [True] * 4
+    assert "1 masks of anomalous images mark everything" in caplog.text
+
+
 def test_every_score_has_its_image_metrics_and_all_share_the_pixels(samples):
     rng = np.random.default_rng(1)
     truth = ground_truth.read(samples, DataConfig(image_size=SIZE))

@@ -39,6 +39,10 @@ def test_each_change_is_named_and_no_other():
     assert set(moved(stored, images(1, shift=2.0))) == {"scores", "false alarms", "features"}
 
 
+def test_a_grid_of_one_position_has_no_contrast_that_could_move():
+    assert moved(images(0, contrast=0.0), images(1, contrast=0.0)) == []
+
+
 def test_the_words_say_where_and_how():
     lines = {
         finding.text.partition(":")[0]: finding.text

@@ -15,7 +15,7 @@ from PIL import Image
 from invad_jax.errors import UserError
 from invad_jax.normality import calibration
 from invad_jax.normality.calibrations import Calibrations
-from invad_jax.report import decisions, page, tables
+from invad_jax.report import content, decisions, page, tables
 from invad_jax.report.figures import Case
 from invad_jax.report.tables import decision_word
 
@@ -337,6 +337,16 @@ def test_the_script_knows_every_image_exactly(tmp_path):
     assert kind["range"][0] < 0.5 < CALIBRATION.threshold < kind["range"][1]
 
 
+@pytest.mark.parametrize("threshold", [-0.5, 0.0, 1e-9, 3.0])
+def test_an_axis_of_scores_shows_the_normal_ones_wherever_the_threshold_is(threshold):
+    normals = np.random.default_rng(0).normal(size=101)
+    normals -= np.median(normals)
+    low, high = content.score_range([9.0], threshold, normals)
+    assert low < min(threshold, 0) <= max(threshold, 0) < high
+    assert low < np.quantile(normals, 0.1)
+    assert high > np.quantile(normals, 0.9)
+
+
 def test_page_escapes_everything_that_a_user_named(tmp_path):
     case = make_case(path=f"dir/{HOSTILE}", category=HOSTILE, defect=HOSTILE)
     text = write_page(
@@ -346,6 +356,7 @@ def test_page_escapes_everything_that_a_user_named(tmp_path):
         {**METRICS, "versions": {HOSTILE: HOSTILE}},
         title=HOSTILE,
         command=HOSTILE,
+        calibrations=Calibrations(("", HOSTILE), (CALIBRATION, CALIBRATION)),
         config={"data": {"root": HOSTILE}},
     )
     assert HOSTILE not in text

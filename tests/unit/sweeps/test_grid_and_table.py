@@ -1,6 +1,7 @@
 """The grid of a sweep, what its results become, and what the user may get wrong."""
 
 import csv
+import dataclasses
 import math
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from PIL import Image
 from invad_jax import sweep
 from invad_jax.config import Config
 from invad_jax.config.io import override
+from invad_jax.data import layouts
+from invad_jax.data.dataset import Sample
 from invad_jax.errors import UserError
 from invad_jax.report.tables import COUNTS, METRICS
 from invad_jax.sweeps import table
@@ -285,3 +288,15 @@ def test_a_metric_that_no_image_has_is_drawn_as_nothing(tmp_path):
     table.write(tmp_path / "sweep", ["S"], [cell], [empty], "make it")
     assert (tmp_path / "sweep.md").read_text().splitlines()[-1] == "| 3 | 3 |"
     assert table.summary(cell, empty) == "3: I-AUROC -"
+
+
+def test_what_an_image_belongs_to_is_part_of_what_was_measured(tmp_path):
+    """Of the same contents in other categories the metrics are others."""
+    samples = []
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(bytes([i]))
+        samples.append(Sample(str(tmp_path / f"{i}.png"), "nut", "good", i % 2))
+    moved = [dataclasses.replace(samples[0], category="pin"), *samples[1:]]
+    assert layouts.fingerprint(samples) == layouts.fingerprint(moved)
+    assert sweep._identity(samples) == sweep._identity(samples[::-1])
+    assert sweep._identity(samples) != sweep._identity(moved)
