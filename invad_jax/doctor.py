@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from invad_jax.config import Config
 from invad_jax.runtime import cli as command_line
 
 
@@ -38,7 +39,8 @@ def main(args: argparse.Namespace) -> int:
     if jax.default_backend() == "gpu":
         lines[-1] += f", {memory.free_bytes() / 1e9:.3g} GB on the device"
     print("\n".join(lines))
-    faults = [*_arithmetic(), *_cache(), *_weights(config.encoder.name)]
+    faults = [*_arithmetic(), *_cache()]
+    _say_weights(config.encoder.name)
     for fault in faults:
         print(f"! {fault}")
     if args.images is not None:
@@ -77,7 +79,7 @@ def _cache() -> list[str]:
     return []
 
 
-def _weights(wanted: str) -> list[str]:
+def _say_weights(wanted: str) -> None:
     """Which encoders are here, and whether the wanted one can be fetched at all."""
     from invad_jax.encoders.sources import SOURCES
     from invad_jax.io.downloads import shared_cache_dir
@@ -92,15 +94,12 @@ def _weights(wanted: str) -> list[str]:
         print(f"encoder {wanted}: has no published weights; give its file as encoder.weights")
     elif wanted not in here:
         print(f"encoder {wanted}: will be fetched when it is first used, which takes a network")
-    return []
 
 
-def _forecast(config: object, images: int) -> None:
-    from invad_jax.config import Config
+def _forecast(config: Config, images: int) -> None:
     from invad_jax.planning.forecast import forecast
     from invad_jax.runtime.sharding import make_mesh
 
-    assert isinstance(config, Config)
     found = forecast(config, make_mesh(config.mesh))
     print(
         f"training {images} images: about {_words(found.seconds(images))}: "

@@ -83,7 +83,7 @@ def write(
     rows = score_rows(evaluation, calibrations.names)
     tables.write_scores_csv(out / "scores.csv", rows)
     tables.write_metrics_csv(out / "metrics.csv", fusion)
-    tables.write_metrics_json(out / "metrics.json", payload)
+    files.write_json(out / "metrics.json", payload)
     for name in fusion:  # first the numbers, which a picture that fails must not take along
         title = tables.fusion_title(name, published)
         print(f"\n{title}\n{tables.format_table(fusion[name])}")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from invad_jax import metrics
+from invad_jax.data.dataset import some
 from invad_jax.errors import UserError
 from invad_jax.io import files
 from invad_jax.io.paths import to_path
@@ -149,7 +150,9 @@ def match(a: Run, b: Run) -> tuple[Run, int]:
     _refuse(f"{b.source}: without images of {a.source}", sorted(set(in_a) - set(in_b)))
     _refuse(f"{a.source}: without images of {b.source}", sorted(set(in_b) - set(in_a)))
     twins = sorted({*_repeated(in_a), *_repeated(in_b)})
-    raise _several(f"{a.source}, {b.source}: several images have the same end of path", twins)
+    raise UserError(
+        f"{a.source}, {b.source}: several images have the same end of path: {some(twins)}"
+    )
 
 
 def _check_same_images(a: Run, b: Run) -> None:
@@ -168,12 +171,7 @@ def _repeated(items: Iterable[str]) -> list[str]:
 
 def _refuse(what: str, items: Sequence[str]) -> None:
     if items:
-        raise _several(what, items)
-
-
-def _several(what: str, items: Sequence[str]) -> UserError:
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return UserError(f"{what}: {', '.join(items[:3])}{more}")
+        raise UserError(f"{what}: {some(items)}")
 
 
 def image_tables(run: Run, labels: Sequence[str], category: Sequence[str]) -> dict[str, Any]:

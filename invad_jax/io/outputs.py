@@ -68,26 +68,6 @@ def is_written(path: str | Path) -> bool:
     )
 
 
-def without_written(folder: Path, paths: Sequence[str]) -> list[str]:
-    """Those of the paths below a folder that no command wrote there; each folder is asked once."""
-    written: dict[Path, frozenset[str]] = {}
-    kept = []
-    for path in paths:
-        inside = to_path(path)
-        for outer in inside.parents:
-            if outer not in written:
-                written[outer] = written_in(outer)
-            if inside.name in written[outer]:
-                break
-            if outer == folder:
-                kept.append(path)
-                break
-            inside = outer
-        else:
-            kept.append(path)
-    return kept
-
-
 def _holds(path: Path) -> bool:
     """Whether something is there that could be lost: an empty folder could not."""
     if path.is_dir():

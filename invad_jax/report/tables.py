@@ -74,15 +74,6 @@ def decision_word(anomalous: bool) -> str:
     return "anomalous" if anomalous else "normal"
 
 
-def write_metrics_json(path: str | Path, payload: Mapping[str, Any]) -> None:
-    """Writes `metrics.json`; a metric that does not exist is null.
-
-    Raises:
-      ValueError: a value is NaN or infinite.
-    """
-    files.write_json(path, payload)
-
-
 def write_metrics_csv(path: str | Path, fusion: Mapping[str, Any]) -> None:
     """Writes `metrics.csv`: a row for each fusion and category, and the mean last of each fusion.
 

@@ -96,7 +96,9 @@ def write(
         "Device": [result["device"] for result in results],
         "Date": [result["date"] for result in results],
     }
-    facts = " ".join(_several(word, list(dict.fromkeys(items))) for word, items in seen.items())
+    facts = " ".join(
+        f"{word}: {', '.join(map(str, dict.fromkeys(items)))}." for word, items in seen.items()
+    )
     page = markdown(names, table, f"Command: `{command}`\n\n{facts}")
     files.write_text(stem.with_name(f"{stem.name}.md"), page)
     write_plot(stem.with_name(f"{stem.name}.png"), names, table)
@@ -164,15 +166,6 @@ def _spread(values: Sequence[float]) -> str:
         return "-"
     mean = f"{sum(values) / len(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.1f}..{max(values):.1f})"
-
-
-def _several(word: str, items: Sequence[Any]) -> str:
-    """A fact for the header.
-
-    >>> _several("Seed", [0, 1]), _several("Category", ["nut"])
-    ('Seed: 0, 1.', 'Category: nut.')
-    """
-    return f"{word}: {', '.join(map(str, items))}."
 
 
 def write_plot(path: Path, names: Sequence[str], rows: Sequence[Row]) -> None:

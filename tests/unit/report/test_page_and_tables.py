@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from invad_jax.errors import UserError
+from invad_jax.io import files
 from invad_jax.normality import calibration
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.report import content, decisions, page, tables
@@ -165,11 +166,11 @@ def test_metrics_csv_has_every_category_and_the_mean_of_both_fusions(tmp_path):
 
 def test_metrics_json_has_null_and_refuses_nan(tmp_path):
     path = tmp_path / "metrics.json"
-    tables.write_metrics_json(path, METRICS)
+    files.write_json(path, METRICS)
     assert json.loads(path.read_text()) == METRICS
     assert '"aupro": null' in path.read_text()
     with pytest.raises(ValueError, match="JSON"):
-        tables.write_metrics_json(path, {"i_auroc": float("nan")})
+        files.write_json(path, {"i_auroc": float("nan")})
     assert json.loads(path.read_text()) == METRICS
 
 
