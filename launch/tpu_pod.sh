@@ -41,6 +41,7 @@ state() {
   elif [[ $answer == *NOT_FOUND* ]]; then
     echo ABSENT
   else
+    say "$answer"
     echo UNKNOWN
   fi
 }
@@ -50,10 +51,12 @@ on() { # on all|NUMBER COMMAND
 }
 
 create() {
-  local flags
+  local flags found unknown=0
   read -r -a flags <<<"${FLAGS:-}"
   while :; do
-    case $(state) in
+    found=$(state)
+    [ "$found" = UNKNOWN ] || unknown=0
+    case $found in
       ACTIVE) return ;;
       ABSENT)
         say "asking for $ACCELERATOR"
@@ -66,7 +69,11 @@ create() {
         delete
         ;;
       FAILED) die "the request failed: gcloud compute tpus queued-resources describe $NAME" ;;
-      *) ;; # waiting, being made or unmade, or not known just now
+      UNKNOWN) # for a moment, or for good
+        unknown=$((unknown + 1))
+        [ $unknown -lt 5 ] || die "gcloud does not say what there is, see above"
+        ;;
+      *) ;; # waiting, being made or unmade
     esac
     sleep "$POLL"
   done
@@ -113,21 +120,24 @@ start() { # start MAIN OPTION...; detached, so that it outlives the connection
     echo \$! >../run.pid"
 }
 
-# Of worker 0: `running`, `none`, or the exit status. If another process dies, so does that one.
-probe() {
+# Of worker 0: `running`, `other`, `none`, or the exit status; nothing if it cannot be asked. If another
+# process dies, so does that one.
+probe() { # probe [MAIN]
   on 0 "$alive
-    if alive; then echo running; elif [ -e run.status ]; then cat run.status; else echo none; fi" \
+    if alive; then
+      grep -qs 'invad_jax.${1:+$1 }' \"/proc/\$(cat run.pid)/cmdline\" && echo running || echo other
+    elif [ -e run.status ]; then cat run.status; else echo none; fi" \
     2>/dev/null | tail -n 1
 }
 
 show_log() { on 0 "tail -c 2000 run.log | tr '\r' '\n' | tail -n ${1:-20}" >&2; }
 
 # Returns the exit status of the run; 143 if the slice was taken away, 255 if a worker is lost.
-watch() {
+watch() { # watch MAIN
   local misses=0 found
   while :; do
     case $(state) in ACTIVE | UNKNOWN) ;; *) return 143 ;; esac
-    found=$(probe)
+    found=$(probe "$1")
     case $found in
       running) misses=0 ;;
       [0-9]*) return "$found" ;;
@@ -157,15 +167,23 @@ workdir_of() {
 }
 
 run() { # run MAIN OPTION...
-  local failures=0 step='' before='' status workdir
+  local failures=0 step='' before='' status workdir found misses=0
   workdir=$(workdir_of "$@") || exit 1
   while :; do
     create
-    if [ "$(probe)" != running ]; then
+    found=$(probe "$1")
+    if [ -z "$found" ] && [ $misses -lt 2 ]; then # may be the network: a start would end what runs
+      misses=$((misses + 1))
+      sleep "$POLL"
+      continue
+    fi
+    misses=0
+    [ "$found" != other ] || die "another command runs there, see: $0 status"
+    if [ "$found" != running ]; then
       say "starting $1"
       setup && start "$@" # if not, there is nothing to watch, and that is a failure
     fi
-    watch
+    watch "$1"
     status=$?
     [ $status -ne 143 ] || continue # no failure: `create` asks for another slice
     if [ $status -eq 2 ]; then

@@ -14,13 +14,13 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from invad_jax.data import records
-from invad_jax.data.names import is_image
+from invad_jax.data.names import is_hidden, is_image
 from invad_jax.errors import UserError
 from invad_jax.io import outputs
-from invad_jax.io.paths import is_remote, scan, to_path
+from invad_jax.io.paths import has_file, is_remote, scan, to_path
 
 _UNLISTED, _UNOPENED = "cannot be listed", "cannot be opened"
 _CLOSED = (_UNLISTED, _UNOPENED)
@@ -96,8 +96,9 @@ def each(
     given = (path for source in sources for path in _expanded(str(source)))
     first = list(itertools.islice(given, 2))
     several = len(first) > 1
+    known: dict[Path, frozenset[str]] = {}
     for path in itertools.chain(first, given):
-        if outputs.is_written(path):
+        if outputs.is_written(path, known):
             if not several:
                 raise UserError(
                     f"{option} {path}: was written by invad_jax itself; give photographs"
@@ -220,7 +221,10 @@ def _entries(folder: str) -> list[tuple[str, bool, bool, bool]]:
 
 def _leads_to_a_folder(path: str) -> bool:
     """As the system says; where it does not, `_why_unusable` says why."""
-    return to_path(path).is_dir() if is_remote(path) else os.path.isdir(path)
+    if not is_remote(path):
+        return os.path.isdir(path)
+    place: Any = to_path(path)
+    return not place.was_listed() and place.is_dir()
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -239,7 +243,7 @@ def _enters(
     parent: str, name: str, ours: frozenset[str], entered: set[str], left_out: Counter[str]
 ) -> bool:
     """Whether to look into a subfolder; each is entered once, however many links lead there."""
-    if name.startswith(".") or name in ours:
+    if is_hidden(name) or name in ours:
         left_out["written by invad_jax" if name in ours else "hidden"] += 1
         return False
     place = os.path.realpath(os.path.join(parent, name))
@@ -263,7 +267,7 @@ def _kind_left_out(name: str, ours: frozenset[str]) -> str:
 def _why_unusable(path: str) -> str:
     """Empty for a file; a pipe or a device would be waited for without end."""
     if is_remote(path):
-        return "" if to_path(path).is_file() else "no such object"
+        return "" if has_file(to_path(path)) else "no such object"
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

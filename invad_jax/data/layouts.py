@@ -124,8 +124,12 @@ def _split_categories(root: str) -> Categories:
 
 
 def _is_split(folder: Path) -> bool:
-    """Whether there is a folder of training images in it."""
-    return any(names.SPLITS.get(names.plain(path.name)) == "train" for path in subfolders(folder))
+    """Whether there is a folder of training images in it, as far as it may be listed."""
+    try:
+        inner = subfolders(folder)
+    except PermissionError:  # such as lost+found
+        return False
+    return any(names.SPLITS.get(names.plain(path.name)) == "train" for path in inner)
 
 
 def _folder(root: str) -> Categories:

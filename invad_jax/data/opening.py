@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from invad_jax.data.records import open_binary
 from invad_jax.errors import UnavailableError, UserError
@@ -15,6 +15,13 @@ from invad_jax.errors import UnavailableError, UserError
 _BITS, _PLANES, _SEPARATE = 258, 284, 2
 """TIFF: bits a channel; how channels lie, and that each has a plane of its own."""
 
+
+FORMATS = (
+    *"BMP DIB GIF JPEG JPEG2000 PCX PNG PPM PSD QOI SGI TGA TIFF WEBP".split(),
+    *(("AVIF",) if features.check("avif") else ()),
+)
+"""What files of `names.EXTENSIONS` hold. By content PIL takes more, and hands some to programs of
+the system."""
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check` says it
 
@@ -35,7 +42,7 @@ def opened(path: str | Path, kind: str, max_pixels: int) -> Iterator[Image.Image
     try:
         _lift_limit(max_pixels)
         # a stream, since PIL maps an uncompressed TIFF given by name and then garbles a turned one
-        with open_binary(path) as stream, Image.open(stream) as image:
+        with open_binary(path) as stream, Image.open(stream, formats=FORMATS) as image:
             _check(image, path, max_pixels)
             yield image
     except (UserError, UnavailableError):

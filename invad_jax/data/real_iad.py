@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from invad_jax.data.dataset import Categories, Dataset, Sample
+from invad_jax.data.names import is_hidden
 from invad_jax.errors import UserError
 from invad_jax.io.paths import has_file, note_files, to_path
 
@@ -28,7 +29,8 @@ def real_iad_categories(root: str) -> Categories:
     """
     folder = to_path(root).expanduser()
     for place in _TABLES if root else ():
-        tables = sorted(path for path in (folder / place).glob("*.json") if path.is_file())
+        found = (path for path in (folder / place).glob("*.json") if path.is_file())
+        tables = sorted(path for path in found if not is_hidden(path.name))
         if tables:
             return {path.stem: partial(_dataset, folder, path) for path in tables}
     raise UserError(
@@ -39,12 +41,12 @@ def real_iad_categories(root: str) -> Categories:
 
 def _dataset(root: Path, table: Path) -> Dataset:
     try:
-        note_files(root)
         content = json.loads(table.read_text(encoding="utf-8"))
         normal, prefix = content["meta"]["normal_class"], content["meta"]["prefix"]
         rows = {split: content[split] for split in ("train", "test")}
         places = [root / place / prefix for place in _IMAGES]
         images = next((place for place in places if place.is_dir()), places[0])
+        note_files(images)
         train, test = (
             tuple(_sample(row, images, table, normal) for row in rows[split])
             for split in ("train", "test")

@@ -16,11 +16,14 @@ import functools
 import io
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypedDict, cast
 
 from invad_jax.errors import UnavailableError, UserError
 from invad_jax.io import paths
+
+_opening = threading.Lock()
 
 REBUILD = "make it again with python -m invad_jax.build_dataset"
 
@@ -161,9 +164,14 @@ def _entries(root: str, split: str) -> dict[str, _Entry]:
     return entries
 
 
-@functools.cache
 def _source(root: str, split: str) -> Any:
     """Random access to the records of a split; may be read by many threads."""
+    with _opening:  # the first of them alone copies what lies in a bucket
+        return _opened(root, split)
+
+
+@functools.cache
+def _opened(root: str, split: str) -> Any:
     import tensorflow_datasets as tfds  # takes a second, which other layouts need not wait for
 
     return tfds.builder_from_directory(str(paths.local_folder(root))).as_data_source(split)

@@ -132,7 +132,7 @@ def _read_rows(table: Path, required: Sequence[str]) -> Iterator[Row]:
     """
     try:
         with table.open(encoding=_encoding(table), newline="") as stream:
-            for line, values in _rows(stream, required):
+            for line, values in _rows(stream, str(table), required):
                 where = f"{table}:{line}"
                 if not isinstance(values, dict):
                     raise UserError(f"{where}: expected a JSON object")
@@ -159,25 +159,26 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _rows(stream: Any, required: Sequence[str]) -> Iterator[tuple[int, Any]]:
+def _rows(stream: Any, table: str, required: Sequence[str]) -> Iterator[tuple[int, Any]]:
     """Line and values of each row, of whichever kind the first line shows."""
     first, skipped = next(stream, ""), 0
     if first.lower().startswith("sep="):  # for spreadsheets
         first, skipped = next(stream, ""), 1
     lines = itertools.chain([first], stream)
     if first.lstrip()[:1] == "[":
-        yield from enumerate(_json("".join(lines), f"{stream.name}:1"), start=1)
+        yield from enumerate(_json("".join(lines), f"{table}:1"), start=1)
         return
     if first.lstrip()[:1] == "{":
-        yield from _json_rows(lines, stream.name)
+        yield from _json_rows(lines, table)
         return
     delimiter = max(_DELIMITERS, key=lambda d: len(set(required) & set(_header(first, d))))
     reader = csv.DictReader(lines, delimiter=delimiter)
     header = _header(first, delimiter)
     if first.strip() and not set(required) <= set(header):
+        missing = next(name for name in required if name not in header)
         raise UserError(
-            f"{stream.name}:{1 + skipped}: no column {_missing(required, header)}; the first line "
-            f"must name the columns, {', '.join(required)} among them"
+            f"{table}:{1 + skipped}: no column {missing}; the first line must name the columns, "
+            f"{', '.join(required)} among them"
         )
     for row in reader:
         row.pop(None, None)  # values beyond the last column
@@ -186,10 +187,6 @@ def _rows(stream: Any, required: Sequence[str]) -> Iterator[tuple[int, Any]]:
 
 def _header(line: str, delimiter: str) -> list[str]:
     return [name.strip().lower() for name in next(csv.reader([line], delimiter=delimiter), [])]
-
-
-def _missing(required: Sequence[str], header: Sequence[str]) -> str:
-    return next(name for name in required if name not in header)
 
 
 def _json_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:

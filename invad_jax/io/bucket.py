@@ -149,10 +149,18 @@ class BucketPath(PosixGPath):
         return (path for path in paths if path != self and fnmatch(path.name, pattern))
 
     def glob(self, pattern: str) -> Iterator[BucketPath]:
-        """What lies below it at the depth of the pattern, sorted."""
+        """What matches below it, sorted in each folder, as `glob.glob` has it: `**` is any number
+        of folders, and names that begin with a dot match only what begins so."""
         head, slash, rest = pattern.partition("/")
-        for path, is_folder in self.scan() if self.is_dir() else []:
-            if fnmatch(path.name, head) and (is_folder or not slash):
+        there = self.scan() if self.is_dir() else []
+        if head == "**" and slash:
+            yield from self.glob(rest)
+        for path, is_folder in there:
+            if path.name.startswith(".") > head.startswith("."):
+                continue
+            if head == "**" and slash:
+                yield from path.glob(pattern) if is_folder else ()
+            elif fnmatch(path.name, head) and (is_folder or not slash):
                 yield from path.glob(rest) if slash else [path]
 
     def read_bytes(self) -> bytes:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -93,10 +94,9 @@ def replace_link(path: Path, target: str) -> None:
     Raises:
       UserError: the folder cannot be written.
     """
-    temporary = path.with_name(f".{os.getpid()}.link")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.link")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
         temporary.replace(path)
     except OSError as error:
@@ -108,7 +108,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; on a clean exit it is renamed to `path`.
 
     For one in a bucket, a folder on this machine; on a clean exit its files are uploaded, those
-    that lie directly in it last: readers ask for them first.
+    that readers ask for first last: see `upload_folder`.
 
     Raises:
       UserError: `path` exists and is not an empty folder, or cannot be written.
@@ -136,7 +136,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 def require_new(path: Path) -> None:
     """Raises UserError unless nothing is there, or an empty folder."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path}: exists already; give a new or an empty folder")
+        how = ", whole or in part" if is_remote(path) else ""  # an upload may have broken off
+        raise UserError(f"{path}: exists already{how}; give a new or an empty folder")
 
 
 class Growing:
@@ -166,9 +167,9 @@ class Growing:
 
 
 def upload_folder(source: Path, target: BucketPath) -> None:
-    """Uploads the files of a local folder, the deepest first."""
+    """Uploads the files of a local folder, the deepest first, and JSON behind what it tells of."""
     found = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
-    for path in sorted(found, key=lambda path: (-len(path.parts), path)):
+    for path in sorted(found, key=lambda path: (-len(path.parts), path.suffix == ".json", path)):
         (target / path.as_posix()).upload(source / path)
 
 

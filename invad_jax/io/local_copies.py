@@ -122,5 +122,10 @@ def _found(root: Path) -> Iterator[tuple[os.stat_result, Path]]:
             status = path.stat()
             if stat.S_ISREG(status.st_mode):
                 yield status, path
-            elif time.time() - status.st_mtime > _ABANDONED_S:
+            elif time.time() - _grew(path, status) > _ABANDONED_S:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _grew(partial: Path, status: os.stat_result) -> float:
+    """When a copy that is being made was last written to: its folder does not tell."""
+    return max((path.stat().st_mtime for path in partial.iterdir()), default=status.st_mtime)

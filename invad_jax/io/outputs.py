@@ -59,13 +59,21 @@ def written_in(folder: str | Path) -> frozenset[str]:
     return frozenset(names | {MARKER} if owners else names)
 
 
-def is_written(path: str | Path) -> bool:
-    """Whether a file or folder is, or lies in, what a command wrote."""
+def is_written(path: str | Path, known: dict[Path, frozenset[str]] | None = None) -> bool:
+    """Whether a file or folder is, or lies in, what a command wrote.
+
+    Args:
+      path: of either.
+      known: where many are asked about, one after the other: each folder is looked into once.
+    """
     path = to_path(path) if is_remote(path) else Path(os.path.abspath(path))
-    return any(
-        inner.name in written_in(outer)
-        for inner, outer in zip((path, *path.parents), path.parents, strict=False)
-    )
+    known = {} if known is None else known
+    for inner, outer in zip((path, *path.parents), path.parents, strict=False):
+        if outer not in known:
+            known[outer] = written_in(outer)
+        if inner.name in known[outer]:
+            return True
+    return False
 
 
 def _holds(path: Path) -> bool:

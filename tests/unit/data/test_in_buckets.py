@@ -2,6 +2,7 @@
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tests import emulators
 from tests.emulators import BUCKET
 
 bucket = pytest.importorskip("invad_jax.io.bucket", reason="the extra [cloud] is missing")
+local_copies = pytest.importorskip("invad_jax.io.local_copies")
 
 
 def image(path, number):
@@ -71,6 +73,20 @@ def test_a_layout_finds_the_same(roots, name, place):
     assert "0.png" in found[0]
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+def test_a_table_of_any_kind(roots, tmp_path, kind):
+    root = roots[1]
+    row = {"path": "nut/train/good/0.png", "split": "train", "label": "good"}
+    lines = {"jsonl": json.dumps(row), "json": json.dumps([row]), "csv": "path,split\nx.png,train"}
+    files.write_text(root / f"table.{kind}", lines[kind] + "\n")
+    data = DataConfig(name="csv", root=str(root / f"table.{kind}"))
+    if kind == "csv":
+        with pytest.raises(UserError, match=r"table\.csv:1: no column label"):
+            layouts.load_dataset(data)
+    else:
+        assert len(layouts.load_dataset(data).train) == 1
+
+
 def test_images_are_read(roots):
     data = DataConfig(image_size=8)
     one, other = (read_image(str(root / "nut/test/good/0.png"), data) for root in roots)
@@ -118,6 +134,17 @@ def test_a_prepared_data_set_is_read(roots, tmp_path):
     np.testing.assert_array_equal(
         read_image(sample.path, data), read_image(str(here / "nut/test/bad/0.png"), data)
     )
+    records._opened.cache_clear()
+    copies = []
+    with pytest.MonkeyPatch.context() as patch:
+        copy = local_copies.local_folder
+        patch.setattr(
+            local_copies, "local_folder", lambda path: (copies.append(path), copy(path))[1]
+        )
+        with ThreadPoolExecutor(8) as pool:  # as the readers of a training begin
+            images = list(pool.map(lambda _: read_image(sample.path, data), range(8)))
+    assert len(copies) == 1
+    np.testing.assert_array_equal(images[0], images[7])
     listed = inputs.find([str(there / "records" / "test.array_record")])
     assert len(listed.paths) == 2
 

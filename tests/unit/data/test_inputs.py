@@ -13,7 +13,17 @@ from invad_jax.io import outputs
 @pytest.fixture
 def photos(tmp_path):
     """A folder with images, and with what is none."""
-    for name in ("b.jpg", "a.PNG", "sub/c.tif", "notes.txt", "x", ".hidden.png", ".git/d.png"):
+    for name in (
+        "b.jpg",
+        "a.PNG",
+        "sub/c.tif",
+        "notes.txt",
+        "x",
+        ".hidden.png",
+        ".git/d.png",
+        "@eaDir/b.jpg/THUMB.jpg",
+        "$RECYCLE.BIN/e.png",
+    ):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(b"x")
     return tmp_path / "photos"
@@ -24,8 +34,8 @@ def test_a_folder_is_taken_with_its_subfolders_and_the_rest_is_counted(photos):
     assert found.names == ["a.PNG", "b.jpg", "sub/c.tif"]
     assert found.paths == [str(photos / name) for name in found.names]
     assert found.left_out == Counter(
-        {"hidden": 2, "no image (.txt)": 1, "no image (no ending)": 1}
-    )  # .git counts once
+        {"hidden": 4, "no image (.txt)": 1, "no image (no ending)": 1}
+    )  # a folder counts once
 
 
 def test_several_arguments_keep_their_order_and_each_file_is_taken_once(photos):
@@ -89,7 +99,7 @@ def test_what_a_command_drew_is_no_image(photos):
         (folder / "overlays").mkdir()
         (folder / "overlays" / "a.png").write_bytes(b"x")
     assert inputs.find([photos]).names == ["a.PNG", "b.jpg", "sub/c.tif"]
-    shell = sorted(path for path in photos.iterdir() if not path.name.startswith("."))
+    shell = sorted(path for path in photos.iterdir() if path.name[0] not in ".@$")
     assert inputs.find(shell).names == ["a.PNG", "b.jpg", "notes.txt", "sub/c.tif", "x"]
     with pytest.raises(UserError, match="was written by invad_jax itself"):
         inputs.find([photos / "overlays"])

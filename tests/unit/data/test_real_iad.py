@@ -17,7 +17,7 @@ def row(path, kind, mask=None):
 
 def tree(root, places=("realiad_1024",), **changes):
     names = [f"{place}/plug/{name}" for place in places for name in (NORMAL, SCRATCH, PIT, MASK)]
-    make(root, *names, "realiad_jsons/plug.json")
+    make(root, *names, "realiad_jsons/plug.json", "realiad_jsons/._plug.json", "._x.json")
     content = {
         "meta": {"normal_class": "OK", "prefix": "plug/"},
         "train": [row(NORMAL, "OK")],

@@ -1,5 +1,6 @@
 """What pathlib promises of a disk, of buckets; and what a store may answer."""
 
+import glob
 from types import SimpleNamespace
 
 import pytest
@@ -112,11 +113,28 @@ def test_a_new_folder_is_uploaded_with_its_own_files_last(root):
         )
         with files.new_folder(root / "new") as folder:
             (folder / "config.json").write_text("{}")
+            (folder / "records").write_text("r")
             (folder / "deep").mkdir()
             (folder / "deep" / "x").write_text("x")
-    assert order == ["x", "config.json"]
-    with pytest.raises(UserError, match="exists already"), files.new_folder(root / "new"):
+    assert order == ["x", "records", "config.json"]
+    with (
+        pytest.raises(UserError, match="exists already, whole or in part"),
+        files.new_folder(root / "new"),
+    ):
         pass
+
+
+@pytest.mark.parametrize(
+    "pattern", ["**/*.png", "a/**/*.png", "*.png", "**/b/*", "a/*/*.png", ".*", "**/.x.png"]
+)
+def test_a_pattern_finds_what_it_finds_on_a_disk(root, tmp_path, pattern):
+    for name in ("0.png", "a/1.png", "a/b/2.png", "a/b/c/3.png", ".x.png", "a/.x.png", ".h/4.png"):
+        files.write_text(root / "tree" / name, "x")
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    here = glob.glob(pattern, root_dir=tmp_path, recursive=True)
+    there = [str(path) for path in (root / "tree").glob(pattern)]
+    assert sorted(f"{root}/tree/{name}" for name in here) == sorted(there)
 
 
 def test_what_a_command_wrote_is_known(root):

@@ -67,7 +67,8 @@ def test_what_a_kill_left_takes_no_room_for_ever(root, tmp_path, monkeypatch):
     for folder in (left, new):
         folder.mkdir(parents=True)
         (folder / "copy").write_bytes(b"half")
-    os.utime(left, (1, 1))
+        os.utime(folder, (1, 1))  # it does not change while a file in it grows
+    os.utime(left / "copy", (1, 1))
     files.write_text(root / "x", "all of it")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
     assert paths.local(root / "x").read_text() == "all of it"

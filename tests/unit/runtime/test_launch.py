@@ -305,6 +305,7 @@ case $verb in
     [ "$line" != SUSPENDING ] || while grep -q hang "$FAKE/attempts"; do sleep 0.01; done # it runs
     [ "$(wc -l <"$FAKE/states")" = 1 ] || sed -i 1d "$FAKE/states"
     [ "$line" != NOT_FOUND ] || { echo 'ERROR: NOT_FOUND: no such resource' >&2; exit 1; }
+    [ "$line" != DENIED ] || { echo 'ERROR: PERMISSION_DENIED' >&2; exit 1; }
     echo "$line" ;;
   create)
     echo "$*" >>"$FAKE/create"; mkdir -p "$FAKE/worker0" "$FAKE/worker1"
@@ -375,6 +376,36 @@ def test_pod_gives_up_without_progress_and_deletes(cloud: dict[str, str]):
     assert done.returncode == 1
     assert len(starts(cloud)) == 2 * 3  # one that saved, then two in a row that did not
     assert read(cloud, "verbs")[-1] == "delete"
+
+
+def test_pod_says_why_it_cannot_be_asked_and_does_not_wait_for_ever(cloud: dict[str, str]):
+    (Path(cloud["FAKE"]) / "states").write_text("DENIED\n")
+    done = pod(cloud, [], "create")
+    assert done.returncode == 1
+    assert "ERROR: PERMISSION_DENIED" in done.stderr
+    assert "create" not in read(cloud, "verbs")
+
+
+def test_another_command_is_not_taken_for_ones_own(cloud: dict[str, str]):
+    """A training goes on where `run train` was interrupted: it is neither watched nor ended."""
+    folder = Path(cloud["FAKE"])
+    (folder / "lives").write_text("ACTIVE\n")
+    attempts(cloud, "wait", "exit 1")
+    script = [LAUNCH / "tpu_pod.sh", "run"]
+    options = ["--workdir", cloud["SHARED"]]
+    with subprocess.Popen([*script, "train", *options], env={**os.environ, **cloud}) as launcher:
+        try:
+            wait_for((folder / "up").exists)
+        finally:
+            launcher.kill()
+    try:
+        done = run([*script, "eval", *options], **cloud)
+    finally:
+        (folder / "go").touch()
+    assert done.returncode == 1
+    assert "another command runs there" in done.stderr
+    assert [start[1] for start in starts(cloud)] == ["invad_jax.train"] * 2
+    assert "delete" not in read(cloud, "verbs")
 
 
 def test_run_watches_what_already_runs(cloud: dict[str, str]):
