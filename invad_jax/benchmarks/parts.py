@@ -22,6 +22,7 @@ from invad_jax.runtime.checkpoint import abstract_like
 from invad_jax.runtime.sharding import (
     batch_sharding,
     make_mesh,
+    put,
     replicated,
     rounded_up,
     state_sharding,
@@ -64,7 +65,7 @@ def detector_parts(subject: Subject, batches: Sequence[int]) -> Iterator[Part]:
     one = make_mesh(MeshConfig(), jax.local_devices()[:1])
     for batch in batches:
         mesh = one if batch == 1 else subject.mesh
-        variables = jax.device_put(subject.variables, replicated(mesh))
+        variables = put(subject.variables, replicated(mesh))
         size = rounded_up(batch, mesh)
         for name, function, make in _functions(subject):
             yield compiled(name, size, function, variables, make(size), mesh)
@@ -137,7 +138,7 @@ def train_part(config: Config, shape: tuple[int, int, int]) -> Part:
     shapes = batch_shapes(config, config.train.batch_size, shape)
     batch = {name: np.zeros(rows.shape, rows.dtype) for name, rows in shapes.items()}
     latent = np.random.default_rng(1).standard_normal(batch["latent"].shape, np.float32)
-    rows = jax.device_put(batch | {"latent": latent}, train_batch_sharding(training.mesh))
+    rows = put(batch | {"latent": latent}, train_batch_sharding(training.mesh))
     traced = training.step.trace(training.abstract, rows)
     program, part = _compile("train step", config.train.batch_size, traced)
     held: list[TrainState] = []
@@ -155,7 +156,7 @@ def compiled(
 ) -> Part:
     """A function of (variables, rows) with rows split over a mesh."""
     shardings = (replicated(mesh), batch_sharding(mesh))
-    on_mesh = jax.device_put(rows, batch_sharding(mesh))
+    on_mesh = put(rows, batch_sharding(mesh))
     jitted = jax.jit(function, in_shardings=shardings, out_shardings=replicated(mesh))
     program, part = _compile(name, batch, jitted.trace(variables, on_mesh))
     return part._replace(run=partial(_wait, program, variables, on_mesh))

@@ -19,7 +19,7 @@ from invad_jax.inference.assembly import build_detector, for_scoring, init_param
 from invad_jax.inference.in_parts import in_parts, rounds_over
 from invad_jax.inference.model import Model
 from invad_jax.paradigms import paradigm_of
-from invad_jax.runtime.sharding import make_mesh, replicated
+from invad_jax.runtime.sharding import make_mesh, put, replicated
 
 
 class Subject(NamedTuple):
@@ -74,7 +74,7 @@ def of_config(config: Config, mesh: Mesh | None = None) -> Subject:
     network = fixed_steps.narrow(config.denoiser, fixed_steps.fold(network, tables))
     stats = LatentStats(jnp.zeros(C), jnp.ones(C))
     variables = DetectorVariables(encoder.variables, network, stats)
-    on_mesh = jax.device_put(variables, replicated(mesh))
+    on_mesh = put(variables, replicated(mesh))
     return Subject(config, detector, on_mesh, encoder.latent_shape, mesh, timesteps)
 
 

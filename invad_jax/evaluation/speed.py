@@ -13,7 +13,7 @@ import numpy as np
 from invad_jax.data import preprocess
 from invad_jax.inference.model import Model
 from invad_jax.runtime import processes
-from invad_jax.runtime.sharding import batch_sharding
+from invad_jax.runtime.sharding import batch_sharding, put
 
 
 def measure_speed(model: Model, paths: list[str], seconds: float = 2.0) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def measure_speed(model: Model, paths: list[str], seconds: float = 2.0) -> dict[
     batch_size = model.batch_size
     some = itertools.islice(itertools.cycle(paths), batch_size)
     image = np.stack([preprocess.read_image(path, model.config.data) for path in some])
-    on_mesh = jax.device_put(image, batch_sharding(model.mesh))
+    on_mesh = put(image, batch_sharding(model.mesh))
     batch_times = _time(lambda: model.predict_batch(on_mesh), seconds)
     single_times = _time(_of_one_image(model, image[:1]), seconds)
     return {
@@ -44,10 +44,10 @@ def _of_one_image(model: Model, image: np.ndarray) -> Callable[[], Any]:
     A batch that is spread over the mesh holds an image for every device: that is no latency.
     """
     if model.mesh.size == 1:
-        on_mesh = jax.device_put(image, batch_sharding(model.mesh))
+        on_mesh = put(image, batch_sharding(model.mesh))
         return lambda: model.predict_batch(on_mesh)
-    device = jax.local_devices()[0]
-    variables, on_device = jax.device_put((jax.device_get(model.variables), image), device)
+    variables = jax.tree.map(lambda array: array.addressable_data(0), model.variables)
+    on_device = jax.device_put(image, jax.tree.leaves(variables)[0].device)
     compiled = jax.jit(model.detector.predict)
     return lambda: compiled(variables, on_device)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,8 @@ from invad_jax.paradigms import objective_of, paradigm_of
 from invad_jax.paradigms.classes import inferred
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.retrieval import neighbourhood
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 OUTPUT_OF = {"eps": "eps", "v": "v", "sample": "x0", "deviation": "deviation"}
 """`diffusion.prediction` -> the name of such an output."""
@@ -54,7 +56,7 @@ def build_detector(
     paradigm = paradigm_of(config)
     return Detector(
         encode=encode,
-        denoise=partial(outputs if paradigm.asks else denoise, config),
+        denoise=exact(config, partial(outputs if paradigm.asks else denoise, config)),
         states=paradigm.states,
         compare=paradigm.compare,
         inverts=paradigm.inverts,
@@ -63,7 +65,7 @@ def build_detector(
         image_size=config.data.image_size,
         label=inferred if paradigm.lessons.classes else None,
         raw=paradigm.raw,
-        decode=decode,
+        decode=decode and exact(config, decode),
     )
 
 
@@ -77,6 +79,19 @@ def for_scoring(config: Config, platform: str) -> Config:
 def in_precision(config: Config, dtype: Any) -> Config:
     """The config with activations of this type."""
     return dataclasses.replace(config, denoiser=dataclasses.replace(config.denoiser, dtype=dtype))
+
+
+def exact(config: Config, function: Function) -> Function:
+    """A function of scoring, its products in float32 where `denoiser.dtype` is: by default TPUs
+    take bfloat16 for them and GPUs 10 bits, and scores would not be those of a CPU."""
+    if config.denoiser.dtype != "float32":
+        return function
+
+    def precise(*args: Any, **kwargs: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return cast(Function, precise)
 
 
 def denoise(config: Config, params: Any, x_t: jax.Array, t: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.errors import UserError
-from invad_jax.runtime.sharding import batch_sharding
+from invad_jax.runtime.sharding import batch_sharding, put
 
 
 def fitting(count: int, batch_size: int, num_devices: int = 1) -> int:
@@ -51,9 +51,7 @@ def in_batches(compiled: Any, variables: Any, batch_size: int, mesh: Mesh, *inpu
     parts = []
     for start in range(0, count, batch_size):
         rows = [np.asarray(array[start : start + batch_size]) for array in inputs]
-        padded = jax.device_put(
-            [_padded(array, batch_size) for array in rows], batch_sharding(mesh)
-        )
+        padded = put([_padded(array, batch_size) for array in rows], batch_sharding(mesh))
         parts.append(jax.device_get(compiled(variables, *padded)))
     whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     return jax.tree.map(lambda array: array[:count], whole)  # without the padding

@@ -149,9 +149,12 @@ def _learn(
         learnt = reference.learn(lessons, _components(states, labels))
         learnt = learnt._replace(classes=classes)
         _report(learnt)
-        model.adopt(learnt)
         if processes.is_primary():
             reference.write(folder, learnt)
+        if jax.process_count() > 1:  # whose own may differ in the last bits
+            processes.barrier("reference")
+            learnt = reference.read(folder, lessons)
+        model.adopt(learnt)
     if held_out:
         new = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
         scores.append(model.score_latents(new, maps=False))

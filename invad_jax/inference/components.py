@@ -22,7 +22,7 @@ from invad_jax.encoders.components import Moments
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
-from invad_jax.runtime.sharding import batch_sharding, global_batch, replicated, rounded_up
+from invad_jax.runtime.sharding import batch_sharding, global_batch, put, replicated, rounded_up
 from invad_jax.runtime.workdir import Workdir
 
 
@@ -85,7 +85,7 @@ def moments(paths: Sequence[str], encoder: Encoder, config: Config, mesh: Mesh) 
     compiled = jax.jit(
         of_batch, in_shardings=(replicated(mesh), rows, rows), out_shardings=replicated(mesh)
     )
-    variables = jax.device_put(encoder.variables, replicated(mesh))
+    variables = put(encoder.variables, replicated(mesh))
     batch_size = rounded_up(config.eval.batch_size, mesh)
     this, count = jax.process_index(), jax.process_count()
     total: Moments | None = None

@@ -23,7 +23,7 @@ from invad_jax.inference.in_parts import in_parts
 from invad_jax.inference.latent_cache import Latents
 from invad_jax.io import downloads
 from invad_jax.runtime import processes
-from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated
+from invad_jax.runtime.sharding import batch_sharding, make_mesh, put, replicated
 
 
 def encode_samples(
@@ -62,7 +62,7 @@ def _encode(
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )
-    variables = jax.device_put(encoder.variables, replicated(mesh))
+    variables = put(encoder.variables, replicated(mesh))
     asked = [paths[row] for row in rows]
     batches = run_on_images(encode, variables, asked, config.data, batch_size, mesh)
     quiet = not processes.is_primary()

@@ -5,6 +5,7 @@ Read next: `batches.py`, the same of arrays.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,8 +42,7 @@ def run_on_images(
       Indices into `paths`, (b,), and their rows as NumPy arrays; no padding.
     """
     this, count = (jax.process_index(), jax.process_count()) if mesh.is_multi_process else (0, 1)
-    # The rows of a batch lie as the devices do, and so do their numbers.
-    on_all = jax.jit(lambda ids: ids, out_shardings=replicated(mesh))
+    on_all = _on_all(mesh)  # the rows of a batch lie as the devices do, and so do their numbers
     ahead = None  # its rows are computed while those before are looked at
     for batch in image_batches(paths, data, batch_size, this, count, skip_unreadable):
         arrays = global_batch(batch, mesh)
@@ -52,6 +52,12 @@ def run_on_images(
         ahead = ids, rows
     if ahead:
         yield _known(*ahead)
+
+
+@functools.cache
+def _on_all(mesh: Mesh) -> Any:
+    """What is split over the devices, whole on each."""
+    return jax.jit(lambda rows: rows, out_shardings=replicated(mesh))
 
 
 def _known(ids: jax.Array, rows: Any) -> tuple[np.ndarray, Any]:

@@ -20,7 +20,7 @@ from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.encoders import Decode, Encoder
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import coordinates_to_device, reference_to_device
-from invad_jax.inference.assembly import build_detector, denoise
+from invad_jax.inference.assembly import build_detector, denoise, exact
 from invad_jax.inference.batches import fitting, in_batches
 from invad_jax.inference.images import run_on_images
 from invad_jax.inference.in_parts import at_once, in_parts, rounds_over
@@ -29,7 +29,7 @@ from invad_jax.normality.reference import Learnt
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.classes import class_numbers
-from invad_jax.runtime.sharding import batch_sharding, replicated
+from invad_jax.runtime.sharding import batch_sharding, put, replicated
 from invad_jax.scoring import Scores, without_maps
 
 
@@ -74,7 +74,7 @@ class Model:
         )
         sizes, tables = config.denoiser, self._tables(denoiser)
         self._network = fixed_steps.on_host(sizes, denoiser) if tables else denoiser
-        self._without_encoder = jax.device_put(
+        self._without_encoder = put(
             DetectorVariables(
                 (),
                 fixed_steps.narrow(sizes, fixed_steps.fold(denoiser, tables)),
@@ -107,7 +107,7 @@ class Model:
             in_shardings=(arrays, batch),
         )
         self._denoise = compile_on_mesh(
-            partial(denoise, config), in_shardings=(arrays, batch, batch)
+            exact(config, partial(denoise, config)), in_shardings=(arrays, batch, batch)
         )
 
     def _way_back(self) -> tuple[Decode, Any]:
@@ -121,7 +121,7 @@ class Model:
     def _tables(self, params: Any) -> Any:
         """What the denoiser makes of the timesteps of this way of comparing alone."""
         tables = partial(fixed_steps.tables, self.config.denoiser, self.paradigm.timesteps)
-        return jax.jit(tables, out_shardings=replicated(self.mesh))(params)
+        return jax.jit(exact(self.config, tables), out_shardings=replicated(self.mesh))(params)
 
     def with_config(self, config: Config) -> Model:
         """The same arrays under other options of evaluation; their type is decided."""
@@ -149,12 +149,12 @@ class Model:
 
     @cached_property
     def _encoder_variables(self) -> Any:
-        return jax.device_put(self.encoder.variables, replicated(self.mesh))
+        return put(self.encoder.variables, replicated(self.mesh))
 
     @cached_property
     def network(self) -> Any:
         """The denoiser's parameters as they were trained, for any timestep."""
-        return jax.device_put(self._network, replicated(self.mesh))
+        return put(self._network, replicated(self.mesh))
 
     @property
     def variables(self) -> DetectorVariables:
@@ -169,7 +169,7 @@ class Model:
             arrays = arrays._replace(
                 label=jax.numpy.asarray(class_numbers(self.config.denoiser, names))
             )
-        arrays = jax.device_put(arrays, replicated(self.mesh))
+        arrays = put(arrays, replicated(self.mesh))
         self._without_encoder = self._without_encoder._replace(reference=arrays)
         if any(learnt.component_names):
             self.component_names = learnt.component_names
@@ -229,7 +229,7 @@ class Model:
         """
         variables = self._without_encoder
         if learnt:
-            arrays = jax.device_put(reference_to_device(learnt), replicated(self.mesh))
+            arrays = put(reference_to_device(learnt), replicated(self.mesh))
             variables = variables._replace(reference=arrays)
         return self._in_batches(self._judge, variables, states)
 

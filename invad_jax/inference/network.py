@@ -13,7 +13,7 @@ import numpy as np
 
 from invad_jax.config import Config
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import abstract_params, build_network, denoise, outputs
+from invad_jax.inference.assembly import abstract_params, build_network, denoise, exact, outputs
 from invad_jax.paradigms import paradigm_of
 
 Given = Mapping[str, Any]
@@ -67,14 +67,14 @@ def trajectory_of(config: Config, params: Any, x0: np.ndarray, given: Given) -> 
 
 @partial(jax.jit, static_argnums=0)  # compiled once for a config and its shapes
 def _outputs(config: Config, params: Any, x_t: Any, t: Any, given: Given) -> dict[str, jax.Array]:
-    return outputs(config, params, x_t, t, **given)
+    return exact(config, outputs)(config, params, x_t, t, **given)
 
 
 @partial(jax.jit, static_argnums=0)
 def _walk(config: Config, params: Any, x0: jax.Array, given: Given) -> jax.Array:
     paradigm = paradigm_of(config)
     assert paradigm.path is not None  # it was asked before
-    ask = partial(outputs if paradigm.asks else denoise, config, params)
+    ask = partial(exact(config, outputs if paradigm.asks else denoise), config, params)
     return paradigm.path(ask, x0, **given)
 
 

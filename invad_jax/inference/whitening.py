@@ -35,7 +35,7 @@ from invad_jax.normality.mixture import FittedPrior
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms.retrieval import neighbourhood
 from invad_jax.runtime import processes
-from invad_jax.runtime.sharding import batch_sharding, replicated, rounded_up
+from invad_jax.runtime.sharding import batch_sharding, put, replicated, rounded_up
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Prior
 
@@ -118,7 +118,7 @@ class Learner:
     def _run(self, function: Any, variables: Any, *inputs: np.ndarray) -> Any:
         mesh = self._mesh
         compiled = _compiled(function, self._where, mesh, len(inputs))
-        on_mesh = jax.device_put(variables, replicated(mesh))
+        on_mesh = put(variables, replicated(mesh))
         return in_batches(compiled, on_mesh, self._batch_size, mesh, *inputs)
 
 
@@ -185,6 +185,8 @@ def white_rows(
         if processes.is_primary():
             whitening.write(workdir.coordinates, kept, key)
         processes.barrier("coordinates")
+        if jax.process_count() > 1:  # whose own may differ in the last bits
+            kept, _ = whitening.read(workdir.coordinates)
     new = learner.white(kept, held_out) if config.train.num_steps and held_out is not None else None
     return White(learner.training_rows(rest, labels), new, key)
 

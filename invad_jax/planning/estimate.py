@@ -37,8 +37,8 @@ collectives are counted in the compiled program, loops as often as they run; a c
 devices is taken as a ring, which sends (n - 1) / n of an array, twice for an all-reduce. What goes
 to other slices is no part of GB sent, nor of the times: how fast that network is, is not known
 here. The least time is the largest of three: products at the bfloat16 peak (which the TPU's default
-precision uses for float32 too), HBM traffic and sent bytes each at full bandwidth, all perfectly
-overlapped.
+precision uses for float32 too, in training; a detector in float32 takes several passes), HBM
+traffic and sent bytes each at full bandwidth, all perfectly overlapped.
 """
 
 

@@ -34,6 +34,10 @@ KEEP_ALL = {
 """Many small programs take as long to compile as a large one; and they are many."""
 
 
+_is_ours = False
+"""Whether the folder is one that `keep` has chosen."""
+
+
 def keep() -> None:
     """Lets JAX keep what it compiles from now on, unless the user has said where.
 
@@ -49,12 +53,27 @@ def keep() -> None:
     except (OSError, UserError) as problem:
         log.debug("compiled programs are not kept: %s", problem)  # a start is slower, no more
         return
+    global _is_ours
+    _is_ours = True
     os.environ[FOLDER] = str(folder.resolve())
     for name, value in KEEP_ALL.items():
         os.environ.setdefault(name, value)
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         # It warns, 3 kB a program that it finds, that no CPU has its own `prefer-no-gather`.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def keep_none_of_several() -> None:
+    """Called once the processes of a job are joined, before anything is compiled.
+
+    GPUs of several processes share the search for the fastest kernels, each its part: one that
+    found its program on its own disk would leave those that did not waiting for that part. Where
+    the user has named a folder, it is one that all of them see.
+    """
+    import jax
+
+    if _is_ours and jax.process_count() > 1 and jax.default_backend() == "gpu":
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def key() -> str:

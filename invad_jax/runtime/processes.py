@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from invad_jax.errors import UserError
+from invad_jax.runtime import compiled_programs
 from invad_jax.version import __version__
 
 HEARTBEAT_TIMEOUT = 60
@@ -47,6 +48,8 @@ def join(preemptible: bool) -> None:
             "Kubernetes they are found, elsewhere use launch/cpu_processes.sh or set "
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
+    compiled_programs.keep_none_of_several()
+    barrier("joined")  # GPUs find each other at the first one, within ten minutes
 
 
 def leave(status: int) -> NoReturn:

@@ -85,6 +85,25 @@ def train_batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays that every process holds whole, on the devices of all; nothing travels.
+
+    To devices of several processes `jax.device_put` sends an array to all of them first, to compare
+    it: as many copies on each device, and NaN, of positions that take no part, is never equal.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def whole(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        host = np.asarray(leaf)
+        host = host.astype(jax.dtypes.canonicalize_dtype(host.dtype), copy=False)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(whole, tree)
+
+
 def rounded_up(batch_size: int, mesh: Mesh) -> int:
     """The batch size as a multiple of the devices."""
     return -(-batch_size // mesh.size) * mesh.size

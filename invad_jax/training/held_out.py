@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.runtime.log import log
-from invad_jax.runtime.sharding import replicated, rounded_up, train_batch_sharding
+from invad_jax.runtime.sharding import put, replicated, rounded_up, train_batch_sharding
 from invad_jax.training.step import Batch, LossFn, TrainState
 
 SAMPLES, MOST_IMAGES = 128, 256
@@ -28,12 +28,12 @@ class HeldOut:
         images, size = rows[:MOST_IMAGES], rounded_up(batch_size, mesh)
         count = -(-max(SAMPLES, len(images)) // size) * size
         many = np.resize(images, (count, *images.shape[1:])).astype(np.float32)
-        self._frozen = jax.device_put(frozen, replicated(mesh))
+        self._frozen = put(frozen, replicated(mesh))
 
         def draw(start: int) -> Batch:
             rng = jax.random.fold_in(jax.random.key(0), start)
             batch = loss_fn.draw({"latent": jnp.asarray(many[start : start + size])}, rng)
-            return jax.device_put(jax.device_get(batch), train_batch_sharding(mesh))
+            return put(jax.device_get(batch), train_batch_sharding(mesh))
 
         def loss(params: Any, frozen: Any, batch: Batch) -> jax.Array:
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `split_over` in networks

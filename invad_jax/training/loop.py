@@ -200,7 +200,9 @@ def run(
             # JAX takes a share of an array for implicit
             with watch.fetching(), jax.transfer_guard("allow"):
                 batch = global_batch(next(iterator), mesh, train_batch_sharding(mesh))
-            state, scalars = step_fn(state, batch)
+            # compiling reads the constants of the step, such as its schedule
+            with jax.transfer_guard("allow" if step == first_step else "disallow"):
+                state, scalars = step_fn(state, batch)
             watch.dispatched(scalars)
             if step in (first_step, first_step + TIMED):
                 jax.block_until_ready(scalars)

@@ -29,7 +29,7 @@ from invad_jax.inference.images import run_on_images
 from invad_jax.io import files
 from invad_jax.io.tensors import write_tensors
 from invad_jax.runtime import processes
-from invad_jax.runtime.sharding import batch_sharding, replicated, rounded_up
+from invad_jax.runtime.sharding import batch_sharding, put, replicated, rounded_up
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
 from invad_jax.training.image_quality import psnr, ssim
@@ -190,7 +190,7 @@ def make_draw(config: Config, samples: Samples, mesh: Mesh) -> Draw:
     if not samples:
         return lambda params: {}
     images = np.stack([read_image(sample.path, config.data) for sample in samples])
-    on_mesh = jax.device_put(images, replicated(mesh))  # once: the loop allows no hidden copies
+    on_mesh = put(images, replicated(mesh))  # once: the loop allows no hidden copies
     reconstruct = jax.jit(
         lambda params, image: jnp.rint(255 * autoencode(config.vae, params, image)[-1]),
         out_shardings=replicated(mesh),

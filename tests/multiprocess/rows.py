@@ -2,7 +2,8 @@
 
     launch/cpu_processes.sh 2 -m tests.multiprocess.rows FOLDER
 
-Every image of the folder has one value, its number: so must its row, on either process.
+Every image of the folder has one value, its number: so must its row, on either process. And what
+both hold, of positions that take no part NaN, is put on all devices without being compared.
 """
 
 import sys
@@ -15,7 +16,7 @@ from jax.sharding import AxisType, Mesh
 from invad_jax.config import DataConfig
 from invad_jax.inference.images import run_on_images
 from invad_jax.runtime import processes
-from invad_jax.runtime.sharding import AXES, replicated
+from invad_jax.runtime.sharding import AXES, batch_sharding, put, replicated
 
 
 def main(folder: Path) -> None:
@@ -31,6 +32,14 @@ def main(folder: Path) -> None:
         np.testing.assert_array_equal(rows, ids)
         seen += ids.tolist()
     assert sorted(seen) == list(range(len(paths)))
+    held = put({"x": np.array([np.nan, 2.0])}, replicated(mesh))["x"]
+    assert held.dtype == np.float32
+    np.testing.assert_array_equal(jax.device_get(held), [np.nan, 2.0])
+    assert put(held, replicated(mesh)) is held
+    split = put(np.arange(8.0), batch_sharding(mesh))
+    assert [len(shard.data) for shard in split.addressable_shards] == [2, 2]
+    total = jax.jit(lambda x: x.sum(), out_shardings=replicated(mesh))(split)
+    assert total == 28
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What the loop of a training does around its steps."""
 
+import dataclasses
+import itertools
 from types import SimpleNamespace
 
 import jax
@@ -7,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from invad_jax.config import MeshConfig, TrainConfig
+from invad_jax.runtime.sharding import make_mesh
 from invad_jax.training import loop
 
 
@@ -26,3 +30,33 @@ def test_a_checkpoint_may_start_copies_that_the_loop_forbids():
             iterator=None, meta={}, draw=None, held_out=None,
         )  # fmt: skip
     assert saved == [(7, 3)]
+
+
+class Stop:
+    def at(self, step):
+        return False
+
+
+class Writer:
+    def write(self, step, scalars):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_a_step_may_copy_implicitly_while_it_is_compiled_and_never_again():
+    """What it closes over is read then: on a device whose memory is not the host's, implicitly."""
+    calls = []
+
+    def step_fn(state, batch):
+        calls.append(jax.jit(jnp.sum)(np.ones(3)))  # its argument is copied implicitly
+        return state, {"loss": jnp.float32(1)}
+
+    cfg = dataclasses.replace(TrainConfig(), num_steps=2, batch_size=1)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    batches = itertools.repeat({"x": np.zeros((1, 2), np.float32)})
+    state = SimpleNamespace(step=jnp.int32(0))
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        loop.run(state, step_fn, batches, mesh, cfg, lambda *_: None, Writer(), Stop())
+    assert len(calls) == 1
