@@ -150,15 +150,15 @@ def load_model(
         raise UserError(
             f"train.latent_stats=whiten: {workdir.path} was not trained in such coordinates"
         )
+    network = restored.ema_params if config.inversion.use_ema else restored.params
+    # The other ones are not needed, and these not as long as the model.
+    restored = restored._replace(params=None, ema_params=None)
     return Model(
         config,
         restored.latent_shape,
-        restored.ema_params if config.inversion.use_ema else restored.params,
+        network,
         restored.latent_stats,
-        # Not with the parameters, which would stay in memory as long as the model.
-        partial(
-            _matching_encoder, config, workdir, restored._replace(params=None, ema_params=None)
-        ),
+        partial(_matching_encoder, config, workdir, restored),
         mesh,
         restored.step,
         restored.coordinates,
