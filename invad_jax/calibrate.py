@@ -101,7 +101,7 @@ def _report(fitted: Calibrations, kinds: set[str], where: str) -> None:
     for name, one in fitted:
         of = f"{name}: " if name else ""
         if name not in kinds:
-            print(f"{of}as before, of {one.num_normals} images: there is none of it in --normal")
+            print(f"{of}as before, of {one.num_normals} images: too few of it in --normal, or none")
             continue
         print(f"{of}threshold {one.threshold:.3f}, by {one.num_normals} normal images")
         print(f"  {promise.promise(one)}")

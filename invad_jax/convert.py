@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     if not args.workdir:
         raise UserError("give --workdir DIR")
     workdir = Workdir(args.workdir)
-    for hint in ("which", "num_heads", "head_channels", "class_label", "latent_size", "text"):
+    for hint in sorted(set().union(*_HINTS.values())):
         if getattr(args, hint) is not None and hint not in _HINTS.get(args.source, ()):
             way = f"--from {args.source}" if args.source else f"--to {args.target}"
             raise UserError(f"--{hint.replace('_', '-')}: is not asked by {way}")

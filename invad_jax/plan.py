@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("give --config configs/X.py and --topology, such as v5e:4x4")
     config = command_line.config_of(args)
     counts = [name.removeprefix("cpu:") for name in args.topology if name.startswith("cpu:")]
-    most = max((int(count) for count in counts if count.isdecimal()), default=1)
+    most = max([1, *(int(count) for count in counts if count.isdecimal())])
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(most, MOST_CPUS)))
     import jax
 

@@ -151,7 +151,8 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
 def _require_made_of(model: Model, workdir: Workdir, data: DataConfig) -> None:
     """Raises UserError where a model was trained on other images than there are now."""
     trained = dataclasses.replace(data, categories=workdir.read_config().data.categories)
-    now = layouts.fingerprint(_data(trained).normals[0])
+    normals = layouts.load_dataset(trained).train
+    now = layouts.fingerprint(layouts.hold_out(normals, data.holdout_fraction)[0])
     if model.made_of.get("dataset") not in (None, now):
         raise UserError(
             f"{workdir.path}: was trained on other images than data.root={data.root} has now; "
@@ -168,13 +169,14 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     from invad_jax.inference.predictions import is_finite
 
     calibrations = calibrate(model, workdir, lambda: data.normals)
-    latents = encode_samples(data.test, model.encoder, model.config, model.mesh)
+    readable = _readable(data.test, model.config.data)
+    latents = encode_samples(readable, model.encoder, model.config, model.mesh)
     scores = model.score_latents(np.asarray(latents), maps=False)
     rows = is_finite(scores)
     if not rows.any():
         raise UserError(f"{workdir.path}: no test image has a finite score")
-    test = tuple(compress(data.test, rows))
-    for sample in compress(data.test, ~rows):
+    test = tuple(compress(readable, rows))
+    for sample in compress(readable, ~rows):
         log.warning("left out: %s: has no finite score", sample.path)
     terms = {name: np.asarray(getattr(scores, name), np.float64)[rows] for name in TERMS}
     categories = [sample.category for sample in test]
@@ -192,14 +194,21 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
 @cache
 def _data(cfg: DataConfig) -> Data:
     dataset = layouts.load_dataset(cfg)
-    reasons = [preprocess.why_unreadable(sample.path, cfg) for sample in dataset.test]
-    for reason in filter(None, reasons):
-        log.warning("left out: %s", reason)
-    test = tuple(s for s, reason in zip(dataset.test, reasons, strict=True) if not reason)
-    if not test:
+    if not dataset.test:
         raise UserError(f"data.root={cfg.root}: has no test images to evaluate on")
     normals = layouts.hold_out(dataset.train, cfg.holdout_fraction)
-    return Data(normals, test, (_identity(dataset.train), _identity(dataset.test)))
+    return Data(normals, dataset.test, (_identity(dataset.train), _identity(dataset.test)))
+
+
+@lru_cache(maxsize=1)
+def _readable(samples: tuple[Sample, ...], data: DataConfig) -> tuple[Sample, ...]:
+    """Those of them that can be read; the others are named."""
+    reasons = [preprocess.why_unreadable(sample.path, data) for sample in samples]
+    for reason in filter(None, reasons):
+        log.warning("left out: %s", reason)
+    if all(reasons):
+        raise UserError(f"data.root={data.root}: none of {len(samples)} test images can be read")
+    return tuple(s for s, reason in zip(samples, reasons, strict=True) if not reason)
 
 
 def _identity(samples: Sequence[Sample]) -> str:

@@ -2,7 +2,8 @@
 # Trains or evaluates on every worker of a Cloud TPU slice; starts again after a preemption.
 #
 #   launch/tpu_pod.sh run MAIN OPTION...   create, set up, start, watch, until it is finished
-#   launch/tpu_pod.sh all MAIN OPTION...   run, then delete, whatever the end was
+#   launch/tpu_pod.sh all MAIN OPTION...   run, then delete, whatever the end was, unless another
+#                                          command runs there
 #   launch/tpu_pod.sh create | setup | status | delete
 #
 # MAIN is train, train_vae, eval or predict; give --workdir, in a bucket or a folder that all workers share. The run lives on
@@ -31,6 +32,7 @@ die() {
   say "$*"
   exit 1
 }
+LEFT_ALONE=3 # status where something may still run on the slice, which is not deleted then
 
 # The state of the queued resource; ABSENT if there is none, UNKNOWN if it cannot be asked.
 state() {
@@ -55,7 +57,7 @@ create() {
   read -r -a flags <<<"${FLAGS:-}"
   while :; do
     found=$(state)
-    [ "$found" = UNKNOWN ] || unknown=0
+    [ "$found" = UNKNOWN ] || answered=yes
     case $found in
       ACTIVE) return ;;
       ABSENT)
@@ -69,9 +71,12 @@ create() {
         delete
         ;;
       FAILED) die "the request failed: gcloud compute tpus queued-resources describe $NAME" ;;
-      UNKNOWN) # for a moment, or for good
+      UNKNOWN) # for a moment, or, if it never said anything, for good
         unknown=$((unknown + 1))
-        [ $unknown -lt 5 ] || die "gcloud does not say what there is, see above"
+        if [ -z "${answered:-}" ] && [ $unknown -ge 5 ]; then
+          say "gcloud does not say what there is, see above"
+          exit $LEFT_ALONE
+        fi
         ;;
       *) ;; # waiting, being made or unmade
     esac
@@ -178,7 +183,10 @@ run() { # run MAIN OPTION...
       continue
     fi
     misses=0
-    [ "$found" != other ] || die "another command runs there, see: $0 status"
+    if [ "$found" = other ]; then
+      say "another command runs there, see: $0 status"
+      exit $LEFT_ALONE
+    fi
     if [ "$found" != running ]; then
       say "starting $1"
       setup && start "$@" # if not, there is nothing to watch, and that is a failure
@@ -212,7 +220,7 @@ case ${1:-} in
   all)
     (run "${@:2}")
     status=$?
-    delete
+    [ $status -eq $LEFT_ALONE ] || delete
     exit $status
     ;;
   status)

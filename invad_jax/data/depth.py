@@ -40,11 +40,11 @@ _PHOTOMETRIC, _WHITE_IS_ZERO, _SAMPLE_FORMAT, _UNSIGNED = 262, 0, 339, 1  # TIFF
 
 def is_deep(image: Image.Image) -> bool:
     """Whether the file, opened and not decoded, has more than 8 bits a channel."""
-    return not is_colour(image) or ";16" in _raw_mode(image)
+    return not has_channels(image) or ";16" in _raw_mode(image)
 
 
-def is_colour(image: Image.Image) -> bool:
-    """Whether a deep one has several channels."""
+def has_channels(image: Image.Image) -> bool:
+    """Whether a deep one has several: PIL's whole numbers and floats have one."""
     return image.mode[0] not in "IF"
 
 
@@ -111,7 +111,7 @@ def pixels(image: Image.Image, path: str | Path, data: DataConfig) -> np.ndarray
     """The pixels of a deep image, upright; (H, W) or (H, W, 3) of their own type."""
     raw_mode = _raw_mode(image)
     tags = getattr(image, "tag_v2", {})
-    if is_colour(image):
+    if has_channels(image):
         return _colours(image, raw_mode, path, data)
     white_is_zero = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     values = np.asarray(upright(image))
@@ -199,5 +199,5 @@ def _warn_once(low: float, high: float) -> None:
 
 def _range_of_type(image: Image.Image) -> tuple[float, ...]:
     """What 16 bits hold, where nothing else is known; nothing where the type has no white."""
-    wide = image.mode[:4] == "I;16" or is_colour(image)
+    wide = image.mode[:4] == "I;16" or has_channels(image)
     return SIXTEEN_BITS if wide or image.format == "PPM" else ()

@@ -70,11 +70,12 @@ def read(given: Given, data: DataConfig) -> np.ndarray:
         return preprocess.to_square(pixels, given.name, data)
     if not given.content.width or not given.content.height:
         raise UserError(f"{given.name}: an image without pixels")
-    if depth.is_deep(given.content):  # what its numbers mean, PIL keeps with the file alone
+    if depth.is_deep(given.content) and getattr(given.content, "tile", None):  # not decoded yet
+        # What its numbers mean, PIL keeps with the file alone.
         file = getattr(given.content, "filename", "")
-        if file and os.path.isfile(file):
+        if file and os.path.isfile(file) and given.content.tell() == 0:
             return preprocess.read_image(os.fsdecode(file), data)
-        if depth.is_colour(given.content):
+        if depth.has_channels(given.content):
             raise UserError(f"{given.name}: colours of 16 bits: PIL keeps 8; give the path")
     try:
         decoded = ImageOps.exif_transpose(given.content)  # a copy: the other's stays as it is

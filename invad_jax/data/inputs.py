@@ -24,6 +24,8 @@ from invad_jax.io.paths import has_file, is_remote, scan, to_path
 
 _UNLISTED, _UNOPENED = "cannot be listed", "cannot be opened"
 _CLOSED = (_UNLISTED, _UNOPENED)
+_MOST_FOLDERS = 10_000
+"""Of which it is kept in mind whether commands wrote something there."""
 """How reasons begin where the system does not say what is there."""
 
 
@@ -98,6 +100,8 @@ def each(
     several = len(first) > 1
     known: dict[Path, frozenset[str]] = {}
     for path in itertools.chain(first, given):
+        if len(known) > _MOST_FOLDERS:
+            known.clear()
         if outputs.is_written(path, known):
             if not several:
                 raise UserError(

@@ -127,7 +127,9 @@ def _is_split(folder: Path) -> bool:
     """Whether there is a folder of training images in it, as far as it may be listed."""
     try:
         inner = subfolders(folder)
-    except PermissionError:  # such as lost+found
+    except PermissionError as error:
+        if folder.name != "lost+found":  # of the disk
+            log.warning("left out: %s: cannot be listed: %s", folder, error.strerror)
         return False
     return any(names.SPLITS.get(names.plain(path.name)) == "train" for path in inner)
 

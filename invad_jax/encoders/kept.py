@@ -30,33 +30,16 @@ def keep(config: EncoderConfig, folder: Path) -> None:
     """
     if config.weights == "random":
         return
-    path = source_file(config.name, config.weights)
+    path, copy = source_file(config.name, config.weights), _copy(config, folder)
     source = {"weights": config.weights, "file": path.name, "sha256": sha256_of(path)}
-    if (folder / SOURCE).is_file() and files.read_json(folder / SOURCE) == source:
+    noted = files.read_json(folder / SOURCE) if (folder / SOURCE).is_file() else {}
+    if noted == source or path.absolute() == copy.absolute():
         return
     if _may_be_copied(config, path):
-        write_tensors(_copy(config, folder), read_tensors(path))
-    else:
-        _copy(config, folder).unlink(missing_ok=True)  # of other weights
+        write_tensors(copy, read_tensors(path))
+    elif noted.get("sha256") != source["sha256"]:
+        copy.unlink(missing_ok=True)
     files.write_json(folder / SOURCE, source)  # last: with it the folder is whole
-
-
-def check(config: EncoderConfig, folder: Path) -> None:
-    """Raises UserError if the weights that `keep` has noted there are not those of these options.
-
-    Args:
-      config: the `encoder` options.
-      folder: of a workdir that has been trained.
-    """
-    if config.weights == "random" or not (folder / SOURCE).is_file():
-        return
-    before, path = files.read_json(folder / SOURCE), source_file(config.name, config.weights)
-    if sha256_of(path) != before["sha256"]:
-        raise UserError(
-            f"encoder.weights={config.weights}: {path} is not what {folder.parent} was trained "
-            f"with, {before['file']} of SHA-256 {before['sha256']}; bring that one, or give "
-            "another --workdir"
-        )
 
 
 def options(config: EncoderConfig, folder: Path) -> EncoderConfig:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import compress
 from typing import Any
 
@@ -74,7 +75,7 @@ def calibrate(
     )
     if normals is not None and processes.primary_says(is_known) != is_known:
         raise UserError(f"{folder}: another job is calibrating; give the command again")
-    if known and is_known:
+    if known is not None and is_known:
         if model.paradigm.lessons:
             model.adopt(reference.read(folder, model.paradigm.lessons))
         scores = known
@@ -153,7 +154,7 @@ def _learn(
             reference.write(folder, learnt)
         if jax.process_count() > 1:  # whose own may differ in the last bits
             processes.barrier("reference")
-            learnt = reference.read(folder, lessons)
+            learnt = processes.as_written(partial(reference.read, folder, lessons))
         model.adopt(learnt)
     if held_out:
         new = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
@@ -164,18 +165,18 @@ def _learn(
             of_training = _scores_of_training(model, states, labels)
         else:
             of_training = model.judge(states)
-        rows = np.full(len(trained_on), True)
+        taken = np.full(len(trained_on), True)
         if not lessons:
             of_training = of_training._replace(component=known_as)
         if white and not lessons:
             component = np.asarray(known_as)
             is_new = np.bincount(component)[component] >= whitening.FEWEST
             # Those that are not, only where nothing else is known of their kind.
-            rows = is_new | ~np.isin(component, scores[0].component if held_out else ())
-            honest = bool(is_new[rows].all())
-        samples += compress(trained_on, rows)
-        seen.append(latents[rows])
-        scores.append(jax.tree.map(lambda values: values[rows], of_training))
+            taken = is_new | ~np.isin(component, _kinds_of(model, held_out, scores))
+            honest = bool(is_new[taken].all())
+        samples += compress(trained_on, taken)
+        seen.append(latents[taken])
+        scores.append(jax.tree.map(lambda values: values[taken], of_training))
     together: Scores = jax.tree.map(lambda *parts: np.concatenate(parts), *scores)
     component = np.array(model.component_names)[together.component]
     values = {term: getattr(together, term).tolist() for term in TERMS}
@@ -197,6 +198,17 @@ def _learn(
     kept.keep_precision(workdir, model)
     kept.write_scores(folder, content, profile)
     return content
+
+
+def _kinds_of(model: Model, held_out: Sequence[Sample], scores: Sequence[Scores]) -> np.ndarray:
+    """Numbers of the components that held-out images are of, not were mistaken for."""
+    if not held_out:
+        return np.zeros(0, int)
+    judged = np.asarray(scores[0].component)
+    if model.config.scoring.components != "category":
+        return judged
+    of_category = [sample.category for sample in held_out]
+    return judged[np.array(model.component_names)[judged] == np.array(of_category)]
 
 
 def _states_of_training(

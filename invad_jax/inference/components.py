@@ -8,6 +8,7 @@ the number of images. Read next: `encoders/components.py`, the mathematics.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,7 +57,7 @@ def learn(
         if processes.is_primary():
             _write(workdir, found, key)
         processes.barrier("components")
-        kept, _ = components_lib.read(workdir.components)
+        kept, _ = processes.as_written(partial(components_lib.read, workdir.components))
     return with_components(encoder, kept)
 
 

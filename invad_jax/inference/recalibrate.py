@@ -1,7 +1,7 @@
 """The line's own good images in the place of the training's: thresholds without a training.
 
 What compares stays as it is; the scale of the scores, the thresholds and the heat are made of the
-new images. A kind of product of which there is none keeps its own. Read next: `calibrate.py`.
+new images. A kind of product of which there are too few keeps its own. Read next: `calibrate.py`.
 """
 
 from __future__ import annotations

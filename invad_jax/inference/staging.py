@@ -43,7 +43,7 @@ def forget_paths(folder: Path) -> None:
     Raises:
       UserError: it is none.
     """
-    for path in (folder / Workdir(folder).config.name, *folder.glob(f"normals/*/{SCORES}")):
+    for path in (folder / Workdir(folder).config.name, *folder.glob(f"normals/**/{SCORES}")):
         try:
             files.write_json(path, _without_paths(files.read_json(path)))
         except (TypeError, ValueError, AttributeError) as error:

@@ -186,7 +186,8 @@ def white_rows(
             whitening.write(workdir.coordinates, kept, key)
         processes.barrier("coordinates")
         if jax.process_count() > 1:  # whose own may differ in the last bits
-            kept, _ = whitening.read(workdir.coordinates)
+            kept, _ = processes.as_written(partial(whitening.read, workdir.coordinates))
+            rest = learner.rest(kept, latents)
     new = learner.white(kept, held_out) if config.train.num_steps and held_out is not None else None
     return White(learner.training_rows(rest, labels), new, key)
 

@@ -152,13 +152,13 @@ class BucketPath(PosixGPath):
         """What matches below it, sorted in each folder, as `glob.glob` has it: `**` is any number
         of folders, and names that begin with a dot match only what begins so."""
         head, slash, rest = pattern.partition("/")
-        there = self.scan() if self.is_dir() else []
         if head == "**" and slash:
             yield from self.glob(rest)
-        for path, is_folder in there:
-            if path.name.startswith(".") > head.startswith("."):
+        for path, is_folder in self.scan() if self.is_dir() else []:
+            if path.name.startswith(".") and not head.startswith("."):
                 continue
-            if head == "**" and slash:
+            if head == "**":
+                yield from [] if slash else [path]
                 yield from path.glob(pattern) if is_folder else ()
             elif fnmatch(path.name, head) and (is_folder or not slash):
                 yield from path.glob(rest) if slash else [path]

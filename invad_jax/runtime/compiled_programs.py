@@ -6,8 +6,8 @@ Whoever may write there decides what is run here, so the folder is the user's ow
 
 Beyond `MAX_BYTES`, or JAX_COMPILATION_CACHE_MAX_SIZE (-1: no limit), JAX throws away what was not
 used for longest. JAX_COMPILATION_CACHE_DIR names another folder, which is taken as it is;
-JAX_ENABLE_COMPILATION_CACHE=false turns all of this off. Imports no JAX, which reads the
-environment when it is imported.
+JAX_ENABLE_COMPILATION_CACHE=false turns all of this off, and so do GPUs of several processes
+(`keep_none_of_several`). Imports no JAX, which reads the environment when it is imported.
 """
 
 from __future__ import annotations

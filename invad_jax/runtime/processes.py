@@ -6,7 +6,10 @@ import importlib.metadata
 import os
 import platform
 import sys
-from typing import Any, NoReturn
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.distributed
@@ -16,6 +19,8 @@ from jax.experimental import multihost_utils
 from invad_jax.errors import UserError
 from invad_jax.runtime import compiled_programs
 from invad_jax.version import __version__
+
+T = TypeVar("T")
 
 HEARTBEAT_TIMEOUT = 60
 """Seconds of silence after which a process counts as dead, and every other one ends. Mostly a
@@ -67,6 +72,20 @@ def is_primary() -> bool:
 def barrier(name: str) -> None:
     """Waits until every process is here, so that what one wrote the others can read."""
     multihost_utils.sync_global_devices(name)
+
+
+def as_written(read: Callable[[], T]) -> T:
+    """What the primary process has just written: behind a barrier, though a shared disk may show it
+    to others half a minute later.
+
+    Raises:
+      UserError: `read` does, for a minute.
+    """
+    for _ in range(60):
+        with suppress(UserError):
+            return read()
+        time.sleep(1)
+    return read()
 
 
 def primary_says(flag: bool) -> bool:

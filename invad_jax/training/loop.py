@@ -21,9 +21,8 @@ import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from invad_jax.config import EncoderConfig, TrainConfig
+from invad_jax.config import TrainConfig
 from invad_jax.data.dataset import Sample, fingerprint
-from invad_jax.encoders import kept
 from invad_jax.errors import UserError
 from invad_jax.runtime import processes
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like, newest_meta
@@ -281,24 +280,21 @@ def finite_scalars(scalars: dict[str, jax.Array], step: int) -> dict[str, float]
     return values
 
 
-def check_unchanged(
-    workdir: Workdir, fit: Sequence[Sample], encoder: EncoderConfig | None = None
-) -> None:
+def check_unchanged(workdir: Workdir, fit: Sequence[Sample], encoder: str | None = None) -> None:
     """Asked before a start writes anything, lest it spoils a workdir that it cannot go on with.
 
     Args:
       workdir: of the training.
       fit: images to train on.
-      encoder: whose weights a workdir keeps.
+      encoder: fingerprint of the network that looks at them; None: not known yet.
 
     Raises:
-      UserError: there is a checkpoint of other images, or of an encoder of other weights.
+      UserError: there is a checkpoint of other images, or of another encoder.
     """
     saved = newest_meta(workdir.checkpoints)
     if saved:
-        _check_same_inputs(saved, saved | {"dataset": fingerprint(fit)}, workdir)
-        if encoder:
-            kept.check(encoder, workdir.encoder)
+        ours = saved | {"dataset": fingerprint(fit)} | ({"encoder": encoder} if encoder else {})
+        _check_same_inputs(saved, ours, workdir)
 
 
 def _check_same_inputs(saved: dict[str, Any], ours: dict[str, Any], workdir: Workdir) -> None:

@@ -88,6 +88,8 @@ def test_files_of_this_machine_do_not_go_into_bundles_of_what_was_pulled(
     content = json.loads(held[scores])
     content["path"] = [photographs[0]] * len(content["path"])
     held[scores] = json.dumps(content).encode()
+    aside = f"{scores.rpartition('/')[0]}/of_training/scores.json"
+    held[aside] = held[scores]
     config = json.loads(held["config.json"])
     config["data"]["root"] = "/"
     held["config.json"] = json.dumps(config).encode()
@@ -95,6 +97,7 @@ def test_files_of_this_machine_do_not_go_into_bundles_of_what_was_pulled(
     commands.here("pull", "--repo", "me/paths", "--out", str(out))
     commands.here("export", "--workdir", str(out), "--out", str(bundle))
     assert len(load(bundle).model.pictures.image) == 1  # of noise
+    assert str(photographs[0]) not in (out / aside).read_text()
     held["config.json"] = b"[3]"
     said = commands.refused("pull", "--repo", "me/paths", "--out", str(tmp_path / "other"))
     assert "config.json: not what a workdir holds" in said

@@ -72,23 +72,34 @@ def test_deep_pixels_are_on_the_scale_of_the_training(tmp_path):
         np.testing.assert_array_equal(read(grey.astype(kind), data)[0], expected)
 
 
-@pytest.mark.parametrize("decoded", [False, True])
-def test_what_pil_leaves_to_the_file_is_read_there(tmp_path, decoded):
+def test_what_pil_leaves_to_the_file_is_read_there(tmp_path):
     """Lower bytes of colours, and tags that say what the numbers mean."""
     values = PIXELS.astype(np.uint16) << 4
     data = DataConfig(image_size=8, value_range=(0.0, 4095.0))
     paths = [
         write_tiff(tmp_path / "inverted.tif", values[..., :1], photometric=0),
         write_tiff(tmp_path / "unsigned.tif", values[..., :1].astype(np.uint32)),
+        write_png(tmp_path / "a.png", values),
+        write_tiff(tmp_path / "a.tif", values),
     ]
-    if not decoded:  # then PIL has thrown the lower bytes away, and nothing tells
-        paths += [write_png(tmp_path / "a.png", values), write_tiff(tmp_path / "a.tif", values)]
     for path in paths:
         with Image.open(path) as image:
-            if decoded:
-                image.load()
             (found,) = read(image, data)
         np.testing.assert_array_equal(found, preprocess.read_image(path, data))
+
+
+def test_a_deep_picture_is_what_it_is_now(tmp_path):
+    """Another one of its file, or changed since it was read."""
+    data = DataConfig(image_size=8, value_range=(0.0, 60000.0))
+    pages = [Image.fromarray(np.full((8, 8), value, np.uint16)) for value in (0, 60000)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with Image.open(tmp_path / "a.tif") as image:
+        assert read(image, data)[0].max() == 0
+        image.seek(1)
+        assert read(image, data)[0].min() == 255
+        image.seek(0)
+        image.putpixel((0, 0), 60000)
+        assert read(image, data)[0][0, 0].tolist() == [255] * 3
 
 
 def test_deep_colours_without_a_file_are_one_line(tmp_path):

@@ -85,17 +85,16 @@ def test_random_weights_are_nothing_to_keep(tmp_path):
     assert kept.options(config, tmp_path / "encoder") == config
 
 
-def test_weights_of_another_training_are_refused_and_their_copy_leaves_no_trace(tmp_path):
-    vae, folder = tmp_path / "vae", tmp_path / "run" / "encoder"
-    write_tensors(vae / "vae.safetensors", TENSORS)
-    (vae / "vae.json").write_text("{}")
-    config = EncoderConfig("vae", weights=str(vae))
-    kept.check(config, folder)  # nothing is kept yet
-    kept.keep(config, folder)
-    kept.check(config, folder)
-    write_tensors(vae / "vae.safetensors", TENSORS | {"w": np.zeros((2, 3), np.float32)})
-    with pytest.raises(UserError, match=r"is not what .*run was trained with, vae\.safetensors"):
-        kept.check(config, folder)
-    (vae / "vae.json").write_text('{"converted_from": "x"}')  # may not be copied
-    kept.keep(config, folder)
-    assert [path.name for path in folder.iterdir()] == ["source.json"]
+def test_a_copy_stays_as_long_as_it_is_of_the_same_weights(published, tmp_path):
+    folder = tmp_path / "run" / "encoder"
+    copy = folder / "some.safetensors"
+    kept.keep(EncoderConfig("some"), folder)
+    kept.keep(EncoderConfig("some", weights=str(published)), folder)  # the same, elsewhere
+    assert copy.is_file()
+    noted = (folder / "source.json").read_bytes()
+    kept.keep(EncoderConfig("some", weights=str(folder)), folder)  # the copy itself
+    assert copy.is_file()
+    assert (folder / "source.json").read_bytes() == noted
+    write_tensors(published, TENSORS | {"w": np.zeros((2, 3), np.float32)})
+    kept.keep(EncoderConfig("some", weights=str(published)), folder)  # may not be copied
+    assert not copy.exists()

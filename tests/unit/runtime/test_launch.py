@@ -380,10 +380,10 @@ def test_pod_gives_up_without_progress_and_deletes(cloud: dict[str, str]):
 
 def test_pod_says_why_it_cannot_be_asked_and_does_not_wait_for_ever(cloud: dict[str, str]):
     (Path(cloud["FAKE"]) / "states").write_text("DENIED\n")
-    done = pod(cloud, [], "create")
-    assert done.returncode == 1
+    done = pod(cloud, [], "all", "train", "--workdir", cloud["SHARED"])
+    assert done.returncode == 3
     assert "ERROR: PERMISSION_DENIED" in done.stderr
-    assert "create" not in read(cloud, "verbs")
+    assert set(read(cloud, "verbs")) == {"describe"}
 
 
 def test_another_command_is_not_taken_for_ones_own(cloud: dict[str, str]):
@@ -391,18 +391,19 @@ def test_another_command_is_not_taken_for_ones_own(cloud: dict[str, str]):
     folder = Path(cloud["FAKE"])
     (folder / "lives").write_text("ACTIVE\n")
     attempts(cloud, "wait", "exit 1")
-    script = [LAUNCH / "tpu_pod.sh", "run"]
+    script = LAUNCH / "tpu_pod.sh"
     options = ["--workdir", cloud["SHARED"]]
-    with subprocess.Popen([*script, "train", *options], env={**os.environ, **cloud}) as launcher:
+    train = [script, "run", "train", *options]
+    with subprocess.Popen(train, env={**os.environ, **cloud}) as launcher:
         try:
             wait_for((folder / "up").exists)
         finally:
             launcher.kill()
     try:
-        done = run([*script, "eval", *options], **cloud)
+        done = run([script, "all", "eval", *options], **cloud)
     finally:
         (folder / "go").touch()
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "another command runs there" in done.stderr
     assert [start[1] for start in starts(cloud)] == ["invad_jax.train"] * 2
     assert "delete" not in read(cloud, "verbs")
