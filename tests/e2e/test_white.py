@@ -104,13 +104,22 @@ def test_new_normal_images_are_as_untypical_as_the_threshold_expects(commands, w
     assert len(bank.latent) == 80
 
 
+def test_two_trainings_learn_the_same_coordinates(white, with_network):
+    assert_same_coordinates(white, with_network[0])
+
+
+def assert_same_coordinates(*runs):
+    """To the last bit."""
+    (ours, key), (theirs, its_key) = (whitening.read(run / "coordinates.npz") for run in runs)
+    assert key == its_key
+    np.testing.assert_array_equal(ours.gaussians.projection, theirs.gaussians.projection)
+
+
 def assert_same_model(run, whole):
     """Parameters and coordinates, to the last bit."""
     assert newest_step(run) == 12
     jax.tree.map(np.testing.assert_array_equal, final_arrays(run, 12), final_arrays(whole, 12))
-    a, b = (whitening.read(folder / "coordinates.npz") for folder in (whole, run))
-    assert a[1] == b[1]
-    np.testing.assert_array_equal(a[0].gaussians.projection, b[0].gaussians.projection)
+    assert_same_coordinates(run, whole)
 
 
 def test_training_goes_on_from_a_checkpoint_to_the_same_parameters(
