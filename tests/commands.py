@@ -118,7 +118,7 @@ class Commands:
         assert code == status, f"status {code}\n{out.getvalue()}\n{err.getvalue()}"
         return subprocess.CompletedProcess([main, *arguments], code, out.getvalue(), err.getvalue())
 
-    def test_images(self) -> list[Path]:
+    def drawn_test_images(self) -> list[Path]:
         """Of the procedural set, once a command has drawn it."""
         return sorted((self.folder / "cache" / "samples").glob("procedural-*/*/test/*/*.png"))
 

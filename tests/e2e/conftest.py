@@ -30,4 +30,4 @@ def part(commands, white):
 @pytest.fixture(scope="session")
 def photographs(commands, part):
     """Of the test set, in their own size."""
-    return commands.test_images()
+    return commands.drawn_test_images()
