@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import importlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -32,7 +34,7 @@ TINY_DIT = (
 TINY_MLP = (
     "data.image_size=32", "encoder.stages=0", "encoder.pool=4", "denoiser.name=mlp",
     "denoiser.width=64", "denoiser.depth=1", "train.batch_size=8", "train.warmup_steps=2",
-    "eval.batch_size=32",
+    "eval.batch_size=8",
 )  # fmt: skip
 WHITE = (
     "train.latent_stats=whiten",
@@ -116,6 +118,10 @@ class Commands:
         assert code == status, f"status {code}\n{out.getvalue()}\n{err.getvalue()}"
         return subprocess.CompletedProcess([main, *arguments], code, out.getvalue(), err.getvalue())
 
+    def drawn_test_images(self) -> list[Path]:
+        """Of the procedural set, once a command has drawn it."""
+        return sorted((self.folder / "cache" / "samples").glob("procedural-*/*/test/*/*.png"))
+
     def refused(self, *arguments: str) -> str:
         """The one line in which a command says what is wrong."""
         done = self.here(*arguments, status=2)
@@ -167,6 +173,20 @@ def process_ids(job: subprocess.Popen[str]) -> list[int]:
             words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
             found += [child] if b"--distributed" in words else []
     return sorted(found)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table by its header."""
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def unfinished_copy(workdir: Path, to: Path) -> Path:
+    """A finished workdir as it was at the checkpoint before the last."""
+    shutil.copytree(workdir, to)
+    shutil.rmtree(to / "checkpoints" / str(newest_step(to)))
+    shutil.rmtree(to / "normals")
+    return to
 
 
 def final_arrays(workdir: Path, step: int, options: tuple[str, ...] = RAW) -> list[object]:

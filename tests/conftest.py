@@ -72,7 +72,14 @@ def commands(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(commands) -> Path:
-    """The workdir `run` of a tiny training on the procedural set."""
-    commands.train()
+def said_by_train(commands) -> str:
+    """What a tiny training on the procedural set said; its workdir is `run`."""
+    from tests.commands import training
+
+    return commands.here(*training("run")).stderr
+
+
+@pytest.fixture(scope="session")
+def trained(commands, said_by_train) -> Path:
+    """The workdir `run` of that training."""
     return commands.folder / "run"

@@ -6,10 +6,15 @@ from tests.commands import WHITE, training
 
 
 @pytest.fixture(scope="session")
-def white(commands):
+def said_of_white(commands):
+    """What the training in white coordinates said, whose workdir is `white`."""
+    return commands.here(*training(commands.folder / "white", *WHITE, "train.num_steps=0")).stderr
+
+
+@pytest.fixture(scope="session")
+def white(commands, said_of_white):
     """Two kinds of product in white coordinates: the way of our own configs."""
     run = commands.folder / "white"
-    commands.here(*training(run, *WHITE, "train.num_steps=0"))
     commands.here("eval", "--workdir", str(run), "--no-speed")
     return run
 
@@ -25,5 +30,4 @@ def part(commands, white):
 @pytest.fixture(scope="session")
 def photographs(commands, part):
     """Of the test set, in their own size."""
-    root = next((commands.folder / "cache" / "samples").glob("procedural-*"))
-    return sorted(root.glob("*/test/*/*.png"))
+    return commands.drawn_test_images()

@@ -1,34 +1,34 @@
 """From a command to files: the contract of the mains, and what they say when something is wrong."""
 
-import csv
+import functools
 import json
 import re
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import training
+from invad_jax.evaluation import speed
+from tests.commands import read_csv, training
 
 METRICS = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro", "mad")
 
 
 @pytest.fixture(scope="module")
 def evaluated(commands, trained):
-    return commands.run("eval", "--workdir", "run", "--save-maps")  # with its clocks
+    """What `eval` said, whose clocks run for a tenth of a second."""
+    measure = functools.partial(speed.measure_speed, seconds=0.1)
+    with mock.patch.object(speed, "measure_speed", measure):
+        return commands.here("eval", "--workdir", "run", "--save-maps")
 
 
-def read_csv(path):
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def test_train_says_how_long_it_will_take_and_what_the_threshold_is(commands):
-    done = commands.here(*training(commands.folder / "timed"))
-    assert re.search(r"steps to go: 1, about \d+ s", done.stderr)  # of 12, after the first and ten
+def test_train_says_how_long_it_will_take_and_what_the_threshold_is(said_by_train):
+    # of 12, after the first and ten
+    assert re.search(r"steps to go: 1, about \d+ s", said_by_train)
     for kind in ("disc", "weave"):
-        assert re.search(rf"calibrated on \d+ normal images of {kind}: threshold", done.stderr)
+        assert re.search(rf"calibrated on \d+ normal images of {kind}: threshold", said_by_train)
 
 
 def test_eval_writes_the_contract(evaluated, trained):
@@ -76,7 +76,7 @@ def test_predict_scores_a_file_as_eval_does(commands, evaluated, trained):
     (some / "deeper").mkdir(parents=True)
     for i, row in enumerate(rows[:5]):
         shutil.copy(row["path"], some / ("deeper" if i % 2 else ".") / f"{i}.png")
-    commands.run("predict", "--workdir", "run", "--input", "new parts", "--out", "decided")
+    commands.here("predict", "--workdir", "run", "--input", "new parts", "--out", "decided")
     predictions = read_csv(commands.folder / "decided" / "predictions.csv")
     assert list(predictions[0]) == [
         "path", "image_score", "threshold", "decision", "component", "normal_percentile",

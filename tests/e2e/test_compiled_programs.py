@@ -1,6 +1,5 @@
 """What commands compile is counted, and kept: a second start compiles nothing."""
 
-import csv
 from collections import Counter
 
 import pytest
@@ -19,10 +18,8 @@ def programs(commands):
 
 @pytest.fixture(scope="module")
 def image(commands, trained):
-    """One of the test images, after an evaluation without that folder."""
-    commands.here("eval", "--workdir", "run", "--no-speed", "--out", "before")
-    with (commands.folder / "before" / "scores.csv").open(newline="") as stream:
-        return next(csv.DictReader(stream))["path"]
+    """One of the test images, after a training without that folder."""
+    return str(commands.drawn_test_images()[0])
 
 
 def test_a_second_start_compiles_nothing(commands, image):

@@ -1,22 +1,27 @@
 """From a workdir to one file, and from that to the same scores: in the package, and without it."""
 
-import csv
 import json
 import math
+import os
 import subprocess
 import sys
 import zipfile
 from hashlib import sha256
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from invad_jax.data import preprocess
+from invad_jax.data.dataset import hold_out
+from invad_jax.data.layouts import load_dataset
 from invad_jax.errors import UserError
 from invad_jax.inference import bundle, exporting, in_parts, loader, packing
 from invad_jax.inference.calibrate import calibrate
-from invad_jax.inference.predictor import load, of_workdir
+from invad_jax.inference.load import load_model
+from invad_jax.inference.predictor import load
 from invad_jax.runtime.workdir import Workdir
+from tests.commands import read_csv
 
 STANDALONE = """
 import sys
@@ -97,14 +102,23 @@ WAYS = {
 }
 
 
+@pytest.fixture(scope="module")
+def normals(commands, trained):
+    """The images of the training, and those held out of it."""
+    data = Workdir(trained).read_config().data
+    with mock.patch.dict(os.environ, commands.environment):
+        return hold_out(load_dataset(data).train, data.holdout_fraction)
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_comparing_is_exported(commands, trained, way, monkeypatch):
-    commands.here("eval", "--workdir", str(trained), "--no-speed", "--set", *WAYS[way])
+def test_every_way_of_comparing_is_exported(commands, trained, normals, way, monkeypatch):
     workdir = Workdir(trained)
-    predictor = of_workdir(workdir, workdir.resolve(None, WAYS[way]))
+    config = workdir.resolve(None, WAYS[way])
+    expected = load_model(workdir, config)
+    calibrations = calibrate(expected, workdir, lambda: normals)
     path = commands.folder / f"{way}.invad"
-    packing.pack(workdir, predictor.config, path)
-    found, expected = bundle.BundleModel(path), predictor.model
+    packing.pack(workdir, config, path)
+    found = bundle.BundleModel(path)
     image = found.pictures.image
     assert len(image) == 4
     ours, theirs = found.predict(image), expected.predict(image)
@@ -115,8 +129,8 @@ def test_every_way_of_comparing_is_exported(commands, trained, way, monkeypatch)
     zero = 4e-3 * (float(memory.inv_std) if memory else 1.0)
     np.testing.assert_allclose(ours.latent_norm, theirs.latent_norm, rtol=1e-5, atol=zero)
     outputs = found.outputs(image)
-    terms = {name: getattr(theirs, name) for name in predictor.calibrations.terms}
-    score = predictor.calibrations.image_score(terms, theirs.component)
+    terms = {name: getattr(theirs, name) for name in calibrations.terms}
+    score = calibrations.image_score(terms, theirs.component)
     # The model spreads the batch over eight devices, the bundle takes one: sums in another order.
     # These subtract numbers that nearly cancel.
     atol = 2e-3 if way in ("nearest_neighbour", "retrieval", "reconstruction") else 1e-5
@@ -134,8 +148,7 @@ def test_predict_takes_either(commands, white, part, photographs, tmp_path):
             "predict", "--model", str(model), "--out", str(out), "--no-overlays",
             "--input", *map(str, photographs[:5]),
         )  # fmt: skip
-        with (out / "predictions.csv").open(newline="") as stream:
-            rows.append(list(csv.DictReader(stream)))
+        rows.append(read_csv(out / "predictions.csv"))
     for a, b in zip(*rows, strict=True):
         assert a["decision"] == b["decision"]
         assert float(a["image_score"]) == pytest.approx(float(b["image_score"]), abs=1e-5)

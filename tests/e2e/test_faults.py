@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from invad_jax.inference.predictor import load
-from tests.commands import PROJECT, RAW, TINY_MLP, training
+from tests.commands import PROJECT, RAW, TINY_MLP, training, unfinished_copy
 
 STEPS = ("train.num_steps=12", "train.checkpoint_every=4")
 BEFORE, LAST = 8, 12  # the two newest checkpoints
@@ -22,7 +22,7 @@ PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # of linux/prctl.h and linux/capabili
 @pytest.fixture(scope="module")
 def finished(commands) -> Path:
     """A workdir that nothing disturbed."""
-    train(commands, commands.folder / "undisturbed")
+    commands.here(*arguments(commands.folder / "undisturbed"))
     return commands.folder / "undisturbed"
 
 
@@ -33,19 +33,18 @@ def workdir(finished, tmp_path) -> Path:
 
 
 @pytest.fixture
-def unfinished(workdir) -> Path:
+def unfinished(finished, tmp_path) -> Path:
     """The same as it was at the checkpoint before the last."""
-    shutil.rmtree(workdir / "checkpoints" / str(LAST))
-    shutil.rmtree(workdir / "normals")
-    return workdir
+    return unfinished_copy(finished, tmp_path / "run")
 
 
 def arguments(workdir):
     return training(workdir, *STEPS, tiny=TINY_MLP)
 
 
-def train(commands, workdir, **circumstances):
-    return commands.run(*arguments(workdir), **circumstances)
+def train_apart(commands, workdir, **circumstances):
+    """In a process with as many devices as this one: to the same bits."""
+    return commands.run(*arguments(workdir), devices=jax.device_count(), **circumstances)
 
 
 def parameters(workdir):
@@ -75,7 +74,7 @@ def flip_a_bit(workdir, step):
 
 def test_training_goes_back_to_the_last_sound_checkpoint_and_says_so(commands, finished, workdir):
     flip_a_bit(workdir, LAST)
-    done = train(commands, workdir)
+    done = commands.here(*arguments(workdir))
     assert f"checkpoints/{LAST}: damaged" in done.stderr
     assert f"resumed at step {BEFORE}" in done.stderr
     assert_same_end(workdir, finished)
@@ -100,12 +99,12 @@ def test_where_all_checkpoints_are_damaged_one_line_says_so(commands, workdir, m
 def test_a_file_that_cannot_grow_loses_nothing(commands, finished, unfinished):
     """As with a quota: checkpoints do not reach the disk, smaller files do."""
     limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8000, 8000))"  # bytes
-    done = train(commands, unfinished, status=2, limit=limit)
+    done = train_apart(commands, unfinished, status=2, limit=limit)
     assert "Traceback" not in done.stderr
     (line,) = error_lines(done)
     assert f"{unfinished.name}/checkpoints: cannot be written: File too large" in line
     assert parameters(unfinished)[0] == BEFORE
-    train(commands, unfinished)
+    commands.here(*arguments(unfinished))
     assert_same_end(unfinished, finished)
 
 
@@ -121,7 +120,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(commands, unfinished,
         workdir = shutil.copytree(unfinished, disk / "run")
         free = shutil.disk_usage(disk).free
         (disk / "other").write_bytes(bytes(free - 100_000))  # for logs and a config, no more
-        done = train(commands, workdir, status=2)
+        done = train_apart(commands, workdir, status=2)
         assert "Traceback" not in done.stderr
         (line,) = error_lines(done)
         assert "no space left for a checkpoint: needs" in line
@@ -139,7 +138,7 @@ def test_a_workdir_that_may_not_be_written_is_one_line(commands, finished, unfin
     for folder in folders:
         folder.chmod(0o555)
     try:
-        done = train(commands, unfinished, status=2, limit=limit)
+        done = train_apart(commands, unfinished, status=2, limit=limit)
     finally:
         for folder in folders:
             folder.chmod(0o755)
@@ -149,7 +148,7 @@ def test_a_workdir_that_may_not_be_written_is_one_line(commands, finished, unfin
     assert parameters(unfinished)[0] == BEFORE
 
 
-def test_other_images_under_a_resumed_run_are_refused(commands, unfinished, tmp_path):
+def test_other_images_under_a_resumed_run_are_refused(commands, unfinished, tmp_path, monkeypatch):
     """One pixel of one training image is another."""
     cache = shutil.copytree(commands.folder / "cache" / "samples", tmp_path / "samples").parent
     path = sorted(cache.rglob("disc/train/good/*.png"))[3]
@@ -157,9 +156,9 @@ def test_other_images_under_a_resumed_run_are_refused(commands, unfinished, tmp_
     image[0, 0] ^= 1
     Image.fromarray(image).save(path)
     before = {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()}
-    refused = [*arguments(unfinished), "eval.batch_size=3"]  # which may differ
-    done = commands.run(*refused, status=2, environment={"INVAD_CACHE": str(cache)})
-    (line,) = error_lines(done)
+    environment = commands.environment | {"INVAD_CACHE": str(cache)}
+    monkeypatch.setattr(commands, "environment", environment)
+    line = commands.refused(*arguments(unfinished), "eval.batch_size=3")  # which may differ
     assert "its checkpoint was made with another dataset" in line
     assert before == {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()}
     assert parameters(unfinished)[0] == BEFORE
@@ -176,6 +175,6 @@ def test_nothing_depends_on_the_clock(commands, finished, unfinished, tmp_path):
     for number, path in enumerate(sorted(unfinished.rglob("*"))):
         os.utime(path, (1e9 - number, 1e9 - number))  # older by name, not by age
     paths = f"{tmp_path}{os.pathsep}{commands.environment['PYTHONPATH']}"
-    done = train(commands, unfinished, environment={"PYTHONPATH": paths})
+    done = train_apart(commands, unfinished, environment={"PYTHONPATH": paths})
     assert f"resumed at step {BEFORE}" in done.stderr
     assert_same_end(unfinished, finished)

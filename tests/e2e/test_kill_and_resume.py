@@ -51,10 +51,8 @@ def test_sigterm_saves_and_leaves_with_status_0(commands, unbroken):
 
 
 def test_a_diverged_run_keeps_the_last_good_checkpoint(commands):
-    done = commands.train(
-        "train.learning_rate=1e30", "train.warmup_steps=6",
-        "train.checkpoint_every=2", workdir="diverged", status=2,
-    )  # fmt: skip
+    options = ("train.learning_rate=1e30", "train.warmup_steps=6", "train.checkpoint_every=2")
+    done = commands.here(*training("diverged", *options), status=2)
     assert "diverged" in done.stderr.strip().splitlines()[-1]
     assert newest_step(commands.folder / "diverged") >= 0
 
@@ -72,6 +70,6 @@ def test_the_latent_cache_is_never_trusted_when_damaged(commands, trained):
         flipped = bytearray(content)
         flipped[10_000] ^= 1  # among the latents of the smallest shard, 8 of 2,560 bytes
         path.write_bytes(flipped)
-    commands.train("train.num_steps=1", workdir="cache_flip")
+    commands.here(*training("cache_flip", "train.num_steps=1"))
     made_again = [path for path in shards if path.is_file() and path.read_bytes() == good[path]]
     assert len(made_again) >= 2  # what was trained on, and what was held out

@@ -1,8 +1,10 @@
 """The published experiments: their sizes as they are, and one of each layout started in small."""
 
 import csv
+import dataclasses
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -12,7 +14,9 @@ from PIL import Image
 
 from invad_jax import encoders
 from invad_jax.config.io import load, to_dict
+from invad_jax.data.layouts import load_dataset
 from invad_jax.encoders import describe_encoder
+from invad_jax.evaluation import ground_truth
 from invad_jax.inference.assembly import abstract_params
 from invad_jax.paradigms.levels import rising_plan
 
@@ -56,16 +60,28 @@ def test_full_sizes(name):
     assert 40 - share < warmup <= 40
 
 
+def differing(name, other):
+    """The options in which two configs differ."""
+    ours, theirs = (to_dict(load(CONFIGS / f"{one}.py")) for one in (name, other))
+    return {
+        f"{section}.{option}"
+        for section, options in ours.items()
+        for option, value in options.items()
+        if theirs[section][option] != value
+    }
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_they_differ_in_their_images_and_how_long_they_train_alone(name):
+    """What is trained and evaluated below is one of them."""
+    of_images = {"data.name", "data.root"}
+    of_training = {"train.num_steps", "train.warmup_steps", "train.batch_size"}
+    assert differing("mvtec_dit", name) <= of_images | of_training
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_white_twin_differs_in_what_makes_it_white_alone(name):
-    published, white = (to_dict(load(CONFIGS / f"{name}{end}.py")) for end in ("", "_white"))
-    differing = {
-        f"{section}.{option}"
-        for section, options in published.items()
-        for option, value in options.items()
-        if white[section][option] != value
-    }
-    assert differing == {
+    assert differing(name, f"{name}_white") == {
         "data.holdout_fraction", "diffusion.prediction", "train.latent_stats", "inversion.solver",
         "inversion.use_ema",
     }  # fmt: skip
@@ -154,16 +170,32 @@ def draw_bmad(root):
         ("bmad_brain", draw_bmad, {"Brain"}),
     ],
 )
-def test_trains_and_evaluates_in_small(commands, tmp_path, name, draw_data, categories):
+def test_its_layout_is_read(tmp_path, name, draw_data, categories):
     root = tmp_path / "Brain"
     draw_data(root)
-    config = str(CONFIGS / f"{name}.py")
-    commands.here("train", "--config", config, "--set", f"data.root={root}", *SMALL)
-    commands.here("eval", "--workdir", f"runs/{name}", "--no-speed")
-    payload = json.loads((commands.folder / "runs" / name / "eval" / "metrics.json").read_text())
+    data = dataclasses.replace(load(CONFIGS / f"{name}.py").data, root=str(root))
+    found = load_dataset(data)
+    assert Counter(sample.category for sample in found.train) == dict.fromkeys(categories, 4)
+    assert {sample.category for sample in found.test} == categories
+    for category in categories:
+        test = [sample for sample in found.test if sample.category == category]
+        truth = ground_truth.read(test, data)
+        labels = [sample.gt_label for sample in truth.samples]
+        assert sorted(labels) == [0, 0, 1, 1]
+        assert truth.has_mask.all()
+        assert truth.gt_mask.any(axis=(1, 2)).tolist() == [label == 1 for label in labels]
+
+
+def test_trains_and_evaluates_in_small(commands, tmp_path):
+    draw_mvtec(tmp_path)
+    config = str(CONFIGS / "mvtec_dit.py")
+    commands.here("train", "--config", config, "--set", f"data.root={tmp_path}", *SMALL)
+    commands.here("eval", "--workdir", "runs/mvtec_dit", "--no-speed")
+    evaluated = commands.folder / "runs" / "mvtec_dit" / "eval"
+    payload = json.loads((evaluated / "metrics.json").read_text())
     assert payload["step"] == 2
     for fusion in payload["fusion"].values():
-        assert set(fusion["categories"]) == categories
+        assert set(fusion["categories"]) == {"bottle", "screw"}
         for row in fusion["categories"].values():
             assert (row["n_normal"], row["n_anomalous"]) == (2, 2)
             assert 0 <= row["aupro"] <= 1  # masks were found

@@ -1,4 +1,4 @@
-"""Other detectors by the same commands: trained, killed, gone on with, evaluated, compared."""
+"""Other detectors by the same commands: trained, gone on with, killed, evaluated, compared."""
 
 import json
 import signal
@@ -11,7 +11,14 @@ import pytest
 
 from invad_jax.config.io import load
 from invad_jax.paradigms import objective_of, paradigm_of
-from tests.commands import PROJECT, TINY_DIT, final_arrays, wait_for_progress
+from tests.commands import (
+    PROJECT,
+    TINY_DIT,
+    Commands,
+    final_arrays,
+    unfinished_copy,
+    wait_for_progress,
+)
 
 CONFIGS = sorted((PROJECT / "configs" / "rivals").glob("*.py"))
 RUNS: dict[str, tuple[Path, tuple[str, ...]]] = {path.stem: (path, ()) for path in CONFIGS}
@@ -19,8 +26,8 @@ OMIAD = PROJECT / "configs" / "rivals" / "omiad.py"
 RUNS["omiad_adversarial"] = (OMIAD, ("train.objective=omiad_adversarial",))
 BY_PARADIGM = {load(path).inversion.paradigm: path.stem for path in reversed(CONFIGS)}
 """One that is evaluated by each paradigm."""
-KILLED = ("omiad_adversarial", "transfusion")
-"""In `make test`: a teacher and two that learn from it; three heads."""
+RESUMED = ("omiad_adversarial", "transfusion")
+"""A teacher and two that learn from it; three heads. `make test-kills` kills each of all."""
 EVALUATED_HERE = ("deco_diff", "diad", "mad_ad", "omiad", "transfusion")
 """In `make test`, on the devices of one process."""
 BY_TWO = ("mad_ad", "transfusion")
@@ -80,14 +87,10 @@ def metrics_of(folder: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def evaluated(commands):
-    """name -> its evaluation by one process, trained before, after its teacher."""
+    """name -> its workdir, trained after its teacher, and evaluated."""
 
     def get(name: str) -> Path:
-        run = commands.folder / f"rival_{name}"
-        if not run.exists():
-            if name in TEACHERS:
-                get(TEACHERS[name])
-            commands.run(*arguments(name, run))
+        run = trained_rival(commands, name)
         if not (run / "eval").exists():
             commands.here("eval", "--workdir", str(run), "--no-speed")
         return run
@@ -95,17 +98,38 @@ def evaluated(commands):
     return get
 
 
-@pytest.mark.parametrize("name", each(RUNS, KILLED))
-def test_a_kill_changes_nothing(name, commands, evaluated):
+def trained_rival(commands: Commands, name: str) -> Path:
+    """Its workdir, trained once on the devices of this process, after its teacher."""
+    run = commands.folder / f"rival_{name}"
+    if not run.exists():
+        if name in TEACHERS:
+            trained_rival(commands, TEACHERS[name])
+        commands.here(*arguments(name, run))
+    return run
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_training_goes_on_from_a_checkpoint_to_the_same_parameters(name, commands):
+    whole = trained_rival(commands, name)
+    run = unfinished_copy(whole, commands.folder / f"resumed_{name}")
+    assert "resumed at step 8" in commands.here(*arguments(name, run)).stderr
+    found, expected = (final_arrays(path, STEPS, EVALUATED) for path in (run, whole))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_a_kill_changes_nothing(name, commands):
     """SIGKILL after a checkpoint; the same command goes on, to the same bits."""
-    expected = final_arrays(evaluated(name), STEPS, EVALUATED)
+    expected = final_arrays(trained_rival(commands, name), STEPS, EVALUATED)
     run = commands.folder / f"killed_{name}"
-    job = commands.start(*arguments(name, run))
+    as_here = {"devices": jax.device_count()}
+    job = commands.start(*arguments(name, run), **as_here)
     wait_for_progress(job, run)
     job.kill()
     job.communicate(timeout=120)
     assert job.returncode in (-signal.SIGKILL, 0)  # 0: it was faster
-    commands.run(*arguments(name, run))
+    commands.run(*arguments(name, run), **as_here)
     found = final_arrays(run, STEPS, EVALUATED)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
@@ -131,8 +155,8 @@ def test_two_processes_evaluate_as_one(name, commands, evaluated):
 
 def test_a_class_is_none_given_or_inferred(commands, evaluated):
     run = evaluated("deco_diff_class")
-    found = {}
-    for label in ("none", "1", "inferred"):
+    found = {"none": (run / "eval" / "scores.csv").read_text()}  # unless it is told
+    for label in ("1", "inferred"):
         out = commands.folder / f"label_{label}"
         told = ["--set", f"inversion.label={label}"]
         commands.here("eval", "--workdir", str(run), "--no-speed", "--out", str(out), *told)

@@ -1,10 +1,11 @@
 """Every way of scoring from the same workdir: what eval writes of it, and that predict agrees."""
 
-import csv
 import json
 import shutil
 
 import pytest
+
+from tests.commands import read_csv
 
 CATEGORY = "category"
 WAYS = {
@@ -21,11 +22,6 @@ WAYS = {
                      CATEGORY),
     "published": (["scoring.prior=standard_normal"], 3, ["nll", "map_range"], ""),
 }  # fmt: skip
-
-
-def read_csv(path):
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.mark.parametrize("way", WAYS)

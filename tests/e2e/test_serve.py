@@ -7,7 +7,6 @@ import urllib.request
 
 import pytest
 
-from invad_jax.data.layouts import load_dataset
 from invad_jax.inference.predictor import load
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
@@ -15,10 +14,8 @@ pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
 
 
 def test_the_server_decides_as_predict_does_and_ends_with_ctrl_c(commands, trained):
-    commands.here("eval", "--workdir", "run", "--no-speed")  # calibrates
-    predictor = load(trained)
-    path = load_dataset(predictor.config.data).test[0].path
-    (expected,) = predictor.predict(path)
+    path = str(commands.drawn_test_images()[0])
+    (expected,) = load(trained).predict(path)
     server = commands.start("serve", "--workdir", "run", "--port", "0")
     try:
         address = None

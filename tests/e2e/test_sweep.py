@@ -1,6 +1,5 @@
 """A sweep that is stopped, killed and continued gives what single commands give."""
 
-import csv
 import json
 import shutil
 import signal
@@ -12,7 +11,7 @@ from PIL import Image
 
 from invad_jax import sweep
 from invad_jax.config import TERMS
-from tests.commands import CONFIG, TINY_DIT
+from tests.commands import CONFIG, TINY_DIT, read_csv
 
 POINTS = ("inversion.num_steps=1,3",)
 
@@ -52,11 +51,6 @@ def swept(commands):
     return out, before, commands.run(*arguments())
 
 
-def read_csv(path):
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def test_nothing_is_trained_or_evaluated_twice(swept):
     out, before, done = swept
     after = times(out, "runs/*/checkpoints/**/*") | times(out, "points/*/*.json")
@@ -72,7 +66,7 @@ def test_nothing_is_trained_or_evaluated_twice(swept):
 def test_a_point_is_what_eval_says_of_it(commands, swept):
     out, _, _ = swept
     of_seed = ("--workdir", str(out / "runs" / "seed=1"))
-    commands.run("eval", *of_seed, "--no-speed", "--set", "inversion.num_steps=1")
+    commands.here("eval", *of_seed, "--no-speed", "--set", "inversion.num_steps=1")
     payload = json.loads((out / "runs" / "seed=1" / "eval" / "metrics.json").read_text())
     rows = [
         row for row in read_csv(out / "sweep.csv")

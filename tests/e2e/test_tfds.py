@@ -1,12 +1,11 @@
 """Training and evaluation from records: what they give from the folder, to the last bit."""
 
-import csv
 import json
 import shutil
 
 import pytest
 
-from tests.commands import training
+from tests.commands import read_csv, training
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +24,10 @@ def expected(commands, trained):
 
 def results(folder):
     """All metrics, and the scores of all images without the beginning of their paths."""
-    with (folder / "scores.csv").open(newline="") as stream:
-        rows = [
-            row | {"path": row["path"].rpartition("/test/")[2]} for row in csv.DictReader(stream)
-        ]
+    rows = [
+        row | {"path": row["path"].rpartition("/test/")[2]}
+        for row in read_csv(folder / "scores.csv")
+    ]
     assert len(rows) == 50
     return json.loads((folder / "metrics.json").read_text())["fusion"], rows
 
@@ -42,7 +41,7 @@ def test_a_trained_model_is_evaluated_from_either(commands, from_records, expect
 def test_a_model_trained_from_records_is_the_same(commands, from_records, expected):
     shards = sorted((commands.folder / "cache" / "latents").rglob("*.array_record"))
     written = [shard.stat().st_mtime_ns for shard in shards]
-    commands.train(*from_records, workdir="of_records")
+    commands.here(*training("of_records", *from_records))
     # The cache is found by the content of the images, so no image had to be encoded again.
     assert sorted((commands.folder / "cache" / "latents").rglob("*.array_record")) == shards
     assert [shard.stat().st_mtime_ns for shard in shards] == written
@@ -57,7 +56,7 @@ def test_a_model_trained_from_records_is_the_same(commands, from_records, expect
 def test_training_goes_on_from_the_other(commands, trained, from_records):
     """The checkpoint remembers what the images were, not where they lay."""
     shutil.copytree(trained, commands.folder / "moved")
-    done = commands.train(*from_records, workdir="moved")
+    done = commands.here(*training("moved", *from_records))
     assert "resumed at step 12" in done.stderr
 
 

@@ -66,7 +66,7 @@ def test_a_killed_first_stage_ends_as_the_unbroken_one(commands, first_stage):
 def test_a_denoiser_is_trained_and_evaluated_in_its_latent(commands, first_stage):
     latent = (f"data.image_size={SIZE}", "encoder.name=vae", "encoder.weights=vae",
               "encoder.stages=", "encoder.pool=1")  # fmt: skip
-    commands.train(*latent, workdir="latent_run")
+    commands.here(*training("latent_run", *latent))
     commands.here("eval", "--workdir", "latent_run", "--no-speed")
     metrics = json.loads((commands.folder / "latent_run" / "eval" / "metrics.json").read_text())
     assert 0 <= metrics["fusion"]["calibrated"]["mean"]["mad"] <= 1

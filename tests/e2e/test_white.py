@@ -1,6 +1,5 @@
 """Training in coordinates where normal latents are N(0, I): decisions, kills, no steps at all."""
 
-import csv
 import json
 import shutil
 
@@ -10,28 +9,40 @@ import pytest
 
 from invad_jax.inference.predictor import load
 from invad_jax.normality import whitening
-from tests.commands import TINY_DIT, WHITE, final_arrays, newest_step, training, wait_for_progress
+from tests.commands import (
+    TINY_DIT,
+    WHITE,
+    final_arrays,
+    newest_step,
+    read_csv,
+    training,
+    unfinished_copy,
+    wait_for_progress,
+)
 
 ANGLE = "inversion.solver=angle"
 
 
-def scores_of(folder):
-    with (folder / "scores.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
+@pytest.fixture(scope="module")
+def with_network(commands):
+    """A workdir of twelve steps, and what was said."""
+    run = commands.folder / "white_with_network"
+    said = commands.here(*training(run, *WHITE, ANGLE)).stderr
+    commands.here("eval", "--workdir", str(run), "--no-speed")
+    return run, said
 
 
 @pytest.mark.parametrize("num_steps", [0, 12])
-def test_from_training_to_decisions(commands, tmp_path, num_steps):
-    run = tmp_path / "run"
-    solver = [ANGLE] if num_steps else []
-    said = commands.here(*training(run, *WHITE, *solver, f"train.num_steps={num_steps}")).stderr
+def test_from_training_to_decisions(
+    commands, white, said_of_white, with_network, tmp_path, num_steps
+):
+    run, said = with_network if num_steps else (white, said_of_white)
     assert "cannot be promised by" in said  # a hundredth, by 80 images
     assert ("held-out loss" in said) == (num_steps > 0)
-    commands.here("eval", "--workdir", str(run), "--no-speed")
     payload = json.loads((run / "eval" / "metrics.json").read_text())
     assert payload["nfe"] == (3 if num_steps else 0)
     assert payload["terms"] == ["map_top"]
-    rows = scores_of(run / "eval")
+    rows = read_csv(run / "eval" / "scores.csv")
     right = [row["component"] == row["category"] for row in rows]
     assert np.mean(right) > 0.9  # shapes that any encoder tells apart
     new = tmp_path / "new"
@@ -41,8 +52,7 @@ def test_from_training_to_decisions(commands, tmp_path, num_steps):
     commands.here(
         "predict", "--workdir", str(run), "--input", str(new), "--out", str(tmp_path / "decided")
     )
-    with (tmp_path / "decided" / "predictions.csv").open(newline="") as stream:
-        predictions = list(csv.DictReader(stream))
+    predictions = read_csv(tmp_path / "decided" / "predictions.csv")
     for prediction, row in zip(predictions, rows[:3], strict=True):
         # One compiled function; the other images of the batch differ.
         expected = pytest.approx(float(row["image_score_calibrated"]), rel=1e-3, abs=1e-3)
@@ -85,7 +95,8 @@ def test_new_normal_images_are_as_untypical_as_the_threshold_expects(commands, w
     calibrated_on = json.loads(kept.read_text())
     assert len(calibrated_on["path"]) == 80
     assert calibrated_on["held_out"]
-    new = [float(row["map_top"]) for row in scores_of(run / "eval") if row["defect"] == "good"]
+    rows = read_csv(run / "eval" / "scores.csv")
+    new = [float(row["map_top"]) for row in rows if row["defect"] == "good"]
     assert np.median(calibrated_on["map_top"]) == pytest.approx(np.median(new), rel=0.1)
     # As training images score against what they taught themselves, it would be far below.
     model = load(run)
@@ -93,19 +104,43 @@ def test_new_normal_images_are_as_untypical_as_the_threshold_expects(commands, w
     assert len(bank.latent) == 80
 
 
-def test_a_killed_training_goes_on_to_the_same_parameters(commands, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    commands.run(*training(whole, *WHITE, ANGLE))
-    job = commands.start(*training(killed, *WHITE, ANGLE))
+def test_two_trainings_learn_the_same_coordinates(white, with_network):
+    assert_same_coordinates(white, with_network[0])
+
+
+def assert_same_coordinates(*runs):
+    """To the last bit."""
+    (ours, key), (theirs, its_key) = (whitening.read(run / "coordinates.npz") for run in runs)
+    assert key == its_key
+    np.testing.assert_array_equal(ours.gaussians.projection, theirs.gaussians.projection)
+
+
+def assert_same_model(run, whole):
+    """Parameters and coordinates, to the last bit."""
+    assert newest_step(run) == 12
+    jax.tree.map(np.testing.assert_array_equal, final_arrays(run, 12), final_arrays(whole, 12))
+    assert_same_coordinates(run, whole)
+
+
+def test_training_goes_on_from_a_checkpoint_to_the_same_parameters(
+    commands, with_network, tmp_path
+):
+    whole, _ = with_network
+    run = unfinished_copy(whole, tmp_path / "run")
+    assert "resumed at step 8" in commands.here(*training(run, *WHITE, ANGLE)).stderr
+    assert_same_model(run, whole)
+
+
+@pytest.mark.long
+def test_a_killed_training_goes_on_to_the_same_parameters(commands, with_network, tmp_path):
+    whole, _ = with_network
+    killed, as_here = tmp_path / "killed", {"devices": jax.device_count()}
+    job = commands.start(*training(killed, *WHITE, ANGLE), **as_here)
     wait_for_progress(job, killed)
     job.kill()
     job.communicate()
-    commands.run(*training(killed, *WHITE, ANGLE))
-    assert newest_step(killed) == 12
-    jax.tree.map(np.testing.assert_array_equal, final_arrays(killed, 12), final_arrays(whole, 12))
-    a, b = (whitening.read(folder / "coordinates.npz") for folder in (whole, killed))
-    assert a[1] == b[1]
-    np.testing.assert_array_equal(a[0].gaussians.projection, b[0].gaussians.projection)
+    commands.run(*training(killed, *WHITE, ANGLE), **as_here)
+    assert_same_model(killed, whole)
 
 
 def test_without_its_coordinates_a_model_is_refused(commands, without_network, tmp_path):

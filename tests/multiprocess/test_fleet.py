@@ -1,6 +1,5 @@
 """`predict` on two processes that are killed: what is done stays, and the table is that of one."""
 
-import csv
 import json
 import os
 import signal
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import process_ids
+from tests.commands import process_ids, read_csv
 
 IMAGES = 800
 
@@ -55,10 +54,7 @@ def test_a_kill_costs_a_shard_a_process_and_the_same_command_goes_on(commands, t
         path.write_text(path.read_text().replace(",normal,", ",kept,").replace("anomalous", "kept"))
     again = commands.run(*predict, "--out", "two", "--no-overlays", processes=2)
     assert f"{count} shards, {len(done)} of them done before" in again.stderr
-    rows = {}
-    for out in ("one", "two"):
-        with (commands.folder / out / "predictions.csv").open(newline="") as stream:
-            rows[out] = list(csv.DictReader(stream))
+    rows = {out: read_csv(commands.folder / out / "predictions.csv") for out in ("one", "two")}
     kept = [int(path.stem) for path in done]
     for i, (one, two) in enumerate(zip(rows["one"], rows["two"], strict=True)):
         if i // begun["size"] in kept and one["decision"] != "unreadable":

@@ -1,6 +1,5 @@
 """Two and four real processes over gloo: the same results, and the same after any fault."""
 
-import csv
 import json
 import os
 import shutil
@@ -16,7 +15,15 @@ from PIL import Image
 from invad_jax.encoders import components
 from invad_jax.io.paths import to_path
 from tests import emulators
-from tests.commands import LAUNCHER, TINY_MLP, final_arrays, newest_step, process_ids, training
+from tests.commands import (
+    LAUNCHER,
+    TINY_MLP,
+    final_arrays,
+    newest_step,
+    process_ids,
+    read_csv,
+    training,
+)
 from tests.multiprocess.kills import arguments, killed_run
 
 NUM_STEPS = 100
@@ -98,13 +105,13 @@ def test_a_stopped_run_goes_on_as_one_process(commands, preempted, unbroken, dev
 
 
 def test_two_processes_learn_the_components_that_one_does(commands):
-    found = []
-    for processes in (1, 2):
-        run = f"components_{processes}"
-        options = ("encoder.channels=8", "train.num_steps=1")
-        commands.run(*training(run, *options, tiny=TINY_MLP), processes=processes, devices=2)
-        found.append(components.read(commands.folder / run / "components.npz"))
-    (one, key), (two, its_key) = found
+    options = ("encoder.channels=8", "train.num_steps=1")
+    commands.here(*training("components_1", *options, tiny=TINY_MLP))
+    commands.run(*training("components_2", *options, tiny=TINY_MLP), processes=2, devices=2)
+    (one, key), (two, its_key) = (
+        components.read(commands.folder / f"components_{count}" / "components.npz")
+        for count in (1, 2)
+    )
     assert key == its_key
     np.testing.assert_allclose(two.mean, one.mean, rtol=1e-5)  # sums of halves, float32
     np.testing.assert_allclose(two.basis, one.basis, atol=1e-3)  # near directions mix
@@ -120,22 +127,37 @@ def flat_metrics(folder):
     }
 
 
-def test_one_and_four_processes_give_the_same_metrics(commands):
-    """Training and evaluation on four devices, however they are spread over processes."""
-    metrics, paths = [], []
-    for processes in (1, 4):
-        workdir = f"metrics_{processes}"
-        options = ("train.num_steps=20", "train.learning_rate=1e-3")
-        four = {"processes": processes, "devices": 4}
-        commands.run(*training(workdir, *options, tiny=TINY_MLP), **four)
-        done = commands.run("eval", "--workdir", workdir, "--no-speed", **four)
-        assert done.stderr.count("written to") == 1  # one process speaks
-        folder = commands.folder / workdir / "eval"
-        metrics.append(flat_metrics(folder))
-        with (folder / "scores.csv").open() as stream:
-            paths.append([row["path"] for row in csv.DictReader(stream)])
+QUICK = ("train.num_steps=20", "train.learning_rate=1e-3")
+BY_FOUR = {"processes": 4, "devices": 4}
+
+
+def assert_same_metrics(one, four):
+    """Of the folders of two evaluations."""
+    paths = [[row["path"] for row in read_csv(folder / "scores.csv")] for folder in (one, four)]
     assert len(paths[0]) == len(set(paths[0])) == 50  # every test image once
     assert paths[0] == paths[1]
-    one, four = metrics
     # Sums over devices round in another order; that is far below what a rank can see.
-    assert four == pytest.approx(one, abs=1e-6)
+    assert flat_metrics(four) == pytest.approx(flat_metrics(one), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def metrics_of_one(commands):
+    """The evaluation by one process of what one process trained."""
+    commands.here(*training("metrics_1", *QUICK, tiny=TINY_MLP))
+    commands.here("eval", "--workdir", "metrics_1", "--no-speed")
+    return commands.folder / "metrics_1" / "eval"
+
+
+def test_one_and_four_processes_give_the_same_metrics(commands, metrics_of_one):
+    evaluate = ("eval", "--workdir", "metrics_1", "--no-speed", "--out", "metrics_by_four")
+    done = commands.run(*evaluate, **BY_FOUR)
+    assert done.stderr.count("written to") == 1  # one process speaks
+    assert_same_metrics(metrics_of_one, commands.folder / "metrics_by_four")
+
+
+@pytest.mark.long
+def test_what_four_processes_trained_has_the_metrics_of_what_one_did(commands, metrics_of_one):
+    """Bit for bit of two processes: `test_a_stopped_run_goes_on_as_one_process`."""
+    commands.run(*training("metrics_4", *QUICK, tiny=TINY_MLP), **BY_FOUR)
+    commands.run("eval", "--workdir", "metrics_4", "--no-speed", **BY_FOUR)
+    assert_same_metrics(metrics_of_one, commands.folder / "metrics_4" / "eval")
