@@ -15,6 +15,7 @@ from invad_jax.paradigms.corruption import shuffled_patches
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.walk import euler
 from tests.golden import HINTS, nhwc, unpacked
+from tests.parameters import norm
 
 RELATIVE = 1e-4
 
@@ -33,10 +34,6 @@ def read(golden_dir, tmp_path_factory):
         return known[system]
 
     return get
-
-
-def norm(tree):
-    return np.linalg.norm([np.linalg.norm(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def gradient(loss, params):
