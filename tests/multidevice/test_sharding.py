@@ -1,6 +1,7 @@
 """Eight CPU devices: what is sharded equals what is not."""
 
 import dataclasses
+import math
 from functools import cache, partial
 
 import jax
@@ -34,19 +35,19 @@ from invad_jax.runtime.sharding import (
 from invad_jax.training.held_out import HeldOut
 from invad_jax.training.loop import compile_step
 from invad_jax.training.step import create_state, make_denoiser_loss, make_optimizer
+from tests.parameters import random_like
 from tests.products import dot_flops
 
 LATENT_SHAPE = (4, 4, 8)
 ALPHA_BAR = linear_alpha_bar(1000, 1e-4, 2e-2)
 CFG = TrainConfig(num_steps=10, warmup_steps=0, learning_rate=1e-3, batch_size=8)
-OPTIMIZERS = {"adam": make_optimizer(CFG), "sgd": optax.sgd(0.1)}
+FROZEN = LatentStats(np.zeros(8, np.float32), np.ones(8, np.float32))
 SIZES = {
     "dit": DenoiserConfig(name="dit", width=32, depth=2, num_heads=4),
-    "dit, bfloat16": DenoiserConfig(name="dit", width=32, depth=2, num_heads=4, dtype="bfloat16"),
     "dit, remat": DenoiserConfig(name="dit", width=32, depth=2, num_heads=4, remat=True),
     "unet": DenoiserConfig(
         name="unet", width=32, num_res_blocks=1, channel_mult=(1, 2), head_channels=16,
-        attention_downsamplings=(2,),
+        attention_downsamplings=(),  # the middle attends
     ),
     "mlp": DenoiserConfig(name="mlp", width=32, depth=2),
 }  # fmt: skip
@@ -57,23 +58,28 @@ def mesh_of(data, fsdp, tensor):
     return make_mesh(cfg, jax.devices()[: data * fsdp * tensor])
 
 
-def train(name, mesh_shape, optimizer="sgd", parts=1):
-    """Three steps of a small network on part of the devices; the final parameters."""
-    mesh = mesh_of(*mesh_shape)
-    denoiser, tx = build_denoiser(SIZES[name], LATENT_SHAPE), OPTIMIZERS[optimizer]
-    frozen = LatentStats(jnp.zeros(8), jnp.ones(8))
+def params_of(name):
+    """The same ones each time, none zero: zeros at the end would hide what differs before it."""
+    x, t = jnp.zeros((1, *LATENT_SHAPE)), jnp.zeros((1,), jnp.int32)
+    network = build_denoiser(SIZES[name], LATENT_SHAPE)
+    return random_like(jax.eval_shape(network.init, jax.random.key(0), x, t)["params"], 0.1)
 
-    def create(rng):
-        x, t = jnp.zeros((1, *LATENT_SHAPE)), jnp.zeros((1,), jnp.int32)
-        params = denoiser.init(rng, x, t)["params"]
-        # Zero-initialised outputs would hide differences inside the network.
-        params = jax.tree.map(
-            lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size).reshape(p.shape)), params
-        )
-        return create_state(params, frozen, rng, tx)
 
-    shardings = state_sharding(jax.eval_shape(create, jax.random.key(0)), mesh)
-    state = jax.jit(create, out_shardings=shardings)(jax.random.key(0))
+def planned(name, tx, mesh):
+    """The shapes of a state, and where its arrays are to lie."""
+    rng = jax.random.key(0)
+    state = jax.eval_shape(partial(create_state, tx=tx), params_of(name), FROZEN, rng)
+    return state, state_sharding(state, mesh)
+
+
+@cache
+def train(name, mesh_shape, parts=1):
+    """Three steps of a small network on part of the devices; the final state."""
+    mesh, tx = mesh_of(*mesh_shape), optax.sgd(0.1)
+    denoiser = build_denoiser(SIZES[name], LATENT_SHAPE)
+    _, shardings = planned(name, tx, mesh)
+    create = jax.jit(partial(create_state, tx=tx), out_shardings=shardings)
+    state = create(params_of(name), FROZEN, jax.random.key(0))
     loss_fn = make_denoiser_loss(
         lambda p, x, t: denoiser.apply({"params": p}, x, t), jnp.asarray(ALPHA_BAR, jnp.float32)
     )
@@ -108,15 +114,15 @@ def on_one_device(name):
 def test_training_on_a_mesh_equals_one_device(name, mesh_shape, parts):
     """With plain gradient descent: Adam would blow up rounding where a gradient is almost zero."""
     params, loss = on_one_device(name.removesuffix(", remat"))
-    sharded, sharded_loss = train(name, mesh_shape, parts=parts)
+    sharded, sharded_loss = train(name, mesh_shape, parts)
     # The same float32 sums in another order.
     assert sharded_loss == pytest.approx(loss, rel=1e-6)
     worst = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), jax.device_get(sharded.params), params)
     assert max(jax.tree.leaves(worst)) < 1e-6
 
 
-@pytest.mark.parametrize("mesh_shape", [(8, 1, 1), (2, 2, 2)])
-def test_the_held_out_loss_on_a_mesh_equals_one_device_and_is_spread(mesh_shape):
+@pytest.mark.parametrize(("mesh_shape", "parts"), [((8, 1, 1), 1), ((2, 2, 2), 2)])
+def test_the_held_out_loss_on_a_mesh_equals_one_device_and_is_spread(mesh_shape, parts):
     rows = np.random.default_rng(0).standard_normal((20, *LATENT_SHAPE), np.float32)
     denoiser, frozen = build_denoiser(SIZES["dit"], LATENT_SHAPE), LatentStats(*np.ones((2, 8)))
     loss_fn = make_denoiser_loss(
@@ -126,7 +132,7 @@ def test_the_held_out_loss_on_a_mesh_equals_one_device_and_is_spread(mesh_shape)
     one = HeldOut(loss_fn, frozen, rows, 8, mesh_of(1, 1, 1))
     mesh = mesh_of(*mesh_shape)
     several = HeldOut(loss_fn, frozen, rows, 8, mesh)
-    sharded, _ = train("dit", mesh_shape)
+    sharded, _ = train("dit", mesh_shape, parts)
     expected = pytest.approx(one.loss(params), rel=1e-6)  # the same sums in another order
     assert several.loss(sharded.params) == expected
     for leaf in jax.tree.leaves(several._batches[0]):
@@ -134,15 +140,25 @@ def test_the_held_out_loss_on_a_mesh_equals_one_device_and_is_spread(mesh_shape)
 
 
 def test_fsdp_splits_kernels_averages_and_moments():
-    state, _ = train("dit", (2, 4, 1), "adam")
-    for tree in (state.params, state.ema_params, state.opt_state):
-        leaves = [
-            leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    adam, shardings = planned("dit", make_optimizer(CFG), mesh_of(2, 4, 1))
+    trained, _ = train("dit", (2, 4, 1))
+    held = jax.tree.map(lambda leaf: leaf.sharding, trained)
+    for tree, where in (
+        (adam.params, shardings.params), (adam.params, held.params),
+        (adam.ema_params, shardings.ema_params), (adam.ema_params, held.ema_params),
+        (adam.opt_state, shardings.opt_state),
+    ):  # fmt: skip
+        parts = jax.tree.map(lambda leaf, its: its.shard_shape(leaf.shape), tree, where)
+        kernels = [
+            (leaf, part) for (path, leaf), part in zip(
+                jax.tree_util.tree_leaves_with_path(tree),
+                jax.tree.structure(tree).flatten_up_to(parts), strict=True,
+            )
             if "kernel" in jax.tree_util.keystr(path[-1:])
         ]  # fmt: skip
-        assert len(leaves) >= 10  # of a DiT; vectors are whole
-        for leaf in leaves:
-            assert leaf.addressable_shards[0].data.size * 4 == leaf.size
+        assert len(kernels) >= 10  # of a DiT; vectors are whole
+        for leaf, part in kernels:
+            assert math.prod(part) * 4 == leaf.size
 
 
 def test_what_is_no_vector_is_split_along_its_largest_divisible_dimension():
@@ -172,9 +188,6 @@ def learnt(lessons):
 def test_the_detector_on_a_mesh_equals_one_device(way):
     paradigm = paradigm_of(override(Config(), [way]))
     denoiser = build_denoiser(SIZES["dit"], LATENT_SHAPE)
-    x, t = jnp.zeros((1, *LATENT_SHAPE)), jnp.zeros((1,), jnp.int32)
-    params = denoiser.init(jax.random.key(0), x, t)["params"]
-    params = jax.tree.map(lambda p: p + 0.02 * jnp.cos(jnp.arange(p.size).reshape(p.shape)), params)
     detector = Detector(
         encode=lambda variables, image: image,
         denoise=lambda p, x, t: denoiser.apply({"params": p}, x, t),
@@ -185,11 +198,10 @@ def test_the_detector_on_a_mesh_equals_one_device(way):
         where=Neighbourhood(0, 1),
         image_size=16,
     )
-    stats = LatentStats(jnp.zeros(8), jnp.ones(8))
     known = learnt(paradigm.lessons) if paradigm.lessons else None
-    variables = DetectorVariables((), params, stats, known)
+    variables = DetectorVariables((), params_of("dit"), FROZEN, known)
     latent = np.random.default_rng(1).standard_normal((16, *LATENT_SHAPE)).astype(np.float32)
-    single = detector.score_latents(variables, latent)
+    single = jax.jit(detector.score_latents)(variables, latent)
     mesh = make_mesh(MeshConfig())
     on_mesh = partial(jax.jit, out_shardings=replicated(mesh))(detector.score_latents)
     spread = (

@@ -1,24 +1,25 @@
 """Eight CPU devices as two slices of four, and a training that one of the slices is taken from."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
 import invad_jax.inference.load  # noqa: F401  # whose mesh for scoring is not replaced
 from invad_jax.runtime import sharding
-from invad_jax.runtime.stop_signal import StopSignal
 from tests.commands import TINY_MLP, final_arrays, newest_step, training
 
-NUM_STEPS, STOPPED = 12, 5
+NUM_STEPS, KEPT = 12, 6
 MAKE_MESH = sharding.make_mesh
 
 
 @pytest.fixture
 def train(commands, monkeypatch):
-    """`train` on so many slices, to its end or to a step; returns its log and the mesh."""
+    """`train` on so many slices; returns its log and the mesh."""
     monkeypatch.setattr(sharding, "_slice_of", lambda device: device.id // 4)
 
-    def run(workdir, slices, stopped=None):
+    def run(workdir, slices):
         mesh = []
 
         def make_mesh(cfg, devices=None):
@@ -27,10 +28,10 @@ def train(commands, monkeypatch):
                 return mesh[-1]
             return MAKE_MESH(cfg, devices)
 
-        options = (f"train.num_steps={NUM_STEPS}", "train.checkpoint_every=50", "mesh.fsdp=-1")
+        every = f"train.checkpoint_every={KEPT}"
+        options = (f"train.num_steps={NUM_STEPS}", every, "mesh.fsdp=-1")
         with monkeypatch.context() as patch:
             patch.setattr("invad_jax.runtime.sharding.make_mesh", make_mesh)
-            patch.setattr(StopSignal, "at", lambda self, step: step == stopped)
             done = commands.here(*training(workdir, *options, tiny=TINY_MLP))
         return done.stderr, dict(mesh[0].shape)
 
@@ -39,14 +40,16 @@ def train(commands, monkeypatch):
 
 def test_a_training_on_two_slices_goes_on_on_one(commands, train):
     _, two = train("on_two_slices", 2)
-    train("on_one_of_them", 2, stopped=STOPPED)
-    assert newest_step(commands.folder / "on_one_of_them") == STOPPED
+    half = commands.folder / "on_one_of_them"
+    shutil.copytree(commands.folder / "on_two_slices", half)
+    shutil.rmtree(half / "checkpoints" / str(NUM_STEPS))
+    assert newest_step(half) == KEPT
     log, one = train("on_one_of_them", 1)
     assert (two, one) == (
         {"data": 2, "fsdp": 4, "tensor": 1},
         {"data": 1, "fsdp": 4, "tensor": 1},
     )
-    assert f"resumed at step {STOPPED}" in log
+    assert f"resumed at step {KEPT}" in log
     unbroken, resumed = (
         final_arrays(commands.folder / workdir, NUM_STEPS)
         for workdir in ("on_two_slices", "on_one_of_them")

@@ -1,6 +1,8 @@
 """Outputs and checkpoints of the published PyTorch code, on tiny random weights."""
 
-import jax.numpy as jnp
+from functools import cache
+
+import jax
 import numpy as np
 import pytest
 
@@ -27,10 +29,14 @@ def load(golden_dir, kind):
     return tensors, cfg, params, np.load(folder / "expected.npz")
 
 
+@cache
+def compiled(cfg):
+    return jax.jit(build_denoiser(cfg, LATENT_SHAPE).apply)
+
+
 def assert_same_eps(cfg, params, x_t, t, expected):
     """Both (B, C, h, w), as torch has them."""
-    model = build_denoiser(cfg, LATENT_SHAPE)
-    eps = model.apply({"params": params}, jnp.asarray(x_t.transpose(0, 2, 3, 1)), jnp.asarray(t))
+    eps = compiled(cfg)({"params": params}, x_t.transpose(0, 2, 3, 1), t)
     error = np.abs(np.asarray(eps).transpose(0, 3, 1, 2) - expected).max()
     # float32 sums in another order, through some ten layers: 6e-7 was seen.
     assert error < 1e-5 * np.abs(expected).max()

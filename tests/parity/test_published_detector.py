@@ -1,5 +1,6 @@
 """The whole detector against the published PyTorch code: trajectories, scores, losses."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,19 +17,12 @@ from invad_jax.diffusion.schedule import Plan, linear_alpha_bar, make_plan, spac
 from invad_jax.io.tensors import read_tensors
 from invad_jax.normality.calibration import test_minmax as minmax_fusion
 from invad_jax.paradigms import paradigm_of
+from tests.golden import nhwc, relative_error
 
 ALPHA_BAR = linear_alpha_bar(1000, 1e-4, 2e-2)
 # What to expect in float32: 1e-4 of the largest value on network outputs and states, 1e-3 on
 # scores, which sum up thousands of them.
 STATE_TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-3
-
-
-def nhwc(array):
-    return np.moveaxis(array, -3, -1)
-
-
-def relative_error(actual, expected):
-    return np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max()
 
 
 @pytest.fixture(scope="module", params=["dit", "mlp"])
@@ -60,22 +54,26 @@ def published(request, golden_dir):
             image_size=32,
         )
 
-    return golden, detector, variables
+    @jax.jit
+    def denoise(x, t):
+        return denoiser.apply({"params": variables.denoiser}, x, t)
+
+    return golden, detector, variables, denoise
+
+
+walked = jax.jit(invert, static_argnums=0)
 
 
 @pytest.mark.parametrize("num_steps", [2, 3, 5, 10])
 def test_trajectories(published, num_steps):
-    golden, detector, variables = published
-    detector = detector(num_steps)
+    golden, _, _, denoise = published
     x0 = jnp.asarray(nhwc(golden["x0"]))
     plan = make_plan(ALPHA_BAR, spaced_timesteps("linspace", num_steps, 1000))
-
-    def eps_fn(x, t):
-        return detector.denoise(variables.denoiser, x, t)
-
-    begun = [Plan(*(levels[:count] for levels in plan)) for count in range(1, num_steps + 1)]
-    states = jnp.stack([x0, *(invert(eps_fn, x0, steps) for steps in begun)])
-    eps = jnp.stack([eps_fn(x, t[None]) for x, t in zip(states, plan.timesteps, strict=False)])
+    states = [x0]
+    for i in range(num_steps):  # each a walk of one step
+        states.append(walked(denoise, states[-1], Plan(*(levels[i : i + 1] for levels in plan))))
+    eps = np.stack([denoise(x, t[None]) for x, t in zip(states, plan.timesteps, strict=False)])
+    states = np.stack(states)
     expected_states = nhwc(golden[f"S{num_steps}__trajectory"])
     expected_eps = nhwc(golden[f"S{num_steps}__eps"])
     # All steps where the file has them, else the last ones.
@@ -86,8 +84,8 @@ def test_trajectories(published, num_steps):
 
 @pytest.mark.parametrize("num_steps", [2, 3, 5, 10])
 def test_scores(published, num_steps):
-    golden, detector, variables = published
-    scores = detector(num_steps).predict(variables, jnp.asarray(nhwc(golden["x0"])))
+    golden, detector, variables, _ = published
+    scores = jax.jit(detector(num_steps).predict)(variables, jnp.asarray(nhwc(golden["x0"])))
     for name, key in [
         ("latent_norm", "latent_norm"), ("map_range", "map_range"), ("nll", "nll"),
         ("anomaly_map", "anomaly_map_32"),
@@ -100,9 +98,9 @@ def test_scores(published, num_steps):
 
 
 def test_losses(published):
-    golden, detector, variables = published
+    golden, _, _, denoise = published
     loss = eps_loss(
-        lambda x, t: detector(3).denoise(variables.denoiser, x, t),
+        denoise,
         jnp.asarray(nhwc(golden["x0"])),
         jnp.asarray(golden["loss_t"]),
         jnp.asarray(nhwc(golden["loss_noise"])),

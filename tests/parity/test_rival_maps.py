@@ -5,12 +5,9 @@ import pytest
 
 from invad_jax.metrics import pixel_metrics
 from invad_jax.paradigms import published_maps
+from tests.golden import nhwc
 
 TOLERANCE = 1e-4
-
-
-def nhwc(array):
-    return np.moveaxis(np.asarray(array, np.float32), -3, -1)
 
 
 @pytest.fixture

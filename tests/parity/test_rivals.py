@@ -4,8 +4,7 @@ The numbers were made with torch in float32: networks agree to 1e-4 of the large
 the states of a walk (`../shared/RIVALS.md`, section 8). Nothing here needs torch.
 """
 
-import lzma
-
+import jax
 import numpy as np
 import pytest
 
@@ -21,23 +20,15 @@ from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.transfusion import beta_of
 from invad_jax.paradigms.walk import falling_plan
+from tests.golden import HINTS, nhwc, relative_error, unpacked
 
 TOLERANCE = 1e-4
-FILES = {
-    "deco-diff": ("deco_diff/last.pt.xz", "--num-heads", "2"),
-    "mad-ad": ("mad_ad/last.pt.xz", "--num-heads", "2"),
-    "transfusion": ("transfusion/bottle_model.pkl.xz",),
-    "diad": ("diad/epoch=0-step=0.ckpt.xz", "--num-heads", "2"),
-}
-
-
-def nhwc(array):
-    return np.moveaxis(np.asarray(array, np.float32), -3, -1)
+SIDES = {"deco-diff": 8, "transfusion": 32, "diad": 16}
+"""Of the latents at hand; MAD-AD is left at its published 32, and takes others all the same."""
 
 
 def assert_close(found, expected):
-    error = np.abs(found - expected).max() / np.abs(expected).max()
-    assert error < TOLERANCE
+    assert relative_error(found, expected) < TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +37,19 @@ def converted(golden_dir, tmp_path_factory):
     root, models = tmp_path_factory.mktemp("rivals"), {}
 
     def get(system):
-        packed, *options = FILES[system]
-        packed = golden_dir / "rivals" / packed
         if system not in models:
-            file = root / f"{system}_{packed.stem}"
-            file.write_bytes(lzma.decompress(packed.read_bytes()))
+            file, folder = unpacked(golden_dir, system, root)
+            arguments = ["--from", system, "--input", str(file), "--workdir", str(root / system)]
+            if system in HINTS:
+                arguments += ["--num-heads", str(HINTS[system]["num_heads"])]
+            if system in SIDES:
+                arguments += ["--latent-size", str(SIDES[system])]
             if system == "diad":
-                options += ["--text", str(packed.parent / "network.npz")]
-            workdir = str(root / system)
-            arguments = ["--from", system, "--input", str(file), "--workdir", workdir]
-            assert cli([*arguments, *options]) == 0
-            models[system] = invad_jax.load(workdir)
-        return models[system], lambda name: np.load(packed.parent / f"{name}.npz")
+                arguments += ["--text", str(folder / "network.npz")]
+            assert cli(arguments) == 0
+            models[system] = invad_jax.load(str(root / system)), folder
+        model, folder = models[system]
+        return model, lambda name: np.load(folder / f"{name}.npz")
 
     get.root = root
     return get
@@ -78,7 +70,7 @@ def test_deviations_of_deco_diff(converted, t):
     assert_close(found["deviation"], nhwc(golden[key]))
 
 
-@pytest.mark.parametrize("num_steps", [2, 3, 4, 5, 10])
+@pytest.mark.parametrize("num_steps", [3, 10])  # five: `test_rival_images.py`
 def test_the_walk_of_deco_diff(converted, num_steps):
     model, numbers = converted("deco-diff")
     golden = numbers("inference")
@@ -233,7 +225,7 @@ def test_the_controls_of_diad(converted):
     guide = Guide(model.config.denoiser)
     params = {"params": model.network["guide"]}
     t, text = np.full(2, 401), golden["text"]
-    found = guide.apply(params, nhwc(golden["z"]), t, nhwc(golden["hint"]), text)
+    found = jax.jit(guide.apply)(params, nhwc(golden["z"]), t, nhwc(golden["hint"]), text)
     assert len(found) == 13
     for place in (0, 5, 8, 9, 10, 11, 12):
         assert_close(found[place], nhwc(golden[f"t401__control{place}"]))
@@ -257,18 +249,16 @@ def test_guided_noise_of_diad(converted, t):
     z, hint = nhwc(golden["z"]), nhwc(golden["hint"])
     eps = model.outputs(z, t, image=hint)["eps"]
     assert_close(eps, nhwc(golden[f"t{t}__eps_published_mode"]))
-    again = model.outputs(z, t, image=hint, text=golden["text"])["eps"]
-    np.testing.assert_array_equal(again, eps)
 
 
-@pytest.mark.parametrize("guidance", [1, 9])  # of equal conditions: 9 is nothing but rounding
-def test_the_walk_of_diad(converted, guidance):
+def test_the_walk_of_diad(converted):
     model, numbers = converted("diad")
     golden = numbers("inference")
     hint = nhwc(numbers("network")["hint"])
     states = model.trajectory(nhwc(golden["z"]), noise=nhwc(golden["noise"]), image=hint)
     assert_close(states[0], nhwc(golden["x_T"]))
-    assert_close(states[1:], nhwc(golden[f"guidance{guidance}__states"]))
+    for guidance in (1, 9):  # of equal conditions: 9 is nothing but rounding
+        assert_close(states[1:], nhwc(golden[f"guidance{guidance}__states"]))
 
 
 @pytest.mark.parametrize("system", ["deco-diff", "mad-ad", "diad"])

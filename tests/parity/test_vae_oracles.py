@@ -1,5 +1,6 @@
 """The VAE against the published implementation and against `diffusers`, on random weights."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,12 +14,14 @@ from invad_jax.encoders.vae import (
     vae_params_from_state,
 )
 from invad_jax.io.tensors import read_tensors
+from tests.golden import nhwc
 
 TOLERANCE = 1e-4  # float32 through some twenty convolutions, relative to values of order 1
 
 
-def nhwc(x: np.ndarray) -> np.ndarray:
-    return np.moveaxis(x, 1, -1)
+def compiled(config):
+    network = AutoencoderKL(config)
+    return (jax.jit(partial(network.apply, method=method)) for method in ("encode", "decode"))
 
 
 def test_published_vae(golden_dir: Path) -> None:
@@ -30,11 +33,11 @@ def test_published_vae(golden_dir: Path) -> None:
     assert config.latent_channels == 4
 
     variables = {"params": vae_params_from_state(state, config)}
-    vae = AutoencoderKL(config)
-    mean, logvar = vae.apply(variables, nhwc(expected["x"]), method="encode")
+    encode, decode = compiled(config)
+    mean, logvar = encode(variables, nhwc(expected["x"]))
     moments = jnp.concatenate([mean, logvar], axis=-1)
     np.testing.assert_allclose(moments, nhwc(expected["moments"]), TOLERANCE, TOLERANCE)
-    reconstruction = vae.apply(variables, mean, method="decode")
+    reconstruction = decode(variables, mean)
     expected_image = nhwc(expected["reconstruction_from_mean"])
     np.testing.assert_allclose(reconstruction, expected_image, TOLERANCE, TOLERANCE)
 
@@ -71,14 +74,14 @@ def test_diffusers(diffusers_vae, size: tuple[int, int]) -> None:
     assert (config.multipliers, config.num_res_blocks) == ((1, 2, 2), 2)
     assert (config.encoder_attention, config.decoder_attention) == ((4,), (4,))
     variables = {"params": vae_params_from_state(state, config)}
-    vae = AutoencoderKL(config)
+    encode, decode = compiled(config)
 
     image = np.random.default_rng(0).uniform(-1, 1, (2, 3, *size)).astype(np.float32)
     with torch.no_grad():
         posterior = diffusers_vae.encode(torch.from_numpy(image)).latent_dist
         decoded = diffusers_vae.decode(posterior.mean).sample
-    mean, logvar = vae.apply(variables, nhwc(image), method="encode")
+    mean, logvar = encode(variables, nhwc(image))
     np.testing.assert_allclose(mean, nhwc(posterior.mean.numpy()), TOLERANCE, TOLERANCE)
     np.testing.assert_allclose(logvar, nhwc(posterior.logvar.numpy()), TOLERANCE, TOLERANCE)
-    image = jax.jit(lambda z: vae.apply(variables, z, method="decode"))(mean)
+    image = decode(variables, mean)
     np.testing.assert_allclose(image, nhwc(decoded.numpy()), TOLERANCE, TOLERANCE)

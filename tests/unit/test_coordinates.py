@@ -1,23 +1,17 @@
 """The local mean and the whitening, against loops over vectors and SciPy's Mahalanobis distance."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
 
-from invad_jax.config import Config, DenoiserConfig
+from invad_jax import coordinates
+from invad_jax.config import Config
 from invad_jax.config.io import override
-from invad_jax.coordinates import (
-    Coordinates,
-    ImageBank,
-    Neighbourhood,
-    describe,
-    local_distance,
-    local_mean,
-    whiten,
-)
-from invad_jax.denoisers import build_denoiser
+from invad_jax.coordinates import Coordinates, ImageBank, Neighbourhood, describe
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.inference.arrays import bank_to_device, gaussians_to_device
 from invad_jax.normality import gaussian, whitening
@@ -25,6 +19,10 @@ from invad_jax.normality.image_bank import bank_of
 from invad_jax.paradigms import paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
 
+local_mean, local_distance, whiten = (
+    jax.jit(function, static_argnums=1)
+    for function in (coordinates.local_mean, coordinates.local_distance, coordinates.whiten)
+)
 N, H, W, C, B = 7, 4, 5, 6, 3
 RNG = np.random.default_rng(0)
 NORMAL = RNG.standard_normal((N, H, W, C)).astype(np.float32)
@@ -64,8 +62,9 @@ def by_loops(x, where, itself=-1):
 def test_local_mean_and_distance(radius, images, itself):
     where = Neighbourhood(radius, images)
     excluded = None if itself is None else jnp.array(itself)
-    mean = local_mean(BANK, where, jnp.asarray(X0), jnp.ones(B, jnp.int32), excluded)
-    square = local_distance(BANK, where, jnp.asarray(X0), excluded)
+    # Not compiled as a whole: the operations are those of the other cases.
+    mean = coordinates.local_mean(BANK, where, jnp.asarray(X0), jnp.ones(B, jnp.int32), excluded)
+    square = coordinates.local_distance(BANK, where, jnp.asarray(X0), excluded)
     for b in range(B):
         expected = by_loops(X0[b], where, -1 if itself is None else itself[b])
         np.testing.assert_allclose(mean[b], expected[0], atol=1e-5)  # float32
@@ -106,9 +105,9 @@ def test_without_a_bank_the_length_is_the_mahalanobis_distance_of_the_right_kind
         np.concatenate([nuts, pins]), ["nut"] * 40 + ["pin"] * 40, identity=0.5, centred=True
     )
     test = kinds(5)[:, :, :, :]
-    coordinates = Coordinates(gaussians_to_device(fitted))
+    fitted = Coordinates(gaussians_to_device(fitted))
     for k, (normal, new) in enumerate(zip((nuts, pins), test, strict=True)):
-        u, component = whiten(coordinates, Neighbourhood(0, 1), jnp.asarray(new))
+        u, component = whiten(fitted, Neighbourhood(0, 1), jnp.asarray(new))
         assert component.tolist() == [k] * 5
         covariance = np.stack([np.cov(normal[:, i, j], rowvar=False) for i, j in np.ndindex(2, 3)])
         variance = np.mean(np.trace(covariance, axis1=1, axis2=2) / C)
@@ -143,24 +142,13 @@ def test_wide_latents_are_whitened_by_a_low_rank(monkeypatch):
     np.testing.assert_allclose(covariance, np.eye(12), atol=0.06)
 
 
-DENOISERS = {
-    "dit": DenoiserConfig(name="dit", width=16, depth=1, num_heads=2),
-    "unet": DenoiserConfig(
-        name="unet", width=8, num_res_blocks=1, channel_mult=(1,), attention_downsamplings=(),
-        head_channels=0, norm_groups=4,
-    ),
-    "mlp": DenoiserConfig(name="mlp", width=16, depth=1),
-}  # fmt: skip
 WHITE = ["train.latent_stats=whiten", "diffusion.prediction=v", "scoring.prior=standard_normal"]
 
 
-@pytest.mark.parametrize("name", DENOISERS)
-def test_before_its_first_step_a_network_leaves_white_latents_where_they_are(name):
-    """So that N(0, I) of x_T is the Mahalanobis distance, whatever is walked."""
-    latent = (4, 4, 8)
-    u = jax.random.normal(jax.random.key(1), (2, *latent))
-    model = build_denoiser(DENOISERS[name], latent)
-    params = model.init(jax.random.key(0), u, jnp.array([0, 0]))
+def test_where_a_network_says_nothing_white_latents_stay_where_they_are():
+    """As every network does before its first step (`denoisers/test_denoisers.py`): so N(0, I) of
+    x_T is the Mahalanobis distance, whatever is walked."""
+    u = jax.random.normal(jax.random.key(1), (2, 4, 4, 8))
     for solver, steps, spacing in [
         ("angle", 1, "linspace"), ("angle", 3, "paper"), ("ddim", 1, "paper"),
         ("ddim", 3, "linspace"), ("ddim", 10, "quadratic"),
@@ -173,9 +161,9 @@ def test_before_its_first_step_a_network_leaves_white_latents_where_they_are(nam
         alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
 
         def eps_fn(x, t, alpha_bar=alpha_bar):
-            return to_eps("v", x, model.apply(params, x, t), t, alpha_bar)
+            return to_eps("v", x, jnp.zeros_like(x), t, alpha_bar)
 
-        x_T = paradigm_of(config).states(eps_fn, u)[:, -1]
+        x_T = jax.jit(partial(paradigm_of(config).states, eps_fn))(u)[:, -1]
         # float32; at the last levels sqrt(alpha_bar) is 0.006, by which eps - r x is divided
         np.testing.assert_allclose(x_T, u, rtol=1e-4, atol=1e-4)
 

@@ -192,6 +192,7 @@ def test_the_loss_is_of_the_part_alone(loss):
     t, part = np.array([2, 5, 7]), np.zeros((3, 4, 5, 1), bool)
     part[:, 1:, :3] = True
 
+    @jax.jit
     def of(x0, noise, part=None):
         return loss(lambda x, t: jnp.tanh(x), x0, t, noise, alpha_bar, part)
 

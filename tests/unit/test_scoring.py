@@ -12,16 +12,11 @@ from invad_jax.config import TERMS, Config
 from invad_jax.inference import assembly
 from invad_jax.normality import memory_bank
 from invad_jax.planning.flops import count_flops
-from invad_jax.scoring import (
-    Memory,
-    Prior,
-    Reference,
-    score,
-    score_nearest,
-    score_under,
-    summarise,
-)
+from invad_jax.scoring import Memory, Prior, Reference
 
+score = jax.jit(scoring.score, static_argnums=1)
+score_under = jax.jit(scoring.score_under, static_argnums=2)
+summarise = jax.jit(scoring.summarise, static_argnums=2)
 X_T = np.asarray(jax.random.normal(jax.random.key(0), (3, 4, 5, 6))) * 1.5
 K, M, GRID, C = 3, 2, (2, 3), 4
 
@@ -145,7 +140,8 @@ def test_the_nearest_vector_is_scikit_learns(monkeypatch, at_a_time):
     position = x[:, 0].reshape(-1, C)
     distance, index = NearestNeighbors(n_neighbors=1).fit(vector).kneighbors(position)
     reference = Reference(memory=memory_of(vector, kind, 2.0))
-    scores = score_nearest(reference, jnp.asarray(x), 6)
+    nearest = jax.jit(lambda reference, x: scoring.score_nearest(reference, x, 6))
+    scores = nearest(reference, jnp.asarray(x))
     # |a|^2 - 2 a b + |b|^2 of numbers of order one, in float32
     np.testing.assert_allclose(scores.latent_norm, 2 * distance.reshape(7, *GRID), rtol=1e-4)
     law = stats.multivariate_normal(np.zeros(C), 0.25 * np.eye(C))
@@ -207,7 +203,7 @@ def test_the_reference_costs_under_a_hundredth_of_the_network():
     one = jax.jit(scoring.mahalanobis, static_argnums=1).lower(prior, 0, image).cost_analysis()
     ours = components * one["flops"]
     assert ours > components * states * h * w * channels**2 * 2  # the products are in it
-    traced = jax.make_jaxpr(lambda p, x: score_under(Reference(p), x, 256))(prior, image)
+    traced = jax.make_jaxpr(lambda p, x: scoring.score_under(Reference(p), x, 256))(prior, image)
     assert count_flops(traced) == pytest.approx(ours, rel=0.05)  # products alone, loop unrolled
     params = assembly.abstract_params(config, (h, w, channels))
     network = count_flops(

@@ -56,7 +56,8 @@ def test_components_take_the_place_of_channels():
     basis = subject.variables.encoder.components.basis
     assert subject.latent_shape[-1] == basis.shape[1] == 5
     np.testing.assert_allclose(basis.T @ basis, np.eye(5), atol=1e-6)  # float32
-    latent = subject.detector.encode(subject.variables.encoder, np.zeros((1, 64, 64, 3), np.uint8))
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
+    latent = jax.eval_shape(subject.detector.encode, subject.variables.encoder, image)
     assert latent.shape[1:] == subject.latent_shape
 
 

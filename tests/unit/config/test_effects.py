@@ -5,7 +5,7 @@ at: a traced program, a tree of shapes or a few numbers, small enough to be comp
 """
 
 import ast
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -21,6 +21,7 @@ from invad_jax.detector import LatentStats
 from invad_jax.encoders import describe_encoder
 from invad_jax.encoders.feature_stack import stack_features
 from invad_jax.encoders.vae import AutoencoderKL, abstract_params
+from invad_jax.inference import assembly
 from invad_jax.inference.whitening import Learner
 from invad_jax.normality import calibration
 from invad_jax.paradigms import paradigm_of
@@ -49,6 +50,17 @@ def training_step(config):
     return str(trace_train_step(config, encoder, make_mesh(config.mesh)).jaxpr)
 
 
+@cache
+def network(config):
+    """The program of the network that is trained, as text."""
+    _, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
+    x_t = jax.ShapeDtypeStruct((1, *encoder.latent_shape), np.float32)
+    params = assembly.abstract_params(config, encoder.latent_shape)
+    t = jax.ShapeDtypeStruct((1,), np.int32)
+    return str(jax.make_jaxpr(partial(assembly.network_output, config))(params, x_t, t))
+
+
+@cache
 def latents(config):
     """The program and the shape of the encoder."""
     backbone, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
@@ -70,6 +82,7 @@ def order(config):
     ].tolist()
 
 
+@cache
 def vae_loss(config):
     """The program of the VAE's loss."""
     features = lambda variables, image: [image]  # noqa: E731
@@ -79,6 +92,7 @@ def vae_loss(config):
     return str(jax.make_jaxpr(loss)(params, (), {"image": image}, jax.random.key(0)))
 
 
+@cache
 def vae(config):
     """The program of the VAE."""
     image = jnp.zeros((1, 16, 16, 3))
@@ -132,17 +146,17 @@ ROWS = {
     "tiling.size": (("encoder.pool=2",), "32", latents),
     "tiling.overlap": (("encoder.pool=2", "tiling.size=32"), "16", latents),
     "denoiser.name": ((), "mlp", training_step),
-    "denoiser.width": ((), "32", training_step),
-    "denoiser.depth": ((), "3", training_step),
-    "denoiser.num_heads": ((), "4", training_step),
-    "denoiser.patch_size": (("encoder.pool=1",), "2", training_step),
-    "denoiser.num_res_blocks": (UNET, "2", training_step),
-    "denoiser.channel_mult": (UNET, "1,2", training_step),
-    "denoiser.attention_downsamplings": (UNET, "2", training_step),
-    "denoiser.head_channels": (UNET, "16", training_step),
-    "denoiser.norm_groups": (UNET, "4", training_step),
-    "denoiser.norm_eps": (UNET, "1e-6", training_step),
-    "denoiser.variants": (UNET, "time_scale", training_step),
+    "denoiser.width": ((), "32", network),
+    "denoiser.depth": ((), "3", network),
+    "denoiser.num_heads": ((), "4", network),
+    "denoiser.patch_size": (("encoder.pool=1",), "2", network),
+    "denoiser.num_res_blocks": (UNET, "2", network),
+    "denoiser.channel_mult": (UNET, "1,2", network),
+    "denoiser.attention_downsamplings": (UNET, "2", network),
+    "denoiser.head_channels": (UNET, "16", network),
+    "denoiser.norm_groups": (UNET, "4", network),
+    "denoiser.norm_eps": (UNET, "1e-6", network),
+    "denoiser.variants": (UNET, "time_scale", network),
     "denoiser.dtype": ((), "bfloat16", training_step),
     "denoiser.remat": ((), "true", training_step),
     "diffusion.num_timesteps": ((), "60", levels),
@@ -248,14 +262,14 @@ def test_an_option_has_an_effect(name):
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name.startswith("denoiser.")])
-@pytest.mark.parametrize("network", ["dit", "mlp", "unet", "dit_diffusers"])
-def test_a_network_reads_what_its_options_say(name, network):
+@pytest.mark.parametrize("kind", ["dit", "mlp", "unet", "dit_diffusers"])
+def test_a_network_reads_what_its_options_say(name, kind):
     if name in ("denoiser.name", "denoiser.variants"):
         return
-    _, value, look = ROWS[name]
-    config = assign(Config(), [*SMALL, *UNET, f"denoiser.name={network}"])
+    _, value, _ = ROWS[name]
+    config = assign(Config(), [*SMALL, *UNET, f"denoiser.name={kind}"])
     changed = assign(config, [f"{name}={value}"])
-    assert (look(config) != look(changed)) == is_read(config, name)
+    assert (network(config) != network(changed)) == is_read(config, name)
 
 
 @pytest.mark.parametrize(("file", "function"), sorted(set(ELSEWHERE.values())))

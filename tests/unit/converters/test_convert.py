@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,9 +21,10 @@ from invad_jax.converters.published import params_to_published
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.diffusion.schedule import alpha_bar_schedule
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import init_params
+from invad_jax.inference.assembly import abstract_params
 from invad_jax.io import files
 from invad_jax.io.tensors import read_tensors, write_tensors
+from tests.parameters import random_like
 
 GUIDED = ("--from", "guided-diffusion", "--input", "absent.pt")
 NETWORKS = {
@@ -38,7 +38,7 @@ NETWORKS = {
 
 
 def folder_of(tmp_path, kind, settings=""):
-    params = init_params(Config(denoiser=NETWORKS[kind]), (6, 6, 5), jax.random.key(0))
+    params = random_like(abstract_params(Config(denoiser=NETWORKS[kind]), (6, 6, 5)))
     write_tensors(tmp_path / "model_latest.pth", params_to_published(params, NETWORKS[kind]))
     if settings:
         (tmp_path / "config.yaml").write_text(settings)

@@ -4,6 +4,7 @@ import dataclasses
 import pickle
 import zipfile
 from argparse import Namespace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,9 @@ from invad_jax.converters.published import params_to_published
 from invad_jax.converters.rivals import RIVALS, read_file
 from invad_jax.denoisers import build_denoiser
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import init_params
+from invad_jax.inference.assembly import abstract_params
 from invad_jax.io.tensors import read_tensors, write_tensors
+from tests.parameters import random_like
 
 SMALL = {
     "deco-diff": DenoiserConfig(
@@ -50,13 +52,11 @@ def channels(source):
     return 3 if source == "transfusion" else 4
 
 
-def tensors_of(source, side=8):
-    """A random network's, as its own code would name them."""
+@cache
+def tensors_of(source):
+    """A random network's, as its own code would name them; nobody changes them."""
     cfg = SMALL[source]
-    shape = (side, side, channels(source))
-    shapes = jax.eval_shape(lambda: init_params(Config(denoiser=cfg), shape, jax.random.key(0)))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
+    params = random_like(abstract_params(Config(denoiser=cfg), (8, 8, channels(source))))
     tensors = params_to_published(params, cfg, {})
     backwards = {ours: theirs for theirs, ours in reversed(RIVALS[source].prefixes.items())}
     named = {}

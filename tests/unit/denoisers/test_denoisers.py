@@ -39,8 +39,7 @@ CASES = {
     "dit_diffusers": (dataclasses.replace(DIT, name="dit_diffusers"), (4, 6, 3)),
     "unet": (UNET, (4, 6, 5)),
     "unet_one_level_oblong": (FLAT_UNET, (3, 5, 2)),
-    "mlp": (MLP, (4, 4, 3)),
-    "mlp_oblong": (MLP, (1, 5, 7)),
+    "mlp": (MLP, (1, 5, 7)),
 }
 KINDS = ("dit", "unet", "mlp")
 PUBLISHED = [case for case in CASES if case != "dit_diffusers"]

@@ -1,6 +1,6 @@
 """What follows from t alone, computed beforehand: the same numbers from fewer parameters."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import pytest
 
 from invad_jax.config import DenoiserConfig
 from invad_jax.denoisers import build_denoiser, fixed_steps
+from tests.parameters import random_like
 
 SHAPE, ASKED = (4, 4, 8), (999, 0, 500)  # in any order
 
@@ -20,12 +21,13 @@ def sizes(name, **options):
     )  # fmt: skip
 
 
+@cache
 def network(cfg):
     """(apply, parameters whose last layers are not zero, x_t)."""
     model = build_denoiser(cfg, SHAPE)
     x_t = jnp.asarray(np.random.default_rng(1).standard_normal((3, *SHAPE)), jnp.float32)
-    params = model.init(jax.random.key(0), x_t, jnp.array([3]))["params"]
-    params = jax.tree.map(lambda p: p + 0.05 * jnp.cos(jnp.arange(p.size).reshape(p.shape)), params)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x_t, jnp.array([3]))["params"]
+    params = jax.tree.map(jnp.asarray, random_like(shapes, 0.1))
     return jax.jit(lambda params, x, t: model.apply({"params": params}, x, t)), params, x_t
 
 
@@ -39,15 +41,15 @@ def count(params):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", sorted({*fixed_steps.EMBEDDINGS, "unet"}))
+@pytest.mark.parametrize("name", sorted(fixed_steps.EMBEDDINGS))
 def test_at_the_timesteps_it_is_the_network(name, dtype):
     cfg = sizes(name, dtype=dtype)
     apply, params, x_t = network(cfg)
     fixed = folded(cfg, params)
     for t in ([999], [0], [500], [500, 0, 999]):  # of the whole batch, or of each row
         expected = apply(params, x_t, jnp.array(t))
-        # The rounding of one unit of its type in a table, a thousandth or less of what comes out.
-        tolerance = 1e-5 if dtype == "float32" else 2e-2
+        # The rounding of one unit of its type in a table: up to 0.7 % of what comes out.
+        tolerance = 1e-5 if dtype == "float32" else 2e-2 * np.abs(expected).max()
         np.testing.assert_allclose(apply(fixed, x_t, jnp.array(t)), expected, atol=tolerance)
 
 
@@ -74,8 +76,10 @@ def test_elsewhere_it_is_no_number_and_the_layers_are_gone(name):
 
 
 def test_what_is_not_asked_or_enters_elsewhere_stays():
-    _, params, _ = network(sizes("unet"))
-    assert folded(sizes("unet"), params) is params
+    for dtype in ("float32", "bfloat16"):
+        unet = sizes("unet", dtype=dtype)
+        _, params, _ = network(unet)
+        assert folded(unet, params) is params
     _, params, _ = network(sizes("dit"))
     assert folded(sizes("dit"), params, timesteps=()) is params
 

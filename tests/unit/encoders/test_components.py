@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -89,9 +90,9 @@ def test_an_encoder_of_components_is_the_whole_one_projected():
     found = components.Components(mean.astype(np.float32), basis.astype(np.float32))
     encoder = with_components(whole, found)
     image = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    latent = encoder.apply(encoder.variables, image)
+    latent = jax.jit(encoder.apply)(encoder.variables, image)
     assert latent.shape[1:] == encoder.latent_shape == (*whole.latent_shape[:2], 3)
-    before = np.asarray(whole.apply(whole.variables, image), np.float64)
+    before = np.asarray(jax.jit(whole.apply)(whole.variables, image), np.float64)
     np.testing.assert_allclose(latent, (before - mean) @ basis, rtol=1e-3, atol=1e-3)  # float32
     moved = with_components(whole, found._replace(mean=found.mean + 1))
     assert len({whole.fingerprint, encoder.fingerprint, moved.fingerprint}) == 3

@@ -1,5 +1,7 @@
 """The VAE's shapes, its scale as an encoder, and what it says about files that do not fit."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from invad_jax.encoders.vae import (
     vae_params_from_state,
 )
 from invad_jax.errors import UserError
+from tests.parameters import random_like
 
 SMALL = VAEConfig(
     width=8, multipliers=(1, 2, 3), num_res_blocks=1, encoder_attention=(4,), latent_channels=2
@@ -23,11 +26,12 @@ SMALL = VAEConfig(
 
 @pytest.fixture(scope="module")
 def params():
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32),
-        vae.abstract_params(SMALL),
-    )
+    return random_like(vae.abstract_params(SMALL), 0.3)
+
+
+@jax.jit
+def encode(params, image):
+    return AutoencoderKL(SMALL).apply({"params": params}, image, method="encode")
 
 
 def ldm_state(params, prefix: str = "") -> dict[str, np.ndarray]:
@@ -53,12 +57,12 @@ def ldm_state(params, prefix: str = "") -> dict[str, np.ndarray]:
 
 def test_shapes_and_posterior_range(params) -> None:
     image = jnp.zeros((2, 16, 24, 3))
-    model = AutoencoderKL(SMALL)
-    mean, logvar = model.apply({"params": params}, image, method="encode")
+    mean, logvar = encode(params, image)
     assert mean.shape == logvar.shape == (2, 4, 6, 2)
-    assert model.apply({"params": params}, mean, method="decode").shape == image.shape
+    decode = partial(AutoencoderKL(SMALL).apply, method="decode")
+    assert jax.eval_shape(decode, {"params": params}, mean).shape == image.shape
     loud = params | {"quant_conv": {**params["quant_conv"], "bias": jnp.full(4, 1e3)}}
-    _, logvar = model.apply({"params": loud}, image, method="encode")
+    _, logvar = encode(loud, image)
     np.testing.assert_array_equal(logvar, vae.LOGVAR_RANGE[1])
 
 
@@ -67,14 +71,15 @@ def test_groups_divide_every_width(channels: int, groups: int) -> None:
     """Within each group of channels the output has zero mean, within no smaller set."""
     x = jax.random.normal(jax.random.key(0), (1, 4, 4, channels))
     module = vae.AttentionBlock()
-    variables = module.init(jax.random.key(1), x)
-    silent = jax.tree.map(jnp.zeros_like, variables["params"]) | {
-        "norm": variables["params"]["norm"],
+    shapes = jax.eval_shape(module.init, jax.random.key(1), x)["params"]
+    silent = jax.tree.map(jnp.zeros_like, shapes) | {
+        "norm": {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)},
         "v": {"kernel": jnp.eye(channels), "bias": jnp.zeros(channels)},
         "proj_out": {"kernel": jnp.eye(channels), "bias": jnp.zeros(channels)},
     }
     # Queries of zero attend evenly: what is added is each channel's mean after the normalisation.
-    added = (module.apply({"params": silent}, x) - x)[0, 0, 0]
+    assert jax.tree.map(jnp.shape, silent) == jax.tree.map(jnp.shape, shapes)
+    added = np.asarray(jax.jit(module.apply)({"params": silent}, x) - x)[0, 0, 0]
     grouped = added.reshape(groups, -1).mean(axis=1)
     np.testing.assert_allclose(grouped, 0, atol=1e-5)  # float32 sums of order-1 values
     if groups < channels:
@@ -160,8 +165,8 @@ def test_as_an_encoder(params) -> None:
     assert set(variables["params"]) == {"encoder", "quant_conv"}
 
     image = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
-    (latent,) = backbone.features(variables, image)
-    mean, _ = AutoencoderKL(SMALL).apply({"params": params}, image, method="encode")
+    (latent,) = jax.jit(backbone.features)(variables, image)
+    mean, _ = encode(params, image)
     np.testing.assert_allclose(latent, mean / 4, rtol=1e-5, atol=1e-6)  # the same float32 sums
     assert (0 - np.array(backbone.mean) == -np.array(backbone.std)).all()  # black is -1
 

@@ -9,6 +9,7 @@ import pytest
 import threadpoolctl
 from scipy import special, stats
 
+from invad_jax import scoring
 from invad_jax.config import Config
 from invad_jax.config.io import override
 from invad_jax.errors import UserError
@@ -17,9 +18,10 @@ from invad_jax.normality import gaussian, mixture, reference
 from invad_jax.normality.mixture import Component
 from invad_jax.normality.reference import Learnt, check_enough
 from invad_jax.paradigms import paradigm_of
-from invad_jax.scoring import score, score_under
 from tests.tracing import traced
 
+score = jax.jit(scoring.score, static_argnums=1)
+score_under = jax.jit(scoring.score_under, static_argnums=2)
 STATES, GRID, CHANNELS = 2, (2, 3), 4
 NEAREST = override(Config(), ["inversion.paradigm=nearest_neighbour"])
 

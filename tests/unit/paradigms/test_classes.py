@@ -1,5 +1,7 @@
 """Classes that a network is told: their numbers, how one is inferred, and what it changes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from invad_jax.data.pipeline import latent_batches
 from invad_jax.denoisers.wide import code_of
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import reference_to_device
-from invad_jax.inference.assembly import check_outputs, init_params, outputs
+from invad_jax.inference.assembly import abstract_params, check_outputs, outputs
 from invad_jax.normality import mixture, reference
 from invad_jax.normality.mixture import Component
 from invad_jax.paradigms import objective_of, paradigm_of
@@ -19,6 +21,7 @@ from invad_jax.paradigms.classes import ORDER, class_numbers, inferred
 from invad_jax.paradigms.objective import Objective
 from invad_jax.scoring import Reference
 from invad_jax.training.step import make_objective_loss
+from tests.parameters import random_like
 
 OPTIONS = (
     "train.objective=deco_diff_class", "inversion.paradigm=deco_diff", "inversion.num_steps=5",
@@ -34,11 +37,7 @@ def config_of(*options):
 
 @pytest.fixture(scope="module")
 def params():
-    found = init_params(config_of(), SHAPE, jax.random.key(0))
-    leaves, tree = jax.tree.flatten(found)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    return random_like(abstract_params(config_of(), SHAPE), 0.2)
 
 
 def x0_of(seed, count=2):
@@ -72,9 +71,9 @@ def test_training_is_told_the_class_of_each_row(params):
     loss_fn = make_objective_loss(
         lambda params, *a, **k: outputs(config, params, *a, **k), objective, standardised=True
     )
-    drawn = loss_fn.draw({k: jnp.asarray(v) for k, v in batch.items()}, jax.random.key(0))
-    of_right = loss_fn.given(params, None, drawn)[0]
-    of_others = loss_fn.given(params, None, drawn | {"label": drawn["label"] + 1})[0]
+    drawn, given = jax.jit(loss_fn.draw)(batch, jax.random.key(0)), jax.jit(loss_fn.given)
+    of_right = given(params, None, drawn)[0]
+    of_others = given(params, None, drawn | {"label": drawn["label"] + 1})[0]
     assert of_right != of_others
 
 
@@ -84,14 +83,12 @@ def test_a_number_at_test_is_the_label_of_the_walk(params):
     def ask(x, t, **given):
         return outputs(config, params, x, t, **given)
 
-    told = paradigm_of(config).path(ask, x0)
-    silent = paradigm_of(config_of()).path
-    np.testing.assert_allclose(told, silent(ask, x0, label=jnp.array([2, 2])), atol=1e-6)
-    assert not np.allclose(told, silent(ask, x0), atol=1e-4)
-    np.testing.assert_allclose(
-        paradigm_of(config).path(ask, x0, label=jnp.array([1, 0])),
-        silent(ask, x0, label=jnp.array([1, 0])), atol=1e-6,
-    )  # fmt: skip
+    two, silent = (jax.jit(partial(paradigm_of(c).path, ask)) for c in (config, config_of()))
+    told = two(x0)
+    np.testing.assert_allclose(told, silent(x0, label=jnp.array([2, 2])), atol=1e-6)
+    assert not np.allclose(told, silent(x0), atol=1e-4)
+    label = jnp.array([1, 0])
+    np.testing.assert_allclose(two(x0, label=label), silent(x0, label=label), atol=1e-6)
 
 
 def test_a_class_is_inferred_from_x0(tmp_path):

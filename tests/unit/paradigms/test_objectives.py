@@ -1,5 +1,7 @@
 """What other detectors' networks learn: what is drawn, and that the truth costs nothing."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +48,8 @@ def truth(config, drawn, x0):
                 "noise": beta * its_mask * drawn["latent_anomaly"], "mean": x0,
                 "mask_logits": 40 * its_mask - 20,
             }  # fmt: skip
-        spread = np.sqrt(1 - alpha_bar_of(config)).astype(np.float32)[t][:, None, None, None]
+        spread = jnp.asarray(np.sqrt(1 - alpha_bar_of(config)), jnp.float32)[t]
+        spread = spread[:, None, None, None]
         return {
             "deviation": (x_t - x0) / spread, "x0": x0, "mask": drawn.get("keep"),
             "eps": drawn.get("noise"),
@@ -60,7 +63,12 @@ def test_the_truth_costs_nothing_and_silence_does(name):
     config, objective = of(name)
     drawn = jax.jit(objective.draw)(LATENT, jax.random.key(3))
     assert {len(rows) for rows in drawn.values()} == {len(LATENT)}
-    losses = objective.loss(truth(config, drawn, LATENT), LATENT, drawn)
+
+    @jax.jit
+    def of_the_truth(x0, drawn):
+        return objective.loss(truth(config, drawn, x0), x0, drawn)
+
+    losses = of_the_truth(LATENT, drawn)
     # Float32, divided by a smallest spread of 0.01; the similarity of an image with itself is 1.
     np.testing.assert_allclose(losses, np.zeros(len(LATENT)), atol=1e-5)
 
@@ -68,36 +76,44 @@ def test_the_truth_costs_nothing_and_silence_does(name):
         said = dict(objective.says)
         return {k: jnp.zeros((*x_t.shape[:3], n or x_t.shape[3])) for k, n in said.items()}
 
-    assert np.mean(objective.loss(silent, LATENT, drawn)) > 0.01
+    assert np.mean(jax.jit(partial(objective.loss, silent))(LATENT, drawn)) > 0.01
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_batch_in_pieces_means_the_same(name):
     """What is drawn belongs to its row, and is standardised with it."""
     _, objective = of(name)
-    seen = []
 
-    def ask(params, x_t, t, mask=None, image=None):
+    def ask(seen, x_t, t, mask=None, image=None):
         seen.append(x_t)
         said = dict(objective.says)
-        wave = jnp.sin(params * x_t) + 0.01 * t[:, None, None, None]
+        wave = jnp.sin(0.7 * x_t) + 0.01 * t[:, None, None, None]
         return {k: wave if not n else wave[..., :n] for k, n in said.items()}
 
     stats = LatentStats(jnp.array([0.5, 0.0, -0.5]), jnp.array([2.0, 1.0, 0.5]))
     loss_fn = make_objective_loss(ask, objective)
-    batch = loss_fn.draw({"latent": LATENT}, jax.random.key(1))
-    whole = loss_fn.given(0.7, stats, batch)[0]
+    batch = jax.jit(loss_fn.draw)({"latent": LATENT}, jax.random.key(1))
+
+    @jax.jit
+    def given(batch):
+        """The loss, and what the network is asked."""
+        seen = []
+        loss, _ = loss_fn.given(seen, stats, batch)
+        return loss, *seen
+
+    whole, all_seen = given(batch)
     halves = [jax.tree.map(lambda rows, i=i: rows[i::2], batch) for i in (0, 1)]
-    parts = [loss_fn.given(0.7, stats, half)[0] for half in halves]
+    parts, seen = zip(*map(given, halves), strict=True)
     # The range of the similarity is that of the images at hand, and here the same.
     assert np.mean(parts) == pytest.approx(float(whole), rel=1e-5)
-    np.testing.assert_array_equal(seen[1], seen[0][0::2])
+    np.testing.assert_array_equal(seen[0], all_seen[0::2])
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_draws_differ_by_key_alone(name):
     _, objective = of(name)
-    first, again, other = (objective.draw(LATENT, jax.random.key(k)) for k in (0, 0, 1))
+    draw = jax.jit(objective.draw)
+    first, again, other = (draw(LATENT, jax.random.key(k)) for k in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert any(not np.array_equal(first[k], other[k]) for k in first)
 
@@ -142,7 +158,7 @@ def test_a_grid_too_small_to_spoil_is_refused():
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_the_share_of_masks(adaptive):
     config, objective = of("masked_adaptive" if adaptive else "masked")
-    drawn = objective.draw(jnp.zeros((2000, 4, 4, 1)), jax.random.key(5))
+    drawn = jax.jit(objective.draw)(jnp.zeros((2000, 4, 4, 1)), jax.random.key(5))
     spread = np.sqrt(1 - alpha_bar_of(config))[drawn["t"]]
     expected = MOST_MASKED * (spread if adaptive else np.ones(2000))
     blank = 1 - np.asarray(drawn["keep"]).mean((1, 2, 3))
@@ -158,7 +174,7 @@ def test_anomalies_take_their_share_and_half_of_the_images():
     assert mask.sum((1, 2, 3)).tolist() == [0, 16, 64]
     assert x[1][mask[1] == 1].min() > x[1][mask[1] == 0].max()
     _, objective = of("transfusion")
-    drawn = objective.draw(LATENT, jax.random.key(0))
+    drawn = jax.jit(objective.draw)(LATENT, jax.random.key(0))
     assert np.asarray(drawn["mask"]).any((1, 2, 3)).tolist() == [True, False] * 3
     latest = np.asarray(drawn["t"]) == 19
     assert not np.asarray(drawn["last_mask"])[latest].any()

@@ -5,24 +5,22 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from invad_jax.config import Config, DenoiserConfig
 from invad_jax.config.io import override
 from invad_jax.diffusion.loss import perturb
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import init_params, outputs
+from invad_jax.inference.assembly import abstract_params, outputs
 from invad_jax.paradigms import objective_of, omiad, paradigm_of
 from invad_jax.paradigms.levels import alpha_bar_of
+from tests.golden import nhwc
+from tests.parameters import norm, random_like
 
 SHAPE = (4, 4, 3)
 OPTIONS = ["train.objective=omiad", "inversion.paradigm=omiad", "diffusion.prediction=sample"]
 SMALL = ["denoiser.width=16", "denoiser.depth=1", "denoiser.num_heads=2"]
-
-
-def nhwc(array):
-    return jnp.moveaxis(jnp.asarray(array, jnp.float32), -3, -1)
+asked = jax.jit(outputs, static_argnums=0, static_argnames=("of", "judged"))
 
 
 def sigma_of(uniform):
@@ -64,11 +62,7 @@ def test_the_followers_loss_is_the_published_one(golden_dir):
 @pytest.fixture(scope="module")
 def made():
     config = override(Config(), [*OPTIONS, *SMALL])
-    params = init_params(config, SHAPE, jax.random.key(0))
-    params = jax.tree.map(
-        lambda p: p + 0.05 * jnp.cos(jnp.arange(p.size, dtype=p.dtype).reshape(p.shape)), params
-    )
-    return config, params
+    return config, random_like(abstract_params(config, SHAPE), 0.1)
 
 
 def test_what_learns_from_what(made):
@@ -76,14 +70,13 @@ def test_what_learns_from_what(made):
     config, params = made
     objective = objective_of(config)
     x0 = jnp.asarray(np.random.default_rng(0).standard_normal((2, *SHAPE)), jnp.float32)
-    drawn = objective.draw(x0, jax.random.key(1))
+    drawn = jax.jit(objective.draw)(x0, jax.random.key(1))
 
     def loss(params):
         return jnp.sum(objective.loss(lambda *a, **k: outputs(config, params, *a, **k), x0, drawn))
 
-    grads = jax.grad(loss)(params)
-    total = {name: sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(grads[name]))
-             for name in params}  # fmt: skip
+    grads = jax.jit(jax.grad(loss))(params)
+    total = {name: norm(grads[name]) for name in params}
     assert total["teacher"] == 0
     assert total["student"] > 0
 
@@ -93,18 +86,15 @@ def test_what_learns_from_what(made):
         said = outputs(config, params, start, t, of="follower")["x0"]
         return jnp.sum(omiad.follower_loss(x0, said))
 
-    alone = jax.grad(follows)(params)
-    assert sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(alone["follower"])) > 0
+    alone = jax.jit(jax.grad(follows))(params)
+    assert norm(alone["follower"]) > 0
     assert total["follower"] > 0
 
 
 @pytest.fixture(scope="module")
 def judged():
     config = override(Config(), [*OPTIONS[1:], *SMALL, "train.objective=omiad_adversarial"])
-    params = init_params(config, SHAPE, jax.random.key(0))
-    return config, jax.tree.map(
-        lambda p: p + 0.05 * jnp.cos(jnp.arange(p.size, dtype=p.dtype).reshape(p.shape)), params
-    )
+    return config, random_like(abstract_params(config, SHAPE), 0.1)
 
 
 def test_the_judge_learns_to_tell_and_the_student_to_pass(judged):
@@ -114,7 +104,7 @@ def test_the_judge_learns_to_tell_and_the_student_to_pass(judged):
     x0 = jnp.asarray(np.random.default_rng(4).standard_normal((2, *SHAPE)), jnp.float32)
     objective = objective_of(config)
     plain = objective_of(override(config, ["train.objective=omiad"]))
-    drawn = objective.draw(x0, jax.random.key(1))
+    drawn = jax.jit(objective.draw)(x0, jax.random.key(1))
 
     def total(objective, params):
         return jnp.sum(objective.loss(lambda *a, **k: outputs(config, params, *a, **k), x0, drawn))
@@ -122,11 +112,11 @@ def test_the_judge_learns_to_tell_and_the_student_to_pass(judged):
     def extra(params):
         return total(objective, params) - total(plain, params)
 
-    value, grads = jax.value_and_grad(extra)(params)
-    ask = partial(outputs, config, params)
+    value, grads = jax.jit(jax.value_and_grad(extra))(params)
+    ask = partial(asked, config, params)
     level = jnp.asarray(alpha_bar_of(config), jnp.float32)
     start = perturb(x0, drawn["noise"], jnp.full(2, level[499]))
-    made = ask(start, jnp.full(2, 499))["x0"]
+    made = ask(start, np.full(2, 499))["x0"]
     real, fake = (
         np.asarray(
             ask(perturb(x, drawn["noise_again"], level[drawn["t"]]), drawn["t"],
@@ -136,7 +126,7 @@ def test_the_judge_learns_to_tell_and_the_student_to_pass(judged):
     softplus = lambda x: np.log1p(np.exp(x)).mean((1, 2, 3)).sum()  # noqa: E731
     by_hand = omiad.ADVERSARIAL * (softplus(-real) + softplus(fake) + softplus(-fake))
     assert value == pytest.approx(by_hand, rel=1e-3)  # a difference of sums in float32
-    size = {k: float(optax.tree.norm(v)) for k, v in grads.items()}
+    size = {k: norm(v) for k, v in grads.items()}
     assert size["teacher"] < 1e-6
     assert size["student"] > 1e-6
     assert size["verdict"] > 1e-6
@@ -146,7 +136,7 @@ def test_where_a_judge_is_blind_the_student_learns_nothing_of_it(judged):
     config, params = judged
     blind = params | {"verdict": jax.tree.map(jnp.zeros_like, params["verdict"])}
     x = jnp.ones((1, *SHAPE))
-    said = outputs(config, blind, x, jnp.array([3]), of="follower", judged=True)
+    said = asked(config, blind, x, jnp.array([3]), of="follower", judged=True)
     np.testing.assert_array_equal(said["real"], jnp.zeros((1, 4, 4, 1)))
 
 
@@ -161,15 +151,15 @@ def test_the_student_is_asked_once(made):
     paradigm = paradigm_of(config)
     assert paradigm.timesteps == (499,)
     x0 = jnp.asarray(np.random.default_rng(1).standard_normal((2, *SHAPE)), jnp.float32)
-    asked = []
+    seen = []
 
     def ask(x, t):
-        asked.append(t)
-        return outputs(config, params, x, t)
+        seen.append(t)
+        return asked(config, params, x, t)
 
     start, end = paradigm.path(ask, x0)
-    assert [t.tolist() for t in asked] == [[499]]
-    expected = outputs(config, {"student": params["student"]}, start, jnp.array([499]))["x0"]
+    assert [t.tolist() for t in seen] == [[499]]
+    expected = asked(config, {"student": params["student"]}, start, jnp.array([499]))["x0"]
     np.testing.assert_array_equal(end, expected)
     states = paradigm.states(ask, x0)
     np.testing.assert_allclose(states[:, 0], end - x0, atol=1e-6)

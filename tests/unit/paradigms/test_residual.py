@@ -1,5 +1,7 @@
 """The denoising error about one noise, where the best denoiser is known in closed form."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,7 @@ def latents(count, seed):
 def noise():
     """What `states` leaves where the network says 0 of a latent 0: minus the noise."""
     zero = jnp.zeros((1, *SHAPE))
-    return -np.asarray(of().states(lambda x, t: 0 * x, zero), np.float64)[:, 0]
+    return -np.asarray(jax.jit(partial(of().states, lambda x, t: 0 * x))(zero), np.float64)[:, 0]
 
 
 @pytest.mark.parametrize(("ratio", "t"), [(0.2, 200), (0.5, 500), (1.0, 999)])
@@ -54,7 +56,7 @@ def test_the_residual_of_gaussian_latents(ratio, t):
 
 def test_the_noise_is_standard_normal_and_of_the_position():
     zero = jnp.zeros((1, 16, 16, 32))
-    drawn = -np.asarray(of().states(lambda x, t: 0 * x, zero)).ravel()
+    drawn = -np.asarray(jax.jit(partial(of().states, lambda x, t: 0 * x))(zero)).ravel()
     # 8,192 numbers: their mean and variance are off by 0.011 and 0.016, one standard deviation.
     assert abs(drawn.mean()) < 0.05
     assert abs(drawn.var() - 1) < 0.07
@@ -69,8 +71,9 @@ def test_a_score_does_not_depend_on_its_batch():
 
 
 def test_alone_it_is_the_length():
-    states = of().states(best_eps, latents(4, 2))
-    scores = of("scoring.prior=standard_normal").compare(None, states, 6)
+    states = jax.jit(partial(of().states, best_eps))(latents(4, 2))
+    compare = of("scoring.prior=standard_normal").compare
+    scores = jax.jit(lambda states: compare(None, states, 6))(states)
     length = np.linalg.norm(np.asarray(states, np.float64)[:, 0], axis=-1)
     np.testing.assert_allclose(scores.latent_norm, length, rtol=1e-5)  # float32
     assert of("scoring.prior=standard_normal").terms == ("map_top",)
@@ -79,12 +82,13 @@ def test_alone_it_is_the_length():
 def test_fitted_to_gaussian_latents_it_is_the_distance_of_x0():
     """Then the residual is a multiple of x0, moved by the noise: no Gaussian tells them apart."""
     paradigm, normal, test = of(), latents(60, 3), latents(4, 4)
+    compare = jax.jit(paradigm.compare, static_argnums=2)
 
     def distances(states_of):
         states = [np.asarray(states_of(x)) for x in (normal, test)]
         learnt = reference.learn(paradigm.lessons, [Component("nut", [states[0]])])
-        return paradigm.compare(reference_to_device(learnt), states[1], 6).latent_norm
+        return compare(reference_to_device(learnt), states[1], 6).latent_norm
 
     of_x0 = distances(lambda x: x[:, None])
-    of_residual = distances(lambda x: paradigm.states(best_eps, jnp.asarray(x)))
+    of_residual = distances(jax.jit(partial(paradigm.states, best_eps)))
     np.testing.assert_allclose(of_residual, of_x0, rtol=1e-3)  # x0 is read back from float32

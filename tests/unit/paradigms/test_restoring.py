@@ -1,5 +1,7 @@
 """How a restored image is compared with the image: in the latents, by stages, decoded."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +11,11 @@ from invad_jax.config import Config, EncoderConfig, VAEConfig
 from invad_jax.config.io import override
 from invad_jax.detector import Detector, DetectorVariables, LatentStats
 from invad_jax.encoders import build_encoder, stage_channels
-from invad_jax.encoders.vae import AutoencoderKL, vae_state_from_params
+from invad_jax.encoders.vae import AutoencoderKL, abstract_params, vae_state_from_params
 from invad_jax.errors import UserError
 from invad_jax.io.tensors import write_tensors
 from invad_jax.paradigms import paradigm_of, published_maps
+from tests.parameters import random_like
 
 DECO = ("inversion.paradigm=deco_diff", "diffusion.prediction=deviation",
         "diffusion.num_timesteps=10", "inversion.num_steps=5")  # fmt: skip
@@ -105,14 +108,13 @@ def test_what_compares_no_images_is_refused(name):
 def test_a_vae_gives_its_way_back(tmp_path):
     config = VAEConfig(width=32, multipliers=(1, 1), num_res_blocks=1)
     network = AutoencoderKL(config)
-    image = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3), minval=-1)
-    params = network.init(jax.random.key(1), image)["params"]
-    state = vae_state_from_params(jax.device_get(params)) | {"scale": np.float32(0.5)}
+    params = random_like(abstract_params(config), 0.1)
+    state = vae_state_from_params(params) | {"scale": np.float32(0.5)}
     write_tensors(tmp_path / "vae.safetensors", state)
     encoder = build_encoder(EncoderConfig(name="vae", weights=str(tmp_path)), 16)
     decode, decoder = encoder.load_decoder()
     latent = jax.random.normal(jax.random.key(2), encoder.latent_shape)[None]
-    expected = network.apply({"params": params}, latent / 0.5, method="decode")
-    np.testing.assert_allclose(decode(decoder, latent), expected, atol=1e-5)
+    expected = jax.jit(partial(network.apply, method="decode"))({"params": params}, latent / 0.5)
+    np.testing.assert_allclose(jax.jit(decode)(decoder, latent), expected, atol=1e-5)
     assert set(decoder["params"]) == {"decoder", "post_quant_conv"}
     assert build_encoder(EncoderConfig(weights="random"), 64).load_decoder is None

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +29,19 @@ from invad_jax.encoders.vae import AutoencoderKL, vae_params_from_state, vae_sta
 from invad_jax.errors import UserError
 from invad_jax.io.tensors import write_tensors
 from invad_jax.runtime.sharding import make_mesh
-from invad_jax.training import vae
-from invad_jax.training.image_quality import psnr, ssim
+from invad_jax.training import image_quality, vae
+from invad_jax.training.image_quality import psnr
 from invad_jax.training.vae_loss import kl_to_standard_normal, make_vae_loss, perceptual_distance
 
 SIZE = 16
 TINY = VAEConfig(width=12, multipliers=(1, 2), num_res_blocks=1, latent_channels=2)
 CONFIG = Config(data=DataConfig(image_size=SIZE), vae=TINY, eval=EvalConfig(batch_size=8))
 MODEL = AutoencoderKL(TINY)
+encode, decode = (
+    jax.jit(lambda params, x, method=method: MODEL.apply({"params": params}, x, method=method))
+    for method in ("encode", "decode")
+)
+ssim = jax.jit(image_quality.ssim)
 
 
 @pytest.fixture(scope="module")
@@ -144,17 +150,24 @@ def test_features_of_zeros_have_a_finite_slope():
 # --- the loss
 
 
+@cache
+def compiled_loss(cfg, features):
+    return jax.jit(make_vae_loss(TINY, cfg, features).__call__)
+
+
 def loss_of(params, images, cfg, features=None, frozen=(), rng=1):
-    loss_fn = make_vae_loss(TINY, cfg, features)
-    return loss_fn(params, frozen, {"image": jnp.asarray(images[:3])}, jax.random.key(rng))
+    batch = {"image": jnp.asarray(images[:3])}
+    return compiled_loss(cfg, features)(params, frozen, batch, jax.random.key(rng))
 
 
 def test_loss_is_the_sum_of_its_terms(params, images):
     """As latent diffusion writes it, sums over an image, divided by its number of values."""
-    signed = images[:3].astype(np.float64) * 2 / 255 - 1
-    mean, logvar = MODEL.apply({"params": params}, jnp.asarray(signed), method="encode")
-    noise = jax.random.normal(jax.random.key(1), mean.shape)
-    decoded = MODEL.apply({"params": params}, mean + np.exp(logvar / 2) * noise, method="decode")
+    signed = images.astype(np.float64) * 2 / 255 - 1
+    mean, logvar = encode(params, signed)
+    noise = jax.random.normal(jax.random.key(1), mean[:3].shape)
+    noise = np.resize(noise, mean.shape)
+    decoded = decode(params, mean + np.exp(logvar / 2) * noise)
+    signed, mean, logvar, decoded = (each[:3] for each in (signed, mean, logvar, decoded))
     difference = np.abs(signed - decoded)
     divergence = kl_to_standard_normal(mean, logvar)
     weight, strength = 0.37, 2.5
@@ -266,12 +279,12 @@ def test_summary_measures_scale_on_training_and_quality_on_held_out(
     fit, rest = (samples[:8], samples[8:]) if held_out else (samples, ())
     summary = vae.summarise(CONFIG, params, 5, fit, rest, mesh)
     signed = jnp.asarray(images * np.float32(2 / 255) - 1)
-    mean, logvar = MODEL.apply({"params": params}, signed, method="encode")
-    decoded = np.clip(MODEL.apply({"params": params}, mean, method="decode") / 2 + 0.5, 0, 1)
+    mean, logvar = encode(params, signed)
+    decoded = np.clip(decode(params, mean) / 2 + 0.5, 0, 1)
     latents = np.asarray(mean, np.float64)[: len(fit)]
     judged = slice(8, None) if held_out else slice(None)
     errors = np.square(decoded - images / 255)[judged].mean(axis=(1, 2, 3))
-    close = {"rel": 1e-4}  # float32 networks, compiled and not
+    close = {"rel": 1e-4}  # float32 networks, compiled on eight devices and on one
     assert summary["latent_std"] == pytest.approx(latents.std(), **close)
     assert summary["scale"] == pytest.approx(1 / latents.std(), **close)
     assert summary["psnr"] == pytest.approx(np.mean(-10 * np.log10(errors)), **close)
@@ -296,8 +309,8 @@ def test_pictures_show_the_image_beside_its_reconstruction(params, samples, imag
     assert picture.shape == (2 * SIZE, 2 * SIZE, 3)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[:, :SIZE], np.concatenate(images[:2]))
-    signed = jnp.asarray(images[:2] * np.float32(2 / 255) - 1)
-    expected = 127.5 * (np.concatenate(MODEL.apply({"params": params}, signed)) + 1)
+    signed = jnp.asarray(images * np.float32(2 / 255) - 1)
+    expected = 127.5 * (np.concatenate(decode(params, encode(params, signed)[0])[:2]) + 1)
     # Rounding may fall to either side.
     np.testing.assert_allclose(picture[:, SIZE:], np.clip(expected, 0, 255), atol=0.51)
     assert vae.make_draw(CONFIG, (), mesh)(params) == {}
@@ -317,8 +330,8 @@ def test_the_workdir_is_an_encoder(params, images, tmp_path):
     encoder = build_encoder(write(tmp_path / "a", params), SIZE)
     assert encoder.latent_shape == (8, 8, 2)
     signed = jnp.asarray(images * np.float32(2 / 255) - 1)
-    mean, _ = MODEL.apply({"params": params}, signed, method="encode")
-    latent = encoder.apply(encoder.variables, images)
+    mean, _ = encode(params, signed)
+    latent = jax.jit(encoder.apply)(encoder.variables, images)
     np.testing.assert_allclose(latent, mean / 2, rtol=1e-4, atol=1e-5)  # the same float32 network
     # What it is called does not matter, what is in it does.
     moved = build_encoder(write(tmp_path / "b", params), SIZE)
