@@ -42,11 +42,12 @@ def run_on_images(
       Indices into `paths`, (b,), and their rows as NumPy arrays; no padding.
     """
     this, count = (jax.process_index(), jax.process_count()) if mesh.is_multi_process else (0, 1)
-    on_all = _on_all(mesh)  # the rows of a batch lie as the devices do, and so do their numbers
     ahead = None  # its rows are computed while those before are looked at
     for batch in image_batches(paths, data, batch_size, this, count, skip_unreadable):
-        arrays = global_batch(batch, mesh)
-        rows, ids = compiled(variables, arrays["image"]), on_all(arrays["sample_id"])
+        ids = batch.pop("sample_id")
+        rows = compiled(variables, global_batch(batch, mesh)["image"])
+        if mesh.is_multi_process:  # rows lie as the devices do, and so must their numbers
+            ids = _on_all(mesh)(global_batch({"sample_id": ids}, mesh)["sample_id"])
         if ahead:
             yield _known(*ahead)
         ahead = ids, rows
@@ -60,7 +61,7 @@ def _on_all(mesh: Mesh) -> Any:
     return jax.jit(lambda rows: rows, out_shardings=replicated(mesh))
 
 
-def _known(ids: jax.Array, rows: Any) -> tuple[np.ndarray, Any]:
+def _known(ids: Any, rows: Any) -> tuple[np.ndarray, Any]:
     """Fetches rows, and leaves out those that are no image."""
     numbers, rows = jax.device_get((ids, rows))
     known = numbers >= 0
