@@ -110,7 +110,7 @@ def _labels(label: Any, count: int, classes: int) -> np.ndarray:
 
 
 @functools.cache
-def _shapes(config: Config, latent_shape: tuple[int, ...]) -> Any:
+def _shapes(config: Config, latent_shape: tuple[int, int, int]) -> Any:
     """Of the parameters of a network for such latents."""
     return jax.tree.map(np.shape, abstract_params(config, latent_shape))
 
@@ -136,7 +136,7 @@ def check_latent(
     expected = f"expected (B, {', '.join(map(str, latent_shape))})"
     if len(shape) != 4 or shape[-1] != latent_shape[-1]:
         raise UserError(f"latents of shape {shape}: {expected}")
-    theirs = _shapes(config, shape[1:])
+    theirs = _shapes(config, (shape[1], shape[2], shape[3]))
     fixed |= config.denoiser.name == "dit_diffusers"  # whose positions are no parameter
     if theirs != jax.tree.map(np.shape, params) or fixed:
         raise UserError(f"latents of shape {shape}: {expected}; this model's grid is fixed")
