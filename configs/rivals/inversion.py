@@ -1,4 +1,4 @@
-"""The method itself, as published, beside which the others are put.
+"""The method itself, on standardised latents, beside which the others are put.
 
     python -m invad_jax.train --config configs/rivals/inversion.py
     python -m invad_jax.eval --workdir runs/inversion

@@ -32,24 +32,24 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "rivals"
 METRICS = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro", "mad")
 FITTED = ["scoring.prior=fitted"]
 INVERTED = ["inversion.paradigm=inversion", "inversion.num_steps=3", *FITTED]
-PUBLISHED = {"published": [], "fitted": FITTED}
+BOTH = {"by itself": [], "fitted": FITTED}
 METHODS: dict[str, dict[str, list[str]]] = {
-    "inversion": PUBLISHED,
-    "deco_diff": {**PUBLISHED, "inverted, fitted": INVERTED},
+    "inversion": BOTH,
+    "deco_diff": {**BOTH, "inverted, fitted": INVERTED},
     "deco_diff_class": {
         "class given": ["inversion.label=given"],
         "class inferred": ["inversion.label=inferred"],
         "class not told": [],
         "class inferred, fitted": ["inversion.label=inferred", *FITTED],
     },
-    "transfusion": PUBLISHED,
-    "diad": {**PUBLISHED, "inverted, fitted": INVERTED},
-    "masked": {"published": [], "inverted, fitted": INVERTED},
-    "masked_adaptive": {"published": [], "inverted, fitted": INVERTED},
-    "omiad": PUBLISHED,
-    "omiad_adversarial": PUBLISHED,
+    "transfusion": BOTH,
+    "diad": {**BOTH, "inverted, fitted": INVERTED},
+    "masked": {"by itself": [], "inverted, fitted": INVERTED},
+    "masked_adaptive": {"by itself": [], "inverted, fitted": INVERTED},
+    "omiad": BOTH,
+    "omiad_adversarial": BOTH,
     "one_step": {"fitted": FITTED},
-    "mad_ad": {**PUBLISHED, "inverted, fitted": INVERTED},
+    "mad_ad": {**BOTH, "inverted, fitted": INVERTED},
 }
 """A file of configs/rivals or of `VARIANTS` -> how images are compared -> options of `eval`."""
 VARIANTS = {"omiad_adversarial": ("omiad", ["train.objective=omiad_adversarial"])}
@@ -197,7 +197,7 @@ def rows(out: Path, known: list[Way]) -> Iterator[list[str]]:
 
 
 def draw(table: list[list[str]], path: Path) -> None:
-    """Image AUROC against images a second: a circle as published, a square with a fitted prior, a
+    """Image AUROC against images a second: a circle by itself, a square with a fitted prior, a
     triangle inverted."""
     import matplotlib
 
