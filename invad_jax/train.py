@@ -61,7 +61,8 @@ def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
     # Sizes that do not fit are said before anything is written.
     build_detector(config, described.latent_shape, described.apply)
     # With components, which are learnt below, the network is another.
-    check_unchanged(workdir, fit, None if config.encoder.channels else encoder.fingerprint)
+    known = None if config.encoder.channels else encoder.fingerprint
+    check_unchanged(workdir, config, fit, known)
     workdir.claim(config, write=processes.is_primary())
     if processes.is_primary():
         kept.keep(config.encoder, workdir.encoder)

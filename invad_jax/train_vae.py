@@ -63,7 +63,7 @@ def _train(config: Config, workdir: Workdir) -> None:
     fit, held_out = layouts.hold_out(dataset.train, config.data.holdout_fraction)
     perceptual = build_encoder(config.encoder, size) if perceptual_term else None
     draw = make_draw(config, (held_out or fit)[:EXAMPLES], mesh)
-    check_unchanged(workdir, fit)
+    check_unchanged(workdir, config, fit)
     workdir.claim(config, write=processes.is_primary())
     log.info("%d normal images to train on, %d held out", len(fit), len(held_out))
 

@@ -6,6 +6,7 @@ import datetime
 import os
 import resource
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,11 @@ def rate_runs(mesh: Mesh, dtype: str) -> tuple[dict[str, Run], dict[str, float]]
     platform, devices = mesh.devices.flat[0].platform, mesh.size
     side, length = SIDE.get(platform, 8192), STREAMED.get(platform, 2**28)
     spread = batch_sharding(mesh)
-    matrix = jax.device_put(jnp.ones((devices, side, side), dtype), spread)
-    array = jax.device_put(jnp.ones((devices, length), jnp.float32), spread)
-    product = jax.jit(lambda a: jnp.einsum("dij,djk->dik", a, a), out_shardings=spread)
+    ones = jax.jit(jnp.ones, static_argnums=(0, 1), out_shardings=spread)  # never whole on one
+    matrix, array = ones((devices, side, side), dtype), ones((devices, length), "float32")
+    precision = "highest" if dtype == "float32" else None  # as detectors are: `assembly.exact`
+    multiply = partial(jnp.einsum, "dij,djk->dik", precision=precision)
+    product = jax.jit(lambda a: multiply(a, a), out_shardings=spread)
     add = jax.jit(lambda a: a + 1.0, out_shardings=spread, donate_argnums=0)
 
     def stream() -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from invad_jax.config import TERMS
 from invad_jax.data.dataset import Sample, fingerprint, some
 from invad_jax.detector import standardise
-from invad_jax.errors import UserError
+from invad_jax.errors import UnavailableError, UserError
 from invad_jax.inference import kept
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model
@@ -74,7 +74,7 @@ def calibrate(
         normals is None or _known(model) or known["dataset"] == fingerprint(normals()[0])
     )
     if normals is not None and processes.primary_says(is_known) != is_known:
-        raise UserError(f"{folder}: another job is calibrating; give the command again")
+        raise UnavailableError(f"{folder}: is not seen alike by all processes; start again")
     if known is not None and is_known:
         if model.paradigm.lessons:
             model.adopt(reference.read(folder, model.paradigm.lessons))

@@ -24,7 +24,7 @@ from invad_jax.inference.in_parts import in_parts
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 from invad_jax.runtime.sharding import batch_sharding, global_batch, put, replicated, rounded_up
-from invad_jax.runtime.workdir import Workdir
+from invad_jax.runtime.workdir import Workdir, learnt_as
 
 
 def learn(
@@ -57,7 +57,8 @@ def learn(
         if processes.is_primary():
             _write(workdir, found, key)
         processes.barrier("components")
-        kept, _ = processes.as_written(partial(components_lib.read, workdir.components))
+        read = partial(components_lib.read, workdir.components)
+        kept = processes.as_written(partial(learnt_as, read, key))
     return with_components(encoder, kept)
 
 

@@ -36,7 +36,7 @@ from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms.retrieval import neighbourhood
 from invad_jax.runtime import processes
 from invad_jax.runtime.sharding import batch_sharding, put, replicated, rounded_up
-from invad_jax.runtime.workdir import Workdir
+from invad_jax.runtime.workdir import Workdir, learnt_as
 from invad_jax.scoring import Prior
 
 TEMPERATURE = 0.25
@@ -186,7 +186,8 @@ def white_rows(
             whitening.write(workdir.coordinates, kept, key)
         processes.barrier("coordinates")
         if jax.process_count() > 1:  # whose own may differ in the last bits
-            kept, _ = processes.as_written(partial(whitening.read, workdir.coordinates))
+            read = partial(whitening.read, workdir.coordinates)
+            kept = processes.as_written(partial(learnt_as, read, key))
             rest = learner.rest(kept, latents)
     new = learner.white(kept, held_out) if config.train.num_steps and held_out is not None else None
     return White(learner.training_rows(rest, labels), new, key)

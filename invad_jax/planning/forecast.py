@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from invad_jax.config import Config
 from invad_jax.encoders import describe_encoder
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.planning.programs import trace_train_step
-from invad_jax.runtime.sharding import rounded_up
+from invad_jax.runtime.sharding import batch_sharding, put, replicated, rounded_up
 
 _RUNS = 5
 PASSES = 3
@@ -44,11 +45,11 @@ def forecast(config: Config, mesh: Mesh) -> Forecast:
     _, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
     begun = time.perf_counter()
     step = trace_train_step(config, encoder, mesh).lower().compile()
-    (state, batch), _ = jax.tree.map(_zeros, step.args_info)
+    (state, batch), _ = jax.tree.map(_zeros, step.args_info, step.input_shardings)
     encode = jax.jit(in_parts(encoder.apply, mesh))
     side, rows = config.data.image_size, rounded_up(config.eval.batch_size, mesh)
-    images = np.zeros((rows, side, side, 3), np.uint8)
-    variables = jax.tree.map(_zeros, encoder.variables)
+    images = put(np.zeros((rows, side, side, 3), np.uint8), batch_sharding(mesh))
+    variables = jax.tree.map(partial(_zeros, sharding=replicated(mesh)), encoder.variables)
     jax.block_until_ready(encode(variables, images))
     compiling = time.perf_counter() - begun
 
@@ -71,7 +72,15 @@ def _median(run: Callable[[], Any]) -> float:
     return statistics.median(clock[1:])
 
 
-def _zeros(abstract: Any) -> jax.Array:
+def _zeros(abstract: Any, sharding: Any) -> jax.Array:
+    """As it lies on the devices, of which none has to hold it whole."""
     if jnp.issubdtype(abstract.dtype, jax.dtypes.prng_key):
-        return jax.random.key(0)
-    return jnp.zeros(abstract.shape, abstract.dtype)
+        return jax.device_put(jax.random.key(0), sharding)
+    shape = tuple(abstract.shape)
+
+    def part(index: Any) -> np.ndarray:
+        return np.zeros(
+            [len(range(n)[one]) for n, one in zip(shape, index, strict=True)], abstract.dtype
+        )
+
+    return jax.make_array_from_callback(shape, sharding, part)

@@ -133,9 +133,9 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
     """Joins the other processes first; one that fails ends without waiting for them."""
     from invad_jax.runtime import processes
 
-    processes.join(preemptible)
-    log.configure(processes.is_primary())
     try:
+        processes.join(preemptible)
+        log.configure(processes.is_primary())
         return main(args) or 0
     except (Exception, KeyboardInterrupt) as error:
         try:

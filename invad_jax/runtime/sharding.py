@@ -92,7 +92,7 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
     it: as many copies on each device, and NaN, of positions that take no part, is never equal.
     """
     if sharding.is_fully_addressable:
-        return jax.device_put(tree, sharding)
+        return jax.device_put(jax.tree.map(_of_this_process, tree), sharding)
 
     def whole(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
@@ -102,6 +102,12 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
     return jax.tree.map(whole, tree)
+
+
+def _of_this_process(leaf: Any) -> Any:
+    """What is whole on the devices of several processes, as this one has it."""
+    there = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    return leaf.addressable_data(0) if there else leaf
 
 
 def rounded_up(batch_size: int, mesh: Mesh) -> int:

@@ -224,6 +224,18 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)]
 
 
+def learnt_as(read: Callable[[], tuple[Learnt, Any]], key: dict[str, Any]) -> Learnt:
+    """What was learnt, if it is of this key.
+
+    Raises:
+      UserError: it is of another, or cannot be read.
+    """
+    learnt, its_key = read()
+    if its_key != key:
+        raise UserError("what was learnt of normal images is of an earlier start")
+    return learnt
+
+
 def scoring_key(
     config: Config, paradigm: Paradigm, step: int, made_of: Mapping[str, Any]
 ) -> dict[str, Any]:

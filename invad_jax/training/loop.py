@@ -21,7 +21,7 @@ import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from invad_jax.config import TrainConfig
+from invad_jax.config import Config, TrainConfig
 from invad_jax.data.dataset import Sample, fingerprint
 from invad_jax.errors import UserError
 from invad_jax.runtime import processes
@@ -280,17 +280,22 @@ def finite_scalars(scalars: dict[str, jax.Array], step: int) -> dict[str, float]
     return values
 
 
-def check_unchanged(workdir: Workdir, fit: Sequence[Sample], encoder: str | None = None) -> None:
+def check_unchanged(
+    workdir: Workdir, config: Config, fit: Sequence[Sample], encoder: str | None = None
+) -> None:
     """Asked before a start writes anything, lest it spoils a workdir that it cannot go on with.
 
     Args:
       workdir: of the training.
+      config: with which it shall go on.
       fit: images to train on.
       encoder: fingerprint of the network that looks at them; None: not known yet.
 
     Raises:
-      UserError: there is a checkpoint of other images, or of another encoder.
+      UserError: there is a checkpoint of another config, of other images or of another encoder.
     """
+    if workdir.config.is_file():
+        workdir.check(config, training=True)
     saved = newest_meta(workdir.checkpoints)
     if saved:
         ours = saved | {"dataset": fingerprint(fit)} | ({"encoder": encoder} if encoder else {})

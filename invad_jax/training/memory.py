@@ -6,6 +6,7 @@ most, in either direction.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -114,19 +115,31 @@ def check_step(what: str, trained: Trained, batch: Any, mesh: Mesh, small: bool)
     }
     memory.require(what, parts, ADVICE)
     if not (small and _bytes(state.params) <= SMALL_PARAMETERS):
-        parts["activations"] = activation_bytes(trained, state.params, batch)
+        kept = residuals(trained, state.params, batch)
+        parts["activations"] = _bytes(kept) - _elsewhere(kept, state.params, shardings.params)
         memory.require(what, parts, ADVICE)
 
 
-def activation_bytes(trained: Trained, params: Any, batch: Any) -> int:
-    """What the loss of a batch keeps for its gradient, parameters among it; from shapes."""
+def residuals(trained: Trained, params: Any, batch: Any) -> Any:
+    """What the loss of a batch keeps for its gradient, parameters among it: shapes and types."""
     loss_fn = trained.loss_fn
 
     def pullback(params: Any, frozen: Any, drawn: Any) -> Any:
         return jax.vjp(lambda p: loss_fn.given(p, frozen, drawn), params, has_aux=True)[1]
 
     drawn = jax.eval_shape(loss_fn.draw, batch, jax.random.key(0))
-    return _bytes(jax.eval_shape(pullback, params, trained.frozen, drawn))
+    return jax.eval_shape(pullback, params, trained.frozen, drawn)
+
+
+def _elsewhere(kept: Any, params: Any, shardings: Any) -> int:
+    """Bytes of the parameters among it that other devices keep: they are told by their shapes."""
+    shapes = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(kept))
+    there = 0
+    for leaf, sharding in zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True):
+        if shapes[leaf.shape, leaf.dtype]:
+            shapes[leaf.shape, leaf.dtype] -= 1
+            there += _size(leaf, leaf.shape) - _size(leaf, sharding.shard_shape(leaf.shape))
+    return there
 
 
 def _rows(config: Config, mesh: Mesh) -> int:

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from invad_jax import train, train_vae
 from invad_jax.config import MeshConfig, TrainConfig
 from invad_jax.errors import UserError
 from invad_jax.runtime import memory as device_memory
-from invad_jax.runtime.sharding import make_mesh
+from invad_jax.runtime.sharding import make_mesh, replicated
 from invad_jax.training import memory
 from invad_jax.training.step import LossFn
 
@@ -25,7 +26,7 @@ BATCH = {"x": jax.ShapeDtypeStruct((ROWS, INPUTS), np.float32)}
 def test_activations_by_hand():
     """The gradient of sin(x w) needs x and cos(x w)."""
     params = jax.eval_shape(TRAINED.init_params, jax.random.key(0))
-    kept = memory.activation_bytes(TRAINED, params, BATCH)
+    kept = memory._bytes(memory.residuals(TRAINED, params, BATCH))
     assert kept == 4 * ROWS * (INPUTS + OUTPUTS)
 
 
@@ -65,3 +66,15 @@ def test_what_no_machine_holds_is_refused_before_it_is_taken(
     assert "GB on each device" in line
     assert any(part in line for part in message.split("|"))
     assert not workdir.exists()
+
+
+def test_parameters_that_a_gradient_keeps_are_kept_in_parts():
+    params = {
+        "w": jax.ShapeDtypeStruct((8, 6), np.float32),
+        "b": jax.ShapeDtypeStruct((6,), np.float32),
+    }
+    kept = [params["w"], jax.ShapeDtypeStruct((16, 8), np.float32)]  # and an activation
+    mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
+    split = {"w": NamedSharding(mesh, PartitionSpec("fsdp")), "b": replicated(mesh)}
+    assert memory._elsewhere(kept, params, split) == 4 * (8 * 6) * 3 // 4
+    assert memory._elsewhere(kept[1:], params, split) == 0
