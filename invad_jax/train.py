@@ -60,9 +60,9 @@ def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
     )
     # Sizes that do not fit are said before anything is written.
     build_detector(config, described.latent_shape, described.apply)
-    # With components, which are learnt below, the network is another.
-    known = None if config.encoder.channels else encoder.fingerprint
-    check_unchanged(workdir, config, fit, known)
+    # Refused before anything is written; with components the network is another.
+    check_unchanged(workdir, config, fit, None if config.encoder.channels else encoder.fingerprint)
+    components.known(config, workdir, encoder, fit)
     workdir.claim(config, write=processes.is_primary())
     if processes.is_primary():
         kept.keep(config.encoder, workdir.encoder)

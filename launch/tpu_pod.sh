@@ -3,7 +3,7 @@
 #
 #   launch/tpu_pod.sh run MAIN OPTION...   create, set up, start, watch, until it is finished
 #   launch/tpu_pod.sh all MAIN OPTION...   run, then delete, whatever the end was, unless another
-#                                          command runs there
+#                                          command runs there, or gcloud never says what there is
 #   launch/tpu_pod.sh create | setup | status | delete
 #
 # MAIN is train, train_vae, eval or predict; give --workdir, in a bucket or a folder that all workers share. The run lives on

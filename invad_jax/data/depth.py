@@ -35,7 +35,7 @@ _EXTREME = 1 / 1000
 """Share of an image's pixels left out at either end: dead and hot ones, highlights."""
 
 SIXTEEN_BITS = (0.0, 65535.0)
-_PHOTOMETRIC, _WHITE_IS_ZERO, _SAMPLE_FORMAT, _UNSIGNED = 262, 0, 339, 1  # TIFF
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO, _SAMPLE_FORMAT, _UNSIGNED = 258, 262, 0, 339, 1  # TIFF
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -46,6 +46,16 @@ def is_deep(image: Image.Image) -> bool:
 def has_channels(image: Image.Image) -> bool:
     """Whether a deep one has several: PIL's whole numbers and floats have one."""
     return image.mode[0] not in "IF"
+
+
+def is_misread(image: Image.Image) -> bool:
+    """Whether PIL, which has decoded it, takes its numbers for others than its tags say."""
+    tags = getattr(image, "tag_v2", {})
+    if image.mode[0] not in "IF":
+        return False
+    unsigned = set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
+    wide = image.mode == "I" and tags.get(_BITS) == (32,) and unsigned
+    return wide or tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
 def with_value_range(config: Config, train: Sequence[Sample]) -> Config:

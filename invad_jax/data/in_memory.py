@@ -70,7 +70,10 @@ def read(given: Given, data: DataConfig) -> np.ndarray:
         return preprocess.to_square(pixels, given.name, data)
     if not given.content.width or not given.content.height:
         raise UserError(f"{given.name}: an image without pixels")
-    if depth.is_deep(given.content) and getattr(given.content, "tile", None):  # not decoded yet
+    if not getattr(given.content, "tile", None):
+        if depth.is_misread(given.content):
+            raise UserError(f"{given.name}: PIL does not keep what its numbers mean; give the path")
+    elif depth.is_deep(given.content):  # not decoded yet
         # What its numbers mean, PIL keeps with the file alone.
         file = getattr(given.content, "filename", "")
         if file and os.path.isfile(file) and given.content.tell() == 0:

@@ -24,9 +24,9 @@ from invad_jax.io.paths import has_file, is_remote, scan, to_path
 
 _UNLISTED, _UNOPENED = "cannot be listed", "cannot be opened"
 _CLOSED = (_UNLISTED, _UNOPENED)
+"""How reasons begin where the system does not say what is there."""
 _MOST_FOLDERS = 10_000
 """Of which it is kept in mind whether commands wrote something there."""
-"""How reasons begin where the system does not say what is there."""
 
 
 class Found(NamedTuple):

@@ -84,7 +84,8 @@ def lines(model: BundleModel, validation: Validation) -> list[str]:
         f"by invad_jax {made['invad_jax']} with JAX {made['jax']}",
         f"{len(about['parts'])} parts of {size / 1e6:.3g} MB: each as it was written",
         f"{validation.pictures} pictures: scores within {validation.score_difference:.1e} of the "
-        f"spread of normal images, maps within {validation.map_difference:.1e}, {decisions}",
+        f"spread of normal images, maps within {validation.map_difference:.1e} (at most "
+        f"{validation.tolerance:g}), {decisions}",
         f"speed on {validation.device} with JAX {jax.__version__}: {speed}",
     ]
 

@@ -5,8 +5,8 @@ where no training image is at hand. `reference.npz` is written first and `scores
 folder without the latter is not used.
 
 The scale comes from scores that are honest: of images kept out of training, and, where there are
-few of those, of the training images too, each by what was learnt without it. (The network did see
-them; what it makes of an image it has seen and of one it has not hardly differs beside that.)
+few of those, of the training images too, each by Gaussians that were learnt without it. (The
+network did see them, and so did what other images were retrieved from: docs/thresholds.md.)
 
 Read next: `kept.py`, `normality/reference.py`, `normality/calibrations.py`.
 """
@@ -67,6 +67,7 @@ def calibrate(
 
     Raises:
       UserError: not in the workdir, and no images given, or others than were trained on.
+      UnavailableError: processes of a job do not see the same there.
     """
     folder = kept.folder(workdir, model)
     known = kept.read_scores(workdir, model)
@@ -74,7 +75,7 @@ def calibrate(
         normals is None or _known(model) or known["dataset"] == fingerprint(normals()[0])
     )
     if normals is not None and processes.primary_says(is_known) != is_known:
-        raise UnavailableError(f"{folder}: is not seen alike by all processes; start again")
+        raise UnavailableError(f"{folder}: is not seen alike by all processes; is it shared?")
     if known is not None and is_known:
         if model.paradigm.lessons:
             model.adopt(reference.read(folder, model.paradigm.lessons))

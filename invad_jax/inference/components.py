@@ -19,7 +19,7 @@ from invad_jax.data.dataset import Sample, fingerprint
 from invad_jax.data.pipeline import image_batches
 from invad_jax.encoders import Encoder, with_components
 from invad_jax.encoders import components as components_lib
-from invad_jax.encoders.components import Moments
+from invad_jax.encoders.components import Components, Moments
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
@@ -44,13 +44,8 @@ def learn(
     """
     if not config.encoder.channels:
         return encoder
-    key = {
-        "dataset": fingerprint(samples),
-        "encoder": encoder.fingerprint,
-        "channels": config.encoder.channels,
-        "value_range": list(config.data.value_range),
-    }
-    kept = workdir.learnt_before(workdir.components, components_lib.read, key)
+    key = _key(config, encoder, samples)
+    kept = known(config, workdir, encoder, samples)
     processes.barrier("components read")  # before any process writes
     if kept is None:
         found = moments([sample.path for sample in samples], encoder, config, mesh)
@@ -60,6 +55,29 @@ def learn(
         read = partial(components_lib.read, workdir.components)
         kept = processes.as_written(partial(learnt_as, read, key))
     return with_components(encoder, kept)
+
+
+def known(
+    config: Config, workdir: Workdir, encoder: Encoder, samples: Sequence[Sample]
+) -> Components | None:
+    """What an earlier start has learnt of the same; asked before anything is written, too.
+
+    Raises:
+      UserError: a checkpoint is there, and it belongs to other components.
+    """
+    if not config.encoder.channels:
+        return None
+    key = _key(config, encoder, samples)
+    return workdir.learnt_before(workdir.components, components_lib.read, key)
+
+
+def _key(config: Config, encoder: Encoder, samples: Sequence[Sample]) -> dict[str, Any]:
+    return {
+        "dataset": fingerprint(samples),
+        "encoder": encoder.fingerprint,
+        "channels": config.encoder.channels,
+        "value_range": list(config.data.value_range),
+    }
 
 
 def load(config: Config, workdir: Workdir, encoder: Encoder) -> Encoder:

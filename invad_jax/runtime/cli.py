@@ -133,11 +133,15 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
     """Joins the other processes first; one that fails ends without waiting for them."""
     from invad_jax.runtime import processes
 
+    joined = False
     try:
         processes.join(preemptible)
+        joined = True
         log.configure(processes.is_primary())
         return main(args) or 0
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, UserError) and not joined:  # there is nobody to leave behind
+            raise
         try:
             print(_line(error), file=sys.stderr)
             status = _status(error)

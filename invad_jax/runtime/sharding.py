@@ -106,8 +106,9 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 
 def _of_this_process(leaf: Any) -> Any:
     """What is whole on the devices of several processes, as this one has it."""
-    there = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
-    return leaf.addressable_data(0) if there else leaf
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    return leaf
 
 
 def rounded_up(batch_size: int, mesh: Mesh) -> int:

@@ -102,6 +102,17 @@ def test_a_deep_picture_is_what_it_is_now(tmp_path):
         assert read(image, data)[0][0, 0].tolist() == [255] * 3
 
 
+@pytest.mark.parametrize("values", [PIXELS[..., :1].astype(np.uint32), None])
+def test_numbers_that_were_decoded_without_their_meaning_are_one_line(tmp_path, values):
+    inverted = PIXELS[..., :1].astype(np.uint16)
+    path = tmp_path / "a.tif"
+    write_tiff(path, inverted, photometric=0) if values is None else write_tiff(path, values)
+    with Image.open(path) as image:
+        image.load()
+        with pytest.raises(UserError, match="does not keep what its numbers mean; give the path"):
+            read(image)
+
+
 def test_deep_colours_without_a_file_are_one_line(tmp_path):
     path = write_png(tmp_path / "a.png", PIXELS.astype(np.uint16))
     with pytest.raises(UserError, match="colours of 16 bits: PIL keeps 8; give the path"):

@@ -143,6 +143,12 @@ def test_who_is_through_waits_for_the_first_of_a_job(monkeypatch, status):
     assert left == []
     cli.run(raising(UserError("x")), parser, ["--distributed"])
     assert left == [2]
+    monkeypatch.setattr(processes, "join", raising(RuntimeError("no device")))
+    cli.run(lambda args: status, parser, ["--distributed"])
+    assert left == [2, 1]  # others may be waiting for it
+    monkeypatch.setattr(processes, "join", raising(UserError("no processes to join")))
+    assert cli.run(lambda args: status, parser, ["--distributed"]) == 2
+    assert left == [2, 1]
 
 
 REMOTE = [

@@ -22,13 +22,13 @@ def metrics_of(i_auroc, p_auroc=None):
 @pytest.fixture
 def ways(tmp_path):
     """Two seeds of a method, and what the clock said."""
-    found = [rivals.Way("deco_diff", "published", seed) for seed in (0, 1)]
+    found = [rivals.Way("deco_diff", "by itself", seed) for seed in (0, 1)]
     for way, values in zip(found, ((0.9, 0.7), (0.7, 0.5)), strict=True):
         path = way.metrics(tmp_path)
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(metrics_of(values, 0.5)))
     speed = {"images/s": 12.5, "ms": 80.0, "GFLOP": 1.25, "M parameters": 2.9}
-    (tmp_path / "speed.json").write_text(json.dumps({"deco_diff: published": speed}))
+    (tmp_path / "speed.json").write_text(json.dumps({"deco_diff: by itself": speed}))
     return found
 
 
@@ -36,7 +36,7 @@ def test_a_row_has_means_spreads_and_costs(tmp_path, ways):
     head, row = rivals.rows(tmp_path, ways)
     said = dict(zip(head, row, strict=True))
     assert (said["method"], said["compared by"], said["seeds"], said["NFE"]) == (
-        "deco_diff", "published", "2", "5",
+        "deco_diff", "by itself", "2", "5",
     )  # fmt: skip
     assert said["i_auroc"] == "70.0 ± 14.1"
     assert said["p_auroc"] == "50.0 ± 0.0"

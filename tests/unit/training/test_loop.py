@@ -9,8 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invad_jax.config import MeshConfig, TrainConfig
+from invad_jax.config import Config, MeshConfig, TrainConfig
+from invad_jax.data.dataset import Sample, fingerprint
+from invad_jax.errors import UserError
+from invad_jax.io import files
 from invad_jax.runtime.sharding import make_mesh
+from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
 
 
@@ -60,3 +64,23 @@ def test_a_step_may_copy_implicitly_while_it_is_compiled_and_never_again():
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         loop.run(state, step_fn, batches, mesh, cfg, lambda *_: None, Writer(), Stop())
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"), [("", ""), ("encoder", "another encoder"), ("dataset", "another dataset")]
+)
+def test_a_start_that_cannot_go_on_is_refused_before_it_writes(tmp_path, changed, said):
+    (tmp_path / "0.png").write_bytes(b"0")
+    fit = [Sample(str(tmp_path / "0.png"), "nut", "good", 0)]
+    made_of = {"dataset": fingerprint(fit), "encoder": "one"} | (
+        {changed: "other"} if changed else {}
+    )
+    workdir = Workdir(tmp_path / "run")
+    loop.check_unchanged(workdir, Config(), fit, "two")  # nothing is there
+    files.write_json(workdir.checkpoints / "5" / "meta" / "metadata", made_of)
+    if said:
+        with pytest.raises(UserError, match=f"its checkpoint was made with {said}"):
+            loop.check_unchanged(workdir, Config(), fit, "one")
+    else:
+        loop.check_unchanged(workdir, Config(), fit, "one")
+        loop.check_unchanged(workdir, Config(), fit)  # a network that is not known yet
