@@ -75,7 +75,9 @@ def _read_denoiser(
     sample_size = options.values.get("sample_size")
     fixed = reader is diffusers_dit and type(sample_size) is int
     if fixed and latent_size not in (None, sample_size):
-        raise UserError(f"--latent-size {latent_size}: this DiT's positions are for {sample_size}")
+        raise UserError(
+            f"{options.path}: --latent-size {latent_size}: this DiT's positions are for {sample_size}"
+        )
     size = latent_size or sample_size
     if type(size) is not int or size < 1:
         raise options.wrong("sample_size", "no side of a square; give --latent-size")
