@@ -76,7 +76,8 @@ def _read_denoiser(
     fixed = reader is diffusers_dit and type(sample_size) is int
     if fixed and latent_size not in (None, sample_size):
         raise UserError(
-            f"{options.path}: --latent-size {latent_size}: this DiT's positions are for {sample_size}"
+            f"{options.path}: --latent-size {latent_size}: "
+            f"this DiT's positions are for {sample_size}"
         )
     size = latent_size or sample_size
     if type(size) is not int or size < 1:
