@@ -171,7 +171,7 @@ def _measure(model: Model, workdir: Workdir, data: Data) -> dict[str, Any]:
     calibrations = calibrate(model, workdir, lambda: data.normals)
     readable = _readable(data.test, model.config.data)
     latents = encode_samples(readable, model.encoder, model.config, model.mesh)
-    scores = model.score_latents(np.asarray(latents), maps=False)
+    scores = model.judge_latents(np.asarray(latents))
     rows = is_finite(scores)
     if not rows.any():
         raise UserError(f"{workdir.path}: no test image has a finite score")

@@ -62,7 +62,7 @@ def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
     build_detector(config, described.latent_shape, described.apply)
     # Refused before anything is written; with components the network is another.
     check_unchanged(workdir, config, fit, None if config.encoder.channels else encoder.fingerprint)
-    components.known(config, workdir, encoder, fit)
+    components.check_unchanged(config, workdir, encoder, fit)
     workdir.claim(config, write=processes.is_primary())
     if processes.is_primary():
         kept.keep(config.encoder, workdir.encoder)

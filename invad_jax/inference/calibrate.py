@@ -159,7 +159,7 @@ def _learn(
         model.adopt(learnt)
     if held_out:
         new = np.asarray(encode_samples(held_out, model.encoder, model.config, model.mesh))
-        scores.append(model.score_latents(new, maps=False))
+        scores.append(model.judge_latents(new))
         seen.append(new)
     if asked:
         if lessons and honest:

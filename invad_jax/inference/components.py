@@ -19,7 +19,7 @@ from invad_jax.data.dataset import Sample, fingerprint
 from invad_jax.data.pipeline import image_batches
 from invad_jax.encoders import Encoder, with_components
 from invad_jax.encoders import components as components_lib
-from invad_jax.encoders.components import Components, Moments
+from invad_jax.encoders.components import Moments
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
@@ -45,7 +45,7 @@ def learn(
     if not config.encoder.channels:
         return encoder
     key = _key(config, encoder, samples)
-    kept = known(config, workdir, encoder, samples)
+    kept = workdir.learnt_before(workdir.components, components_lib.read, key)
     processes.barrier("components read")  # before any process writes
     if kept is None:
         found = moments([sample.path for sample in samples], encoder, config, mesh)
@@ -57,18 +57,17 @@ def learn(
     return with_components(encoder, kept)
 
 
-def known(
+def check_unchanged(
     config: Config, workdir: Workdir, encoder: Encoder, samples: Sequence[Sample]
-) -> Components | None:
-    """What an earlier start has learnt of the same; asked before anything is written, too.
+) -> None:
+    """Asked before a start writes anything; arguments as of `learn`.
 
     Raises:
       UserError: a checkpoint is there, and it belongs to other components.
     """
-    if not config.encoder.channels:
-        return None
-    key = _key(config, encoder, samples)
-    return workdir.learnt_before(workdir.components, components_lib.read, key)
+    if config.encoder.channels and workdir.components.is_file():  # else no image is hashed
+        key = _key(config, encoder, samples)
+        workdir.learnt_before(workdir.components, components_lib.read, key)
 
 
 def _key(config: Config, encoder: Encoder, samples: Sequence[Sample]) -> dict[str, Any]:

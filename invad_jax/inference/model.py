@@ -94,7 +94,7 @@ class Model:
         self._score_latents = compile_on_mesh(
             self.detector.score_latents, in_shardings=(arrays, batch)
         )
-        self._score_latents_without_maps = compile_on_mesh(
+        self._judge_latents = compile_on_mesh(
             lambda variables, latent: without_maps(self.detector.score_latents(variables, latent)),
             in_shardings=(arrays, batch),
         )
@@ -194,20 +194,24 @@ class Model:
         batch_size = batch_size or self.batch_size_for(len(image))
         return in_batches(self._predict, self.variables, batch_size, self.mesh, image)
 
-    def score_latents(self, latent: np.ndarray, maps: bool = True) -> Scores:
+    def score_latents(self, latent: np.ndarray) -> Scores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32, any B.
 
         Args:
           latent: of the model's `latent_shape`; U-Net and MLP take other grids too.
-          maps: whether to give `anomaly_map` and `x_T`, which are large, too.
 
         Raises:
           UserError: the network takes other latents.
         """
         latent = np.asarray(latent, np.float32)
         self._check_latent(latent.shape)
-        compiled = self._score_latents if maps else self._score_latents_without_maps
-        return self._in_batches(compiled, self._without_encoder, latent)
+        return self._in_batches(self._score_latents, self._without_encoder, latent)
+
+    def judge_latents(self, latent: np.ndarray) -> Scores:
+        """As `score_latents`, of the model's own grid, without `anomaly_map` and `x_T`, which are
+        large."""
+        latent = np.asarray(latent, np.float32)
+        return self._in_batches(self._judge_latents, self._without_encoder, latent)
 
     def scored_states(self, latent: np.ndarray) -> np.ndarray:
         """What of latents is scored, (B, M, h, w, C) float32: what a reference is learnt from."""

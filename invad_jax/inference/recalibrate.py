@@ -79,7 +79,7 @@ def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
     if isinstance(model, Model):
         samples = [Sample(path, "", "good", 0) for path in readable]
         latents = np.asarray(encode_samples(samples, model.encoder, model.config, model.mesh))
-        scores: Scores = model.score_latents(latents, maps=False)
+        scores: Scores = model.judge_latents(latents)
         profile = drift.profile_of(latents, np.asarray(scores.latent_norm))
     else:
         scores = _by_bundle(model, readable)
