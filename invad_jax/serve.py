@@ -8,12 +8,13 @@ JSON interface is described at /openapi.json:
 
     curl --data-binary @part.png -H content-type:image/png http://127.0.0.1:8765/api/images?name=part
 
-Needs the extra [serve]: pip install "invad-jax[serve]". Ctrl-C ends it.
+Needs the extra [serve]: pip install "invad-jax[serve]". Ctrl-C or SIGTERM ends it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import ipaddress
 import os
@@ -63,7 +64,8 @@ def main(args: argparse.Namespace) -> None:
         log.warning("whoever reaches %s can use it: there is no password", place)
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning", ws="none"))
     try:
-        server.run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # as it ends, after answering who has asked
+            server.run(sockets=[listening])
     finally:
         ended.set()
         served.close()

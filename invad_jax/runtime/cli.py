@@ -84,11 +84,11 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
       main: the command; what was typed is `args.typed`.
       parser: its options.
       argv: None: the process's own.
-      preemptible: `main` looks at `StopSignal`; else SIGTERM ends its processes at once.
+      preemptible: `main` looks at `StopSignal`; else SIGTERM ends what has joined others at once.
 
     Returns:
       The exit status: what `main` returns (None is 0); 2 and one line for what is the user's to
-      mend (see `_line`); 130 and one line for Ctrl-C.
+      mend (see `_line`); 130 and one line for Ctrl-C, 143 for SIGTERM.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no Unicode, in a table
@@ -154,14 +154,14 @@ def _run_with_others(main: Main, args: argparse.Namespace, preemptible: bool) ->
 def _status(error: BaseException) -> int:
     """That a command leaves with, after its line."""
     if isinstance(error, KeyboardInterrupt):
-        return interrupts.STATUS
+        return interrupts.outcome(error)[1]
     return UnavailableError.STATUS if isinstance(error, UnavailableError) else 2
 
 
 def _line(error: BaseException) -> str:
     """What went wrong in one line; raises the error again where it is no fault of the user's."""
     if isinstance(error, KeyboardInterrupt):
-        return interrupts.MESSAGE
+        return interrupts.outcome(error)[0]
     if isinstance(error, UserError | UnavailableError):
         return "error: " + " ".join(str(error).splitlines())  # a path may hold line breaks
     if isinstance(error, OSError) and error.errno in files.DISK_ERRORS:

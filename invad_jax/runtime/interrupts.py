@@ -1,4 +1,7 @@
-"""Ctrl-C: one line and the status by which shells know it, wherever the program was."""
+"""Ctrl-C and SIGTERM: one line and the status by which shells know them, wherever the program was.
+
+What is unfinished is cleared away, as after any other error.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +14,57 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-STATUS = 130
-MESSAGE = "interrupted"
 GRACE = 5.0
 """Seconds to leave in good order."""
+_SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, from a scheduler or a service manager."""
 
 
 @contextmanager
 def unwound() -> Iterator[None]:
-    """Within it, Ctrl-C raises KeyboardInterrupt, and after `GRACE` seconds ends the process.
+    """Within it, either raises KeyboardInterrupt, and after `GRACE` seconds ends the process.
 
     An exception alone may be lost: Python drops it in a destructor or a garbage collection, and JAX
     has a hook in the latter.
     """
-    of_ours = threading.current_thread() is threading.main_thread()
-    if not of_ours or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells do with `&`
-        yield
-        return
-    end = threading.Timer(GRACE, leave)
-    end.daemon = True
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.getsignal(number) for number in _SAID}
+    ends: list[threading.Timer] = []
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(number, leave)  # a second one does not wait
+        end = threading.Timer(GRACE, leave, (number,))
+        end.daemon = True
+        ends.append(end)
         end.start()
-        raise KeyboardInterrupt
+        for each in previous:  # a second one does not wait
+            signal.signal(each, leave)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGINT, interrupt)
+    for number, handler in list(previous.items()):
+        if handler == signal.SIG_IGN:  # as shells do with SIGINT and `&`
+            del previous[number]
+        else:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        end.cancel()
-        signal.signal(signal.SIGINT, previous)
+        for end in ends:
+            end.cancel()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def leave(*signal_and_frame: object) -> NoReturn:
+def outcome(error: KeyboardInterrupt) -> tuple[str, int]:
+    """The line and the status of a process that `unwound` has stopped."""
+    number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+    return _SAID[number], 128 + number
+
+
+def leave(number: int, frame: FrameType | None = None) -> NoReturn:
     """Ends this process at once."""
-    print(MESSAGE, file=sys.stderr, flush=True)
-    os._exit(STATUS)
+    print(_SAID[signal.Signals(number)], file=sys.stderr, flush=True)
+    os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""A server as a line starts it: what it decides is what `predict` decides, and Ctrl-C ends it."""
+"""A server as a line starts it: what it decides is what `predict` decides, and SIGTERM ends it."""
 
 import json
 import re
@@ -13,7 +13,7 @@ pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
 pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
 
 
-def test_the_server_decides_as_predict_does_and_ends_with_ctrl_c(commands, trained):
+def test_the_server_decides_as_predict_does_and_ends_with_sigterm(commands, trained):
     path = str(commands.drawn_test_images()[0])
     (expected,) = load(trained).predict(path)
     server = commands.start("serve", "--workdir", "run", "--port", "0")
@@ -33,8 +33,8 @@ def test_the_server_decides_as_predict_does_and_ends_with_ctrl_c(commands, train
         assert seen["image_score"] == pytest.approx(expected.image_score, rel=1e-5)
         assert seen["decision"] == ("anomalous" if expected.decision else "normal")
         assert seen["threshold"] == expected.threshold
-        server.send_signal(signal.SIGINT)
-        assert server.wait(60) == 130
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
     finally:
         server.kill()
         server.communicate()

@@ -1,4 +1,4 @@
-"""What every command has in common: one line for what is the user's, and for Ctrl-C."""
+"""What every command has in common: one line for what is the user's, and for a signal."""
 
 import errno
 import importlib
@@ -27,6 +27,7 @@ from invad_jax import (
 )  # fmt: skip
 from invad_jax import eval as eval_main
 from invad_jax.errors import UserError
+from invad_jax.io import files
 from invad_jax.runtime import cli, interrupts, processes
 from tests.commands import PROJECT
 
@@ -51,11 +52,20 @@ def raising(error):
     return main
 
 
-def test_ctrl_c_is_one_line_and_status_130(capsys):
-    before = signal.getsignal(signal.SIGINT)
-    status, said = outcome(lambda args: signal.raise_signal(signal.SIGINT), capsys)
-    assert (status, said) == (130, "interrupted\n")
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, (130, "interrupted\n")), (signal.SIGTERM, (143, "terminated\n"))],
+)
+def test_a_signal_is_one_line_and_leaves_nothing_unfinished(number, expected, tmp_path, capsys):
+    def main(args):
+        with files.new_folder(tmp_path / "made") as folder:
+            (folder / "half").touch()
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    assert outcome(main, capsys) == expected
+    assert signal.getsignal(number) is before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_ends_the_process_even_if_its_exception_is_lost(monkeypatch):
