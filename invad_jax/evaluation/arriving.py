@@ -197,7 +197,7 @@ def _score(some: Sequence[Arrival], predictor: Predictor, overlays: names.Taken)
     results = predictor.predict_squares([one.path for one in readable], np.stack(squares))
     for one, result in zip(readable, results, strict=True):
         if np.isfinite(result.image_score):
-            overlay = overlays.name(one.path, one.name, PICTURE)
+            overlay = overlays.new(one.name, PICTURE)
             scored.append(Item(one.path, one.name, overlay, result))
         else:
             failed.append(Item(one.path, one.name, "", None, "has no finite score"))

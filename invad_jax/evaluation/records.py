@@ -169,7 +169,7 @@ class Recorder:
 
     def _sort(self, row: Mapping[str, Any], name: str, errors: list[str]) -> None:
         """Puts the image into the folder of its decision, and takes it out of the others; another
-        one of its name, which an earlier run has sorted, keeps its place."""
+        one that was sorted under its name keeps its place."""
         if not self._sorting:
             return
         path, folder, own = row["path"], self._sorting.folder, SORTED[row["decision"]]
@@ -178,7 +178,7 @@ class Recorder:
                 if row["decision"] != tables.UNREADABLE:
                     errors.append("not sorted: has gone")
                 return
-            place = self._places.name(path, name, "", partial(_is_free, path, folder))
+            place = self._places.place(path, name, partial(_is_free, path, folder))
             for other in set(SORTED.values()) - {own}:
                 (folder / other / place).unlink(missing_ok=True)
             _put(path, folder / own / place, self._sorting.by)

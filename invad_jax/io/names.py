@@ -68,40 +68,57 @@ def unique(paths: Sequence[str], suffix: str) -> list[str]:
 
 
 class Taken:
-    """As `unique`, for files that become known one by one: each keeps its name if that is free."""
+    """As `unique`, for what becomes known one by one: each has its name if that is free."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._keys: set[str] = set()
         self._numbers: dict[str, int] = {}
 
-    def name(
-        self, path: str, wanted: str, suffix: str, free: Callable[[str], bool] | None = None
-    ) -> str:
-        """The place for a file, the same whenever it is asked for.
+    def new(self, wanted: str, suffix: str) -> str:
+        """A name that was not given before.
+
+        Args:
+          wanted: relative, parts between slashes, no `..` among them.
+          suffix: that takes the place of its own.
+
+        >>> taken = Taken()
+        >>> [taken.new("a.jpg", ".png") for _ in range(3)]
+        ['a.png', 'a_2.png', 'a_3.png']
+        """
+        path, _ = _split(wanted)
+        return _another(path, suffix, self._keys, self._numbers)
+
+    def place(self, path: str, wanted: str, free: Callable[[str], bool]) -> str:
+        """The place for a file, the same as before while that is free.
 
         Args:
           path: of the file.
-          wanted: relative, parts between slashes, no `..` among them.
-          suffix: that takes the place of its own; empty keeps that.
-          free: whether a name is, as far as what lies on the disk; the first that is free is taken.
+          wanted: as above; it keeps its suffix.
+          free: whether a place is, as far as what lies on the disk; the first that is free is
+            taken.
 
         >>> taken = Taken()
-        >>> [taken.name(path, "a.jpg", "") for path in ("one/a.jpg", "two/a.jpg", "one/a.jpg")]
+        >>> [taken.place(path, "a.jpg", len) for path in ("one/a.jpg", "two/a.jpg", "one/a.jpg")]
         ['a.jpg', 'a_2.jpg', 'a.jpg']
         """
-        if path not in self._names:
-            folder, slash, name = wanted.rpartition("/")
-            stem, own = os.path.splitext(name)
-            plain = f"{folder}{slash}{fitted(stem, suffix or own)}"
-            if free:
-                forms = itertools.chain([plain], _numbered(f"{folder}{slash}{stem}", suffix or own))
-                plain = next(one for one in forms if _key(one) not in self._keys and free(one))
-            elif _key(plain) in self._keys:
-                plain = _another(f"{folder}{slash}{stem}", suffix or own, self._keys, self._numbers)
-            self._keys.add(_key(plain))
-            self._names[path] = plain
+        if path not in self._names or not free(self._names[path]):
+            stem, suffix = _split(wanted)
+            folder, slash, name = stem.rpartition("/")
+            plain = f"{folder}{slash}{fitted(name, suffix)}"
+            forms = itertools.chain([plain], _numbered(stem, suffix))
+            self._names[path] = next(
+                one for one in forms if _key(one) not in self._keys and free(one)
+            )
+            self._keys.add(_key(self._names[path]))
         return self._names[path]
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The stem, with its folders, and the suffix."""
+    folder, slash, name = path.rpartition("/")
+    stem, suffix = os.path.splitext(name)
+    return f"{folder}{slash}{stem}", suffix
 
 
 def _folders(keys: Sequence[str]) -> set[str]:
