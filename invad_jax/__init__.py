@@ -14,7 +14,8 @@ from invad_jax.version import __version__
 if TYPE_CHECKING:
     from invad_jax.inference.predictor import load
 
-if sys.argv[:1] == ["-m"]:  # a command is being imported, which takes seconds
+if sys.argv[:1] == ["-m"] and any(word.startswith("invad_jax.") for word in sys.orig_argv):
+    # A command of ours is being imported, which takes seconds.
     import signal
 
     from invad_jax.runtime import interrupts

@@ -51,10 +51,11 @@ def main(args: argparse.Namespace) -> None:
     if not args.workdir:
         raise UserError("give --workdir DIR")
     workdir = Workdir(args.workdir)
-    for hint in sorted(set().union(*_HINTS.values())):
-        if getattr(args, hint) is not None and hint not in _HINTS.get(args.source, ()):
+    asked = ("input", "set", *_HINTS[args.source]) if args.source else ("output",)
+    for option in ("input", "output", "set", *sorted(set().union(*_HINTS.values()))):
+        if getattr(args, option) not in (None, []) and option not in asked:
             way = f"--from {args.source}" if args.source else f"--to {args.target}"
-            raise UserError(f"--{hint.replace('_', '-')}: is not asked by {way}")
+            raise UserError(f"--{option.replace('_', '-')}: is not asked by {way}")
     if args.source:
         if not args.input:
             raise UserError("give --input, what to convert")

@@ -101,10 +101,22 @@ class PredictionStream:
     The file is begun with the first row, and what it held before is then gone.
     """
 
-    def __init__(self, target: str | Path | TextIO, kind: Literal["csv", "jsonl"]):
-        """Writes to a file that is made, or to a stream that is open already."""
+    def __init__(
+        self,
+        target: str | Path | TextIO,
+        kind: Literal["csv", "jsonl"],
+        columns: Sequence[str] = PREDICTION_COLUMNS,
+    ):
+        """Writes to a file that is made, or to a stream that is open already.
+
+        Args:
+          target: the file or the stream.
+          kind: of it.
+          columns: of a CSV file.
+        """
         self._target = target
         self._kind = kind
+        self._columns = columns
         self._stream: TextIO | None = None
         self._growing: files.Growing | None = None
         self._whole = 0
@@ -118,7 +130,8 @@ class PredictionStream:
           UserError: the file cannot be written.
         """
         try:
-            line = _json_line(row) if self._kind == "jsonl" else _prediction_line(row)
+            columns = self._columns
+            line = _json_line(row) if self._kind == "jsonl" else prediction_line(row, columns)
             stream = self._stream or self._begin()
             stream.write(line)
             stream.flush()
@@ -164,15 +177,16 @@ class PredictionStream:
         else:
             self._stream = self._target
         if self._kind == "csv" and not self._whole:
-            self._stream.write(_csv_line(PREDICTION_COLUMNS))
+            self._stream.write(csv_line(self._columns))
         return self._stream
 
 
-def _prediction_line(row: Mapping[str, Any]) -> str:
+def prediction_line(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """A row as in `PredictionStream.write`, as a record of a CSV file."""
     regions = row["regions"]
     cells = {**row, "regions": None if regions is None else len(regions)}
     cells |= (regions or [dict.fromkeys(REGION_COLUMNS)])[0]
-    return _csv_line([cells[column] for column in PREDICTION_COLUMNS])
+    return csv_line([cells[column] for column in columns])
 
 
 def _json_line(row: Mapping[str, Any]) -> str:
@@ -245,11 +259,11 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[s
         files.replaced(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
-        stream.write(_csv_line(columns))
-        stream.writelines(_csv_line([row[column] for column in columns]) for row in rows)
+        stream.write(csv_line(columns))
+        stream.writelines(csv_line([row[column] for column in columns]) for row in rows)
 
 
-def _csv_line(cells: Sequence[Any]) -> str:
+def csv_line(cells: Sequence[Any]) -> str:
     r"""One record and `\n`; a carriage return in a cell is quoted only if it ends records too."""
     record = io.StringIO(newline="")
     csv.writer(record, lineterminator="\r\n").writerow(cells)

@@ -8,8 +8,6 @@ Read next: `answers.py`, what it answers with; `line.py`, what it shows.
 """
 
 import asyncio
-import csv
-import io
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Annotated
@@ -24,15 +22,14 @@ from starlette.concurrency import run_in_threadpool
 from invad_jax.errors import UserError
 from invad_jax.report.content import score_range
 from invad_jax.report.pictures import colour_bar
-from invad_jax.report.tables import UNREADABLE, decision_word
+from invad_jax.report.tables import UNREADABLE, csv_line, decision_word, prediction_line
 from invad_jax.serving.answers import Detector, Kind, Seen, ShiftSoFar
-from invad_jax.serving.line import Line
+from invad_jax.serving.line import COLUMNS, Line, row_of
 from invad_jax.serving.shift import MOST_RECORDS, RECENT, Record, drift
 from invad_jax.version import __version__
 
 MOST_WAITING = 16
 """Images that are read at the same time; more are asked to come back."""
-_AT_A_TIME = 500
 _SECURITY = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -216,25 +213,8 @@ def _kind(line: Line, name: str) -> Kind:
 
 
 def _table(records: list[Record]) -> str:
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    columns = (
-        "id",
-        "time",
-        "name",
-        "decision",
-        "image_score",
-        "threshold",
-        "component",
-        "normal_percentile",
-        "milliseconds",
-        "error",
-    )
-    writer.writerow(columns)
-    for record in records:
-        cells = [getattr(record, column) for column in columns]
-        writer.writerow([_harmless(cell) for cell in cells])
-    return stream.getvalue()
+    rows = [{name: _harmless(cell) for name, cell in row_of(one).items()} for one in records]
+    return csv_line(COLUMNS) + "".join(prediction_line(row, COLUMNS) for row in rows)
 
 
 def _harmless(cell: object) -> object:

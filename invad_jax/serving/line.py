@@ -33,6 +33,12 @@ from invad_jax.serving.shift import Pictures, Record, Shift
 
 SIDE = 1280
 """Pixels of the longer side of a photograph that is shown, at most."""
+COLUMNS = (
+    *("id", "time"),
+    *(name for name in tables.PREDICTION_COLUMNS if name != "overlay"),
+    "milliseconds",
+)
+"""Of the table of a shift."""
 _LONGEST_NAME = 300
 
 
@@ -135,7 +141,7 @@ class Line:
     def _keep(self, record: Record) -> None:
         """A disk that is full must not stop the line, and must not go unseen."""
         try:
-            self._table.write(_row(record))
+            self._table.write(row_of(record))
             self.troubles["history"] = None
         except (UserError, OSError) as error:
             if not self.troubles.get("history"):
@@ -173,7 +179,7 @@ class Line:
                 path.touch(exist_ok=False)
             except FileExistsError:
                 continue
-            return tables.PredictionStream(path, "csv")
+            return tables.PredictionStream(path, "csv", COLUMNS)
         raise AssertionError
 
 
@@ -221,12 +227,10 @@ def _as_text(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def _row(record: Record) -> dict[str, Any]:
-    """Of `predictions.csv`."""
-    known = asdict(record)
-    row = {name: known.get(name) for name in tables.PREDICTION_COLUMNS}
+def row_of(record: Record) -> dict[str, Any]:
+    """Of the table of a shift; see `PredictionStream.write`."""
     regions = None if record.error else [region._asdict() for region in record.regions]
-    return {**row, "path": record.name, "regions": regions, "terms": None}
+    return {**asdict(record), "path": record.name, "regions": regions}
 
 
 def _jpeg(image: np.ndarray) -> bytes:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -429,6 +430,35 @@ def test_an_image_of_another_day_keeps_its_place(photos, tmp_path, by):
     assert sorted(p.relative_to(place).as_posix() for p in place.rglob("*.png")) == [
         "ok/1.png", "ok/1_2.png",
     ]  # fmt: skip
+
+
+def test_an_image_that_replaces_another_takes_nothing_from_it(photos, tmp_path, monkeypatch):
+    """A camera that always writes the same file: neither copy nor picture of the first is lost."""
+    latest, out = tmp_path / "latest.png", tmp_path / "out"
+    given: dict[int, bytes] = {}
+
+    def paths():
+        for level in (200, 10, 150):
+            Image.new("RGB", (8, 8), (level,) * 3).save(latest)
+            given[level] = latest.read_bytes()
+            yield f"{latest}\n"
+            while not (out / "predictions.csv").exists() or len(table(out)) < len(given):
+                time.sleep(0.01)
+
+    monkeypatch.setattr("sys.stdin", paths())
+    arguments = ["--workdir", "w", "--input", "-", "--sort-into", str(tmp_path / "s")]
+    assert predict.cli([*arguments, "--out", str(out)]) == 0
+    kept = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*.png")}
+    assert kept == {
+        tmp_path / "s" / place: given[level]
+        for level, place in (
+            (200, "ng/latest.png"),
+            (10, "ok/latest_2.png"),
+            (150, "ng/latest_3.png"),
+        )
+    }
+    shown = [np.asarray(Image.open(out / row["overlay"])) for row in table(out)]
+    assert len({picture.tobytes() for picture in shown}) == 3
 
 
 def test_each_image_finds_its_own_place_again_in_any_order(photos, tmp_path):

@@ -185,6 +185,11 @@ def test_the_example_of_the_plug_and_play_page_runs():
         ((*GUIDED, "--num-heads", "4"), "--num-heads: is not asked by --from guided-diffusion"),
         (("--from", "diffusers", "--input", "x", "--head-channels", "8"), "--head-channels: is no"),
         (("--from", "mad-ad", "--input", "x", "--which", "ema"), "--which: is not asked by"),
+        (
+            ("--to", "invad-pytorch", "--output", "x", "--set", "train.seed=1"),
+            "--set: is not asked",
+        ),
+        (("--from", "diffusers", "--input", "x", "--output", "y"), "--output: is not asked by"),
         (("--to", "invad-pytorch", "--output", "x", "--num-heads", "8"), "by --to invad-pytorch"),
         (("--from", "elsewhere", "--input", "absent"), "invalid choice"),
     ],

@@ -1,11 +1,13 @@
 """Every command says `--help` and refuses an option without importing any heavy library."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from tests.commands import PROJECT
 from tests.unit.test_imports import COMMANDS
 
 HEAVY = ("jax", "torch", "tensorflow", "matplotlib", "tensorboardX", "scipy.stats")
@@ -40,3 +42,14 @@ def modules():
 @pytest.mark.parametrize("library", HEAVY)
 def test_no_command_starts_slowly(modules, library):
     assert library not in modules
+
+
+def test_a_program_that_imports_the_package_keeps_its_ctrl_c(tmp_path):
+    (tmp_path / "line").mkdir()
+    (tmp_path / "line" / "__init__.py").write_text("import invad_jax\n")
+    said = "import signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    (tmp_path / "line" / "app.py").write_text(said)
+    program = [sys.executable, "-m", "line.app"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "True\n"

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -114,6 +115,10 @@ def test_an_image_is_decided_on_and_remembered(port, line, tmp_path):
     (table,) = (tmp_path / "shifts").iterdir()
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert [row["decision"] for row in rows] == ["anomalous", "normal"]
+    times = [datetime.fromisoformat(row["time"]) for row in rows]
+    assert times[0] < times[1] <= datetime.now(UTC)
+    assert all(float(row["milliseconds"]) > 0 for row in rows)
+    assert ask(port, "GET", "/api/shift.csv")[1] == table.read_bytes()
 
 
 def test_an_image_that_cannot_be_read_is_told_without_a_path(port):
@@ -187,7 +192,7 @@ def test_the_table_of_a_shift_computes_nothing(port):
     post(port, png(20), name="=cmd()")
     _, table = ask(port, "GET", "/api/shift.csv")
     (row,) = csv.DictReader(io.StringIO(table.decode()))
-    assert row["name"] == "'=cmd()"
+    assert row["path"] == "'=cmd()"
 
 
 def test_the_interface_is_described(port):
