@@ -7,6 +7,7 @@ after the options are known to be right. Nothing here imports JAX before.
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import shlex
 import sys
@@ -90,6 +91,9 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
       The exit status: what `main` returns (None is 0); 2 and one line for what is the user's to
       mend (see `_line`); 130 and one line for Ctrl-C, 143 for SIGTERM.
     """
+    # Importing and tracing make objects that stay: looking through them again and again takes a
+    # tenth of a start.
+    gc.set_threshold(10_000, 10, 10)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no Unicode, in a table
     try:
