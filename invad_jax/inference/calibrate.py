@@ -227,11 +227,16 @@ def _states_of_training(
     if model.coordinates is None or not model.paradigm.whitened:
         return model.scored_states(latents), jnp.zeros(len(latents), jnp.int32)
     kinds = clusters.kinds(model.coordinates.components, categories, latents)
+    names = list(model.coordinates.component_names)
+    if unknown := sorted(set(kinds) - set(names)):
+        raise UserError(
+            f"data.root={model.config.data.root}: {unknown[0]} was trained on under another name, "
+            f"one of {', '.join(names)}"
+        )
     if rows is None:
         learner = Learner(model.config, model.latent_stats, model.mesh)
         rows = learner.training_rows(learner.rest(model.coordinates, latents), kinds)
-    numbers = {name: k for k, name in enumerate(model.coordinates.component_names)}
-    component = jnp.array([numbers[name] for name in kinds], jnp.int32)
+    component = jnp.array([names.index(name) for name in kinds], jnp.int32)
     return model.walk(rows), component
 
 

@@ -22,6 +22,7 @@ from invad_jax import coordinates as coordinates_lib
 from invad_jax.config import Config
 from invad_jax.coordinates import Neighbourhood
 from invad_jax.detector import LatentStats, standardise
+from invad_jax.errors import UserError
 from invad_jax.inference.arrays import (
     bank_to_device,
     coordinates_to_device,
@@ -73,7 +74,19 @@ class Learner:
         return FittedCoordinates(self._fit(rest, labels), bank, self._components), rest
 
     def rest(self, fitted: FittedCoordinates, latents: np.ndarray) -> np.ndarray:
-        """What is left of the images that the bank was made of."""
+        """What is left of the images that the bank was made of.
+
+        Raises:
+          UserError: they come in another order.
+        """
+        if fitted.bank is not None:
+            mean, std = (np.asarray(array, np.float64) for array in self._stats)
+            described = (clusters.describe(latents) - mean) / std
+            if not image_bank.are_in_order(fitted.bank, described):
+                raise UserError(
+                    "the normal images come in another order than when they were trained on: "
+                    "folders and files need their names of then, below any data.root"
+                )
         return self._rest(fitted.bank, latents)
 
     def training_rows(self, rest: np.ndarray, labels: Sequence[str]) -> np.ndarray:

@@ -38,14 +38,30 @@ def bank_of(x0: np.ndarray, kind: np.ndarray) -> FittedBank:
 
     Memory: half of what it is given, beside it.
     """
-    mean = clusters.describe(x0)  # (N, C)
-    length = np.linalg.norm(mean, axis=1, keepdims=True)
-    descriptor = (mean / np.maximum(length, 1e-12)).astype(np.float32)
+    descriptor = _descriptor(clusters.describe(x0))
     limit = np.finfo(np.float16).max
     latent = np.clip(x0, -limit, limit).astype(np.float16)
     latent[np.isnan(latent)] = limit  # takes no part: as far from any vector as can be
     bandwidth = np.ones((kind.max() + 1, *x0.shape[1:3]), np.float32)
     return FittedBank(latent, descriptor, kind.astype(np.int32), bandwidth)
+
+
+def are_in_order(bank: FittedBank, mean: np.ndarray) -> bool:
+    """Whether images are those of the bank, one by one.
+
+    Other devices take an image 1e-5 away from itself, another one is much further.
+
+    Args:
+      bank: of N images.
+      mean: (N, C), the mean of each over its positions, standardised.
+    """
+    away = np.sum(np.square(_descriptor(mean) - bank.descriptor), axis=1)
+    return bool(np.mean(away) < 1e-3)
+
+
+def _descriptor(mean: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    return (mean / np.maximum(length, 1e-12)).astype(np.float32)
 
 
 class BankCollector:

@@ -167,6 +167,16 @@ def test_what_is_normal_is_not_learnt_of_another_data_set(commands, trained, tmp
     assert f"data.root={parts}: its normal images are not those that" in said
 
 
+def test_a_category_of_another_name_sets_no_threshold(commands, white, tmp_path):
+    """Of a way that is not calibrated yet."""
+    procedural = next((commands.folder / "cache" / "samples").glob("procedural-*"))
+    for name, there in (("disc", "zdisc"), ("weave", "weave")):
+        shutil.copytree(procedural / name, tmp_path / there)
+    options = ["data.name=mvtec", f"data.root={tmp_path}", "scoring.prior=fitted"]
+    said = commands.refused("eval", "--workdir", str(white), "--no-speed", "--set", *options)
+    assert "zdisc was trained on under another name, one of disc, weave" in said
+
+
 def test_the_options_that_go_together(commands, tmp_path):
     for change, words in [
         ("diffusion.prediction=eps", "takes v"),
