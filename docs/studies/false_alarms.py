@@ -10,6 +10,7 @@ images and the training images that were not drawn. The rate asked is the defaul
 from __future__ import annotations
 
 import csv
+import math
 import os
 import shutil
 import sys
@@ -29,6 +30,7 @@ SIZES = {
 }
 """Set -> numbers of normal images; the last are all."""
 DRAWS = 5
+RATE = 0.01
 HEADER = (
     "set",
     "normal images",
@@ -93,7 +95,7 @@ def main(source: Path, out: Path) -> None:
             alarms = [100 * one["false alarms"] / one["good"] for one in results]
             found = [100 * one["found"] / one["anomalous"] for one in results]
             numbers = np.mean(alarms), max(alarms), np.mean(found), min(found)
-            promised = 100 * promised_rate(count)
+            promised = 100 * promised_rate(count, max(1, math.floor(RATE * (count + 1))))
             cells = name, str(count), str(len(draws)), *(f"{x:.1f}" for x in (*numbers, promised))
             with table.open("a") as stream:
                 stream.write(f"| {' | '.join(cells)} |\n")

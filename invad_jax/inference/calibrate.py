@@ -44,8 +44,8 @@ from invad_jax.scoring import Scores
 Normals = tuple[Sequence[Sample], Sequence[Sample]]
 """Images that were trained on, and images that were held out."""
 ENOUGH_HELD_OUT = 300
-"""Promise a false-alarm rate of 1 % at 95 %; with so many of each category, training images are not
-asked."""
+"""Set a threshold at a rate of 1 % by their own; with so many of each category, training images are
+not asked."""
 AT_A_TIME = 256
 """Images whose moments are summed at once: a copy of them in float64 is made."""
 

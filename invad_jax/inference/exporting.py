@@ -24,7 +24,7 @@ from invad_jax.scoring import Scores
 PLATFORMS = ("cpu", "cuda", "tpu")
 MEANING = {
     "image_score": "higher is more anomalous; about 0 for a typical normal image",
-    "decision": "true: anomalous, the score lies above the threshold of the component",
+    "decision": "true: anomalous, the score lies above the threshold of the component, or is NaN",
     "component": "index into `components`: the kind of product that the image was judged as",
     "anomaly_map": "the distance of each pixel from normal; higher is more anomalous",
     "latent_norm": "the same on the grid of the latents",
@@ -128,7 +128,7 @@ def judged(constants: Constants, terms: jax.Array, component: jax.Array) -> tupl
     """Terms (B, T) and components (B,) to image scores (B,) float32 and decisions (B,) bool."""
     location, remainder, scale, threshold = (array[component] for array in constants)
     score = jnp.sum(((terms - location) - remainder) / scale, axis=1)
-    return score, score > threshold
+    return score, ~(score <= threshold)
 
 
 def _function(

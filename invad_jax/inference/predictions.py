@@ -27,7 +27,7 @@ class Prediction:
     image_score: float
     """Higher is more anomalous; about 0 for a typical normal image."""
     decision: bool
-    """Whether it is called anomalous: whether the score lies above the threshold."""
+    """Whether it is called anomalous: whether the score lies above the threshold, or is NaN."""
     threshold: float
     """Of its kind of product."""
     normal_percentile: float

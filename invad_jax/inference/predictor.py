@@ -204,7 +204,7 @@ class Predictor:
         return Predictions(
             path=tuple(paths),
             image_score=image_score,
-            decision=image_score > threshold,
+            decision=~(image_score <= threshold),  # what has no score is not good
             threshold=threshold,
             normal_percentile=np.where(rows, percentile, np.nan),
             heat=np.array([known.heat(k) for k in component]),

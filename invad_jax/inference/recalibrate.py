@@ -209,8 +209,7 @@ def compare(
                 )
                 for terms, rows, some in ((values, old, profile), (new.terms, own, new.profile))
             ]
-            rate = one.false_positive_rate
-            found[name] = drift.compare(groups[0], groups[1], one.threshold, rate)
+            found[name] = drift.compare(groups[0], groups[1], one)
     return found
 
 

@@ -56,7 +56,8 @@ class Calibration:
     heat: tuple[float, float]
     """Values of an anomaly map at which a picture begins to show heat, and shows it in full."""
     held_out: bool
-    """Whether the normals were kept out of training. The guarantee holds only if they were: images
+    """Whether each normal was kept out of what it was judged by: of training, or of the Gaussians
+    that it was scored with. The guarantee holds only then, for images that score as they do: those
     that were trained on score lower than new ones."""
 
 
@@ -83,7 +84,8 @@ def fit(
     With fewer normals the quantile lies outside the sample and has to be extrapolated: see
     `upper_limit`. The threshold is then that limit of the images that are not far out, or the
     largest of their scores, if that is higher: k + 1 normals of n + 1 may exceed it, whatever the
-    distribution.
+    distribution, if those that are far out are mistakes. If they are not, tails as heavy as a
+    log-normal's of 1 let the rate be a fifth higher than that.
 
     Rate 0 is treated as one in a million: no sample excludes a false alarm. Rate 1 puts the
     threshold just below the lowest normal score.

@@ -1,12 +1,15 @@
 """Whether good images of today are those of the calibration, and in words what has moved.
 
-Every comparison is a permutation test (Fisher): how often images that are dealt out again at random
-differ as much. No distribution is assumed, and with few images little is claimed.
+Each comparison is a permutation test (Fisher): how often images that are dealt out again at random
+differ as much; false alarms are counted against what a threshold of so many images lets expect. No
+distribution is assumed, and with few images little is claimed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +18,19 @@ from scipy import special
 
 from invad_jax.errors import UnavailableError, UserError
 from invad_jax.io import files
-from invad_jax.normality import clusters
+from invad_jax.normality import clusters, promise
+from invad_jax.normality.calibration import Calibration
 
 FEWEST = 5
 """Images of a kind of which something is said."""
 CHANCE = 0.002
 """A difference that is rarer by chance has moved: of the five tests together, one in a hundred."""
-_DEALS = 999
+_DEALS = 4_999
+"""At random; of large groups a fifth, where the deal that was made does not come again."""
+_LARGE = 1_000
+_TOGETHER = 13
+"""Images that can be dealt out in more than 2 / CHANCE ways: as the two groups are, and the other
+way round, is by chance."""
 _PLACES = (("top", "middle", "bottom"), ("left", "centre", "right"))
 
 
@@ -92,19 +101,19 @@ def read(path: Path) -> Profile | None:
         raise UserError(f"{path}: damaged; delete it") from error
 
 
-def compare(stored: Group, new: Group, threshold: float, rate: float) -> list[Finding]:
+def compare(stored: Group, new: Group, calibration: Calibration) -> list[Finding]:
     """What has moved from the stored good images of a kind to new ones.
 
     Args:
       stored: that the calibration was made of.
       new: of today.
-      threshold: of the image score.
-      rate: of false alarms that was asked for, 0..1.
+      calibration: of the kind.
     """
-    count = len(new.score)
-    if count < FEWEST or len(stored.score) < FEWEST:
-        return [Finding(f"{count} images say nothing yet: it takes {FEWEST} of each", False)]
-    found = [_scores(stored.score, new.score), _alarms(new.score, threshold, rate)]
+    count, known = len(new.score), len(stored.score)
+    if min(count, known) < FEWEST or count + known < _TOGETHER:
+        takes = f"it takes {FEWEST} of each, and {_TOGETHER} in all"
+        return [Finding(f"{count} images beside {known} say nothing yet: {takes}", False)]
+    found = [_scores(stored.score, new.score), _alarms(new.score, calibration)]
     if stored.profile is None or new.profile is None:
         return [*found, Finding("features: not kept when this was calibrated", False)]
     return [
@@ -143,13 +152,27 @@ def _scores(stored: np.ndarray, new: np.ndarray) -> Finding:
     )
 
 
-def _alarms(new: np.ndarray, threshold: float, rate: float) -> Finding:
-    alarms, count = int(np.sum(new > threshold)), len(new)
+def chance_of_alarms(alarms: int, count: int, calibration: Calibration) -> float:
+    """How often `count` images like those of the calibration give so many false alarms or more.
+
+    The rate of a threshold that j of n + 1 may exceed is distributed as Beta(j, n + 1 - j), so that
+    the number is beta-binomial: whatever the distribution of the scores.
+    """
+    j, n = promise.position(calibration), calibration.num_normals
+    k = np.arange(alarms, count + 1)
+    ways = special.gammaln(count + 1) - special.gammaln(k + 1) - special.gammaln(count - k + 1)
+    log_chance = ways + special.betaln(k + j, count - k + n + 1 - j) - special.betaln(j, n + 1 - j)
+    return float(np.sum(np.exp(log_chance)))
+
+
+def _alarms(new: np.ndarray, calibration: Calibration) -> Finding:
+    alarms, count = int(np.sum(new > calibration.threshold)), len(new)
     low, high = alarm_interval(alarms, count)
-    moved = alarms > 0 and float(special.bdtrc(alarms - 1, count, rate)) < CHANCE
+    moved = alarms > 0 and chance_of_alarms(alarms, count, calibration) < CHANCE
     return Finding(
-        f"false alarms: {alarms} of {count}{', more than asked' if moved else ''}: a rate of "
-        f"{100 * low:.3g} to {100 * high:.3g} % at 95 %, and {100 * rate:.3g} % was asked",
+        f"false alarms: {alarms} of {count}{', more than before' if moved else ''}: a rate of "
+        f"{100 * low:.3g} to {100 * high:.3g} % at 95 %, and "
+        f"{100 * calibration.false_positive_rate:.3g} % was asked",
         moved,
     )
 
@@ -215,11 +238,23 @@ def _test(
     stored: np.ndarray, new: np.ndarray, statistic: Callable[[np.ndarray, np.ndarray], float]
 ) -> tuple[bool, str]:
     """Whether a statistic is larger than chance lets it be, and how often it is by chance."""
-    together, rng = np.concatenate([stored, new]), np.random.default_rng(0)
-    seen, count = statistic(stored, new), len(stored)
-    as_large = 0
-    for _ in range(_DEALS):
-        dealt = rng.permutation(len(together))
-        as_large += statistic(together[dealt[:count]], together[dealt[count:]]) >= seen
-    chance = (1 + as_large) / (1 + _DEALS)
+    together, count = np.concatenate([stored, new]), len(stored)
+    seen = statistic(stored, new)
+    deals = [statistic(together[a], together[b]) >= seen for a, b in _deals(len(together), count)]
+    chance = float(np.mean(deals))
     return chance < CHANCE, f"by chance in {100 * chance:.3g} % of cases"
+
+
+def _deals(total: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers of the images of the first group and of the second: in all ways where those are few,
+    else in the one that was made and in random ones."""
+    everybody = np.arange(total)
+    if math.comb(total, count) <= _DEALS:
+        for first in itertools.combinations(range(total), count):
+            yield np.array(first), np.setdiff1d(everybody, first)
+        return
+    yield everybody[:count], everybody[count:]
+    rng = np.random.default_rng(0)
+    for _ in range(_DEALS if total <= _LARGE else _DEALS // 5):
+        dealt = rng.permutation(total)
+        yield dealt[:count], dealt[count:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from scipy import special
 
@@ -24,13 +25,19 @@ def promised_rate(num_normals: int, exceeding: int = 1) -> float:
     return float(special.betaincinv(exceeding, num_normals + 1 - exceeding, CONFIDENCE))
 
 
-def images_needed(rate: float) -> int:
-    """How many normal images it takes to promise a rate in 0..1, exclusive.
+def images_needed(rate: float, left_out: int = 0) -> int:
+    """How many normal images it takes to promise a rate in 0..1, exclusive, on average.
 
-    >>> images_needed(0.01)
-    299
+    >>> images_needed(0.01), images_needed(0.01, left_out=1)
+    (99, 199)
     """
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
+    return math.ceil((1 + left_out) / Fraction(str(float(rate)))) - 1
+
+
+def position(calibration: Calibration) -> int:
+    """How many of n + 1 normal images may lie above the threshold: it is at least as high as so
+    many of the n scores' last."""
+    return round(calibration.guaranteed_false_positive_rate * (calibration.num_normals + 1))
 
 
 def promise(calibration: Calibration) -> str:
@@ -42,21 +49,22 @@ def promise(calibration: Calibration) -> str:
     'at 95 % at most 17 % of good parts are called anomalous: 5 of 59 lie above; 10 % was asked'
     """
     n, rate = calibration.num_normals, calibration.false_positive_rate
-    above = round(calibration.guaranteed_false_positive_rate * (n + 1)) - 1
+    above = position(calibration)
     return (
-        f"at 95 % at most {100 * promised_rate(n, above + 1):.2g} % of good parts are called "
-        f"anomalous: {above} of {n} lie above; {100 * rate:.3g} % was asked"
+        f"at 95 % at most {100 * promised_rate(n, above):.2g} % of good parts are called "
+        f"anomalous: {above - 1} of {n} lie above; {100 * rate:.3g} % was asked"
     )
 
 
 def doubt(calibration: Calibration) -> str:
-    """One line where the asked rate cannot be promised by so few images; else empty."""
+    """One line where so few images cannot promise the asked rate, even on average; else empty."""
     n, rate = calibration.num_normals, calibration.false_positive_rate
-    promised = promised_rate(n, 1 + calibration.left_out)
-    if not 0 < rate < 1 or promised <= rate:
+    if not 0 < rate < 1 or n >= images_needed(rate, calibration.left_out):
         return ""
+    promised = promised_rate(n, position(calibration))
     without = f", {calibration.left_out} left out" if calibration.left_out else ""
     return (
         f"a false-alarm rate of {100 * rate:.3g} % cannot be promised by {n} normal images{without}"
-        f": at 95 % they promise {100 * promised:.2g} %; it takes {images_needed(rate)}"
+        f": at 95 % they promise {100 * promised:.2g} %; on average over such sets it takes "
+        f"{images_needed(rate, calibration.left_out)}"
     )

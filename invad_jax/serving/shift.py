@@ -113,8 +113,9 @@ def drift(records: Sequence[Record], normals: Mapping[str, np.ndarray]) -> list[
             if record.component == kind and record.decision == decision_word(False)
         ][-RECENT:]
         scores = np.array([record.image_score for record in own], np.float64)
-        highest = max((one.threshold or 0.0 for one in own), default=0.0)
-        known = reference[reference <= highest]
+        # Where it was moved: above the lowest threshold not all of either are here.
+        lowest = min((one.threshold or 0.0 for one in own), default=0.0)
+        scores, known = scores[scores <= lowest], reference[reference <= lowest]
         if len(scores) < _FEWEST or len(known) < _FEWEST:
             continue
         if stats.mannwhitneyu(scores, known).pvalue < _CHANCE:

@@ -171,12 +171,12 @@ def test_options_that_are_not_calibrated(model, tmp_path, monkeypatch):
         for_latents.predict(grey(1))
 
 
-def test_an_image_without_a_score_is_called_nothing_and_spoils_no_other(model, monkeypatch):
+def test_an_image_without_a_score_is_not_called_good_and_spoils_no_other(model, monkeypatch):
     monkeypatch.setattr(model, "model", WithoutScore())
     some = np.full((2, 256, 256, 3), 19, np.uint8)
     results = model.predict_squares([None, None], some)
     assert np.isnan(results.image_score[0])
     assert np.isnan(results.normal_percentile[0])
-    assert results.decision.tolist() == [False, True]
+    assert results.decision.tolist() == [True, True]
     assert results.image_score[1] == 9
     assert results.normal_percentile[1] == 100

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from invad_jax.errors import UnavailableError, UserError
-from invad_jax.normality import drift
+from invad_jax.normality import calibration, drift, promise
+from invad_jax.normality.calibration import Calibration
 from invad_jax.normality.drift import Group, Profile
+
+CALIBRATED = Calibration(
+    terms=(), threshold=2.0, false_positive_rate=0.1, guaranteed_false_positive_rate=3 / 31,
+    num_normals=30, left_out=0, heat=(0.0, 1.0), held_out=True,
+)  # fmt: skip
+"""Of `images(0)`."""
 
 
 def images(seed, count=30, shift=0.0, contrast=1.0, hot=None):
@@ -22,7 +29,7 @@ def images(seed, count=30, shift=0.0, contrast=1.0, hot=None):
 
 
 def moved(stored, new):
-    findings = drift.compare(stored, new, threshold=2.0, rate=0.1)
+    findings = drift.compare(stored, new, CALIBRATED)
     return [finding.text.partition(":")[0] for finding in findings if finding.moved]
 
 
@@ -46,18 +53,42 @@ def test_a_grid_of_one_position_has_no_contrast_that_could_move():
 def test_the_words_say_where_and_how():
     lines = {
         finding.text.partition(":")[0]: finding.text
-        for finding in drift.compare(images(0), images(1, shift=2.0, hot=(5, 0)), 2.0, 0.1)
+        for finding in drift.compare(images(0), images(1, shift=2.0, hot=(5, 0)), CALIBRATED)
     }
     assert "have moved, higher" in lines["scores"]
     assert "higher at the bottom left: most at row 6, column 1 of 6 x 9" in lines["where"]
-    assert "more than asked" in lines["false alarms"]
+    assert "more than before" in lines["false alarms"]
     assert "10 % was asked" in lines["false alarms"]
 
 
-def test_few_images_say_nothing():
-    (finding,) = drift.compare(images(0), images(1, count=4, shift=9.0), 2.0, 0.1)
-    assert "it takes 5" in finding.text
+@pytest.mark.parametrize(("known", "count"), [(30, 4), (6, 6), (5, 7)])
+def test_few_images_say_nothing(known, count):
+    (finding,) = drift.compare(images(0, known), images(1, count, shift=9.0), CALIBRATED)
+    assert "it takes 5 of each, and 13 in all" in finding.text
     assert not finding.moved
+
+
+@pytest.mark.parametrize(("known", "count"), [(10, 10), (6, 7), (5, 8), (22, 5)])
+def test_a_few_that_are_all_different_have_moved(known, count):
+    """Of chance no more is left than that a deal is the one that was made, or its contrary."""
+    assert {"scores", "features"} <= set(moved(images(0, known), images(1, count, shift=99.0)))
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "count"), [(99, 0.01, 1000), (28, 0.05, 300), (31, 0.01, 300)]
+)
+def test_what_a_threshold_of_few_lets_happen_has_not_moved(n, rate, count):
+    """Its own rate is by chance; uniform scores, of which it is one less the threshold."""
+    rng, draws = np.random.default_rng(0), 20_000
+    fitted = calibration.fit({"nll": np.arange(float(n))}, ["nll"], (1, 2), rate, held_out=True)
+    j = promise.position(fitted)
+    threshold = np.sort(rng.random((draws, n)), axis=1)[:, n - j]
+    alarms = rng.binomial(count, 1 - threshold)
+    chance = np.array([drift.chance_of_alarms(k, count, fitted) for k in range(count + 1)])
+    assert chance[0] == pytest.approx(1)
+    moved = np.mean(chance[alarms] < drift.CHANCE)
+    assert moved <= drift.CHANCE + 4 * np.sqrt(drift.CHANCE / draws)  # four standard errors
+    assert chance[-1] < drift.CHANCE
 
 
 def test_without_a_profile_the_scores_are_compared():

@@ -349,6 +349,20 @@ def test_good_shifts_are_seldom_called_moved():
     assert told <= 4
 
 
+def test_a_threshold_that_was_lowered_is_no_drift():
+    """What passed the higher one is not among the images that the lower one lets pass."""
+    told, limits = 0, [2.6] * 60 + [0.5] * 80
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        normals = {"nut": np.sort(rng.normal(size=200))}
+        records = [
+            Record(i, None, "x", "normal" if x <= limit else "anomalous", x, limit, "nut")
+            for i, (x, limit) in enumerate(zip(rng.normal(size=140), limits, strict=True))
+        ]
+        told += bool(drift(records, normals))
+    assert told <= 1  # of 50 at one in a thousand, two would be once in 800 tries
+
+
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["wide", "narrow"])
 def test_the_page_shows_what_comes(port, size, tmp_path):
     send = (
