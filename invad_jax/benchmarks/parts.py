@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 
 from invad_jax.benchmarks.clock import Run
 from invad_jax.benchmarks.subject import Subject
-from invad_jax.config import Config, MeshConfig
+from invad_jax.config import Config, DataConfig, MeshConfig
+from invad_jax.data import preprocess
 from invad_jax.detector import DetectorVariables, LatentStats
 from invad_jax.inference.assembly import init_params
 from invad_jax.planning.flops import count_flops
@@ -57,8 +58,10 @@ class Part(NamedTuple):
         return f"{self.name}, batch {self.batch}"
 
 
-def detector_parts(subject: Subject, batches: Sequence[int]) -> Iterator[Part]:
-    """Encoder, denoiser, comparison and the whole, for each batch size.
+def detector_parts(
+    subject: Subject, batches: Sequence[int], only: str | None = None
+) -> Iterator[Part]:
+    """Encoder, denoiser, comparison and the whole, or only one of them, for each batch size.
 
     One image is on one device; other batch sizes are rounded up to a multiple of the devices.
     """
@@ -68,16 +71,14 @@ def detector_parts(subject: Subject, batches: Sequence[int]) -> Iterator[Part]:
         variables = put(subject.variables, replicated(mesh))
         size = rounded_up(batch, mesh)
         for name, function, make in _functions(subject):
-            yield compiled(name, size, function, variables, make(size), mesh)
+            if only in (None, name):
+                yield compiled(name, size, function, variables, make(size), mesh)
 
 
 def _functions(subject: Subject) -> Iterator[tuple[str, Callable[..., Any], Callable[[int], Any]]]:
     """(name, (variables, rows) -> results, number of rows -> rows)."""
     detector, latent = subject.detector, subject.latent_shape
-    side = subject.config.data.image_size
-
-    def images(count: int) -> np.ndarray:
-        return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+    images = partial(images_of_noise, data=subject.config.data)
 
     def latents(count: int) -> np.ndarray:
         return np.random.default_rng(1).standard_normal((count, *latent), np.float32)
@@ -89,14 +90,19 @@ def _functions(subject: Subject) -> Iterator[tuple[str, Callable[..., Any], Call
         silent = detector._replace(denoise=lambda params, x_t, t: x_t)
         return without_maps(silent.score_latents(variables, latent))
 
-    def whole(variables: DetectorVariables, image: jax.Array) -> Any:
-        return without_maps(detector.predict(variables, image))
-
     yield "encoder", encoder, images
     if subject.timesteps:
         yield "denoiser", detector.walk, latents
     yield "comparison", comparison, latents
-    yield "detector", whole, images
+    yield "detector", detector.predict_without_maps, images
+
+
+def images_of_noise(count: int, data: DataConfig) -> np.ndarray:
+    """(count, S, S, 3 or 4) uint8, as `preprocess.read_image` gives images that fill the square."""
+    images = preprocess.blank(count, data)
+    rgb = images[..., :3]
+    rgb[:] = np.random.default_rng(0).integers(0, 256, rgb.shape, np.uint8)
+    return images
 
 
 class Training(NamedTuple):

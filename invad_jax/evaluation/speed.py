@@ -48,7 +48,7 @@ def _of_one_image(model: Model, image: np.ndarray) -> Callable[[], Any]:
         return lambda: model.predict_batch(on_mesh)
     variables = jax.tree.map(lambda array: array.addressable_data(0), model.variables)
     on_device = jax.device_put(image, jax.tree.leaves(variables)[0].device)
-    compiled = jax.jit(model.detector.predict)
+    compiled = jax.jit(model.detector.predict_without_maps)
     return lambda: compiled(variables, on_device)
 
 

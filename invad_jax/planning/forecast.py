@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.config import Config
+from invad_jax.data import masks, preprocess
 from invad_jax.encoders import describe_encoder
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.planning.programs import trace_train_step
@@ -42,13 +43,15 @@ class Forecast(NamedTuple):
 
 def forecast(config: Config, mesh: Mesh) -> Forecast:
     """Compiles and times what the training of a config runs; needs no weights and no images."""
-    _, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
+    _, encoder = describe_encoder(
+        config.encoder, config.data.image_size, config.tiling, masks.read_region(config.data)
+    )
     begun = time.perf_counter()
     step = trace_train_step(config, encoder, mesh).lower().compile()
     (state, batch), _ = jax.tree.map(_zeros, step.args_info, step.input_shardings)
     encode = jax.jit(in_parts(encoder.apply, mesh))
-    side, rows = config.data.image_size, rounded_up(config.eval.batch_size, mesh)
-    images = put(np.zeros((rows, side, side, 3), np.uint8), batch_sharding(mesh))
+    rows = rounded_up(config.eval.batch_size, mesh)
+    images = put(preprocess.blank(rows, config.data), batch_sharding(mesh))
     variables = jax.tree.map(partial(_zeros, sharding=replicated(mesh)), encoder.variables)
     jax.block_until_ready(encode(variables, images))
     compiling = time.perf_counter() - begun

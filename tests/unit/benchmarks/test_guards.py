@@ -61,6 +61,15 @@ def test_components_take_the_place_of_channels():
     assert latent.shape[1:] == subject.latent_shape
 
 
+def test_letterboxed_images_are_measured_as_they_are_read():
+    data = dataclasses.replace(CONFIG.data, aspect="letterbox")
+    subject = of_config(dataclasses.replace(CONFIG, data=data), make_mesh(MeshConfig()))
+    (part,) = parts.detector_parts(subject, [1], only="encoder")
+    assert part.name == "encoder"
+    part.run()
+    assert (parts.images_of_noise(2, data)[..., 3] == 255).all()
+
+
 def test_the_denoiser_computes_its_products_and_no_more(compiled, subject):
     h, w, C = subject.latent_shape
     N, D = h * w, WIDTH
