@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from invad_jax.config import Config, DataConfig, option, option_names
 from invad_jax.config import io as config_io
@@ -213,6 +213,23 @@ class Workdir:
     def trained_on(self, data: DataConfig) -> DataConfig:
         """The data set with all categories of the training."""
         return dataclasses.replace(data, categories=self.read_config().data.categories)
+
+
+class Source(NamedTuple):
+    """Where a trained detector is, with the options that it is asked for."""
+
+    path: Path
+    """A workdir, or a file that `export` wrote."""
+    config: Config | None
+    """Of a workdir; a file has its own."""
+    overrides: Sequence[str]
+    """As `--set` takes them; in `config` already."""
+
+
+def source_of(path: Path, config_path: str | None, overrides: Sequence[str]) -> Source:
+    """Refuses options of a workdir that are wrong, which needs no JAX."""
+    config = None if path.is_file() else Workdir(path).resolve(config_path, overrides)
+    return Source(path, config, overrides)
 
 
 def _numbers(version: str) -> list[int]:
