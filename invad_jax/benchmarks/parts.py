@@ -16,23 +16,19 @@ from invad_jax.benchmarks.subject import Subject
 from invad_jax.config import Config, DataConfig, MeshConfig
 from invad_jax.data import preprocess
 from invad_jax.detector import DetectorVariables, LatentStats
-from invad_jax.inference.assembly import init_params
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
-from invad_jax.runtime.checkpoint import abstract_like
 from invad_jax.runtime.sharding import (
     batch_sharding,
     make_mesh,
     put,
     replicated,
     rounded_up,
-    state_sharding,
     train_batch_sharding,
 )
 from invad_jax.scoring import without_maps
-from invad_jax.training.denoiser import batch_shapes, denoiser_loss
-from invad_jax.training.loop import compile_step
-from invad_jax.training.step import TrainState, create_state, make_optimizer
+from invad_jax.training import denoiser, loop
+from invad_jax.training.step import TrainState
 
 
 class Part(NamedTuple):
@@ -109,12 +105,9 @@ class Training(NamedTuple):
     """What `train` compiles, of a network of noise."""
 
     mesh: Mesh
-    step: Any
-    """See `loop.compile_step`: the state is donated."""
+    programs: loop.Programs
     create: Callable[[], TrainState]
     """The first state, on the mesh."""
-    abstract: TrainState
-    """Its shapes."""
 
 
 def training_of(config: Config, shape: tuple[int, int, int]) -> Training:
@@ -124,28 +117,21 @@ def training_of(config: Config, shape: tuple[int, int, int]) -> Training:
       config: as `train` takes it.
       shape: of a latent, (h, w, C).
     """
-    mesh, tx = make_mesh(config.mesh), make_optimizer(config.train)
+    mesh = make_mesh(config.mesh)
+    programs = loop.programs(denoiser.trained(config, shape), mesh)
     channels = np.zeros(shape[-1:], np.float32)
-
-    def create(rng: jax.Array) -> TrainState:
-        frozen: Any = LatentStats(channels, channels + 1)  # type: ignore[arg-type]
-        return create_state(init_params(config, shape, rng), frozen, rng, tx)
-
-    abstract = jax.eval_shape(create, jax.random.key(0))
-    shardings = state_sharding(abstract, mesh)
-    step = compile_step(config.train, denoiser_loss(config), tx, mesh, shardings)
-    first = partial(jax.jit(create, out_shardings=shardings), jax.random.key(0))
-    return Training(mesh, step, first, abstract_like(abstract, shardings))
+    frozen = LatentStats(channels, channels + 1)  # type: ignore[arg-type]
+    return Training(mesh, programs, partial(programs.create, jax.random.key(0), frozen))
 
 
 def train_part(config: Config, shape: tuple[int, int, int]) -> Part:
     """One optimiser step from latents, as `train` compiles it; see `training_of`."""
     training = training_of(config, shape)
-    shapes = batch_shapes(config, config.train.batch_size, shape)
+    shapes = denoiser.batch_shapes(config, config.train.batch_size, shape)
     batch = {name: np.zeros(rows.shape, rows.dtype) for name, rows in shapes.items()}
     latent = np.random.default_rng(1).standard_normal(batch["latent"].shape, np.float32)
     rows = put(batch | {"latent": latent}, train_batch_sharding(training.mesh))
-    traced = training.step.trace(training.abstract, rows)
+    traced = training.programs.step.trace(training.programs.abstract, rows)
     program, part = _compile("train step", config.train.batch_size, traced)
     held: list[TrainState] = []
 

@@ -12,27 +12,18 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.config import Config
 from invad_jax.data import preprocess
-from invad_jax.detector import LatentStats
 from invad_jax.encoders import Encoder
 from invad_jax.inference import unlearnt
-from invad_jax.inference.assembly import abstract_params, init_params
+from invad_jax.inference.assembly import abstract_params
 from invad_jax.inference.in_parts import at_once
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
-from invad_jax.runtime.sharding import (
-    batch_sharding,
-    replicated,
-    state_sharding,
-    train_batch_sharding,
-)
-from invad_jax.training.denoiser import batch_shapes, denoiser_loss
-from invad_jax.training.loop import compile_step
-from invad_jax.training.step import create_state, make_optimizer
+from invad_jax.runtime.sharding import batch_sharding, replicated, train_batch_sharding
+from invad_jax.training import denoiser, loop
 
 Row = dict[str, Any]
 """One program on one topology; bytes and operations are those of one device in one run."""
@@ -62,20 +53,11 @@ def _abstract(shape: Sequence[int], dtype: Any, sharding: Any) -> jax.ShapeDtype
 
 def trace_train_step(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
     """The step that `train` would compile, traced for a mesh of any devices."""
-    tx, shape = make_optimizer(config.train), encoder.latent_shape
-    channels = jax.ShapeDtypeStruct(shape[-1:], np.float32)
-
-    def create(rng: jax.Array, frozen: LatentStats) -> Any:
-        return create_state(init_params(config, shape, rng), frozen, rng, tx)
-
-    state = jax.eval_shape(create, jax.random.key(0), LatentStats(channels, channels))  # type: ignore[arg-type]
-    shardings = state_sharding(state, mesh)
-    step: Any = compile_step(config.train, denoiser_loss(config), tx, mesh, shardings)
-    where = train_batch_sharding(mesh)
-    shapes = batch_shapes(config, config.train.batch_size, shape)
+    shape, where = encoder.latent_shape, train_batch_sharding(mesh)
+    shapes = denoiser.batch_shapes(config, config.train.batch_size, shape)
     batch = {name: _abstract(a.shape, a.dtype, where) for name, a in shapes.items()}
-    state = jax.tree.map(lambda a, s: _abstract(a.shape, a.dtype, s), state, shardings)
-    return step.trace(state, batch)
+    programs = loop.programs(denoiser.trained(config, shape), mesh)
+    return programs.step.trace(programs.abstract, batch)
 
 
 def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
