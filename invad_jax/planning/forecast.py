@@ -18,6 +18,7 @@ from invad_jax.data import masks, preprocess
 from invad_jax.encoders import describe_encoder
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.planning.programs import trace_train_step
+from invad_jax.runtime import processes
 from invad_jax.runtime.sharding import batch_sharding, put, replicated, rounded_up
 
 _RUNS = 5
@@ -67,12 +68,8 @@ def forecast(config: Config, mesh: Mesh) -> Forecast:
 
 def _median(run: Callable[[], Any]) -> float:
     """Seconds of a run, after one that does not count."""
-    clock = []
-    for _ in range(_RUNS + 1):
-        begun = time.perf_counter()
-        jax.block_until_ready(run())
-        clock.append(time.perf_counter() - begun)
-    return statistics.median(clock[1:])
+    jax.block_until_ready(run())
+    return statistics.median(processes.seconds_of(run, 0.0, _RUNS))
 
 
 def _zeros(abstract: Any, sharding: Any) -> jax.Array:
