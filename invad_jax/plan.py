@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
         devices, chip = topology_devices(topology)
         ours = weak(config, args.batch_per_device, len(devices))
         mesh = make_mesh(ours.mesh, devices)
-        check_batch("train.batch_size", ours.train.batch_size, mesh, ours.train.grad_accumulation)
+        check_batch(ours.train, mesh)
         for name, trace in (("train step", trace_train_step), ("detector", trace_detector)):
             if args.only in (None, name.split()[0]):
                 print(f"compiling: {topology}, {name}", file=sys.stderr)

@@ -48,7 +48,7 @@ def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
 
     warn_if_wrong()
     mesh = make_mesh(config.mesh)
-    check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
+    check_batch(config.train, mesh)
     _, described = describe_encoder(config.encoder, config.data.image_size, config.tiling)
     memory.check_denoiser(config, described, mesh)
     dataset = layouts.load_dataset(config.data)

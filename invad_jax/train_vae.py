@@ -54,7 +54,7 @@ def _train(config: Config, workdir: Workdir) -> None:
 
     warn_if_wrong()
     mesh = make_mesh(config.mesh)
-    check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
+    check_batch(config.train, mesh)
     perceptual_term = config.vae_loss.perceptual_weight > 0
     described = describe_encoder(config.encoder, size)[1] if perceptual_term else None
     memory.check_vae(config, described, mesh)

@@ -32,7 +32,6 @@ from invad_jax.version import __version__
 
 MOST_WAITING = 16
 """Images that are read at the same time; more are asked to come back."""
-_AT_A_TIME = 500
 _SECURITY = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
