@@ -39,23 +39,13 @@ def main(args: argparse.Namespace) -> int:
     if jax.default_backend() == "gpu":
         lines[-1] += f", {memory.free_bytes() / 1e9:.3g} GB on the device"
     print("\n".join(lines))
-    faults = [*_arithmetic(), *_cache()]
+    faults = _cache()
     _say_weights(config.encoder.name)
     for fault in faults:
         print(f"! {fault}")
     if args.images is not None:
         _forecast(config, args.images)
     return int(bool(faults))
-
-
-def _arithmetic() -> list[str]:
-    """Whether this jaxlib computes what it is asked to."""
-    from invad_jax.inference.self_test import reduces_rightly
-
-    if reduces_rightly():
-        print("arithmetic: right, where a release is known to be wrong (jax issue 39103)")
-        return []
-    return ["this jaxlib computes wrong values (jax issue 39103): install another"]
 
 
 def _cache() -> list[str]:

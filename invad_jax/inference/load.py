@@ -23,7 +23,6 @@ from invad_jax.inference import components
 from invad_jax.inference.assembly import abstract_params, for_scoring, in_precision
 from invad_jax.inference.kept import SCORES, read_precision
 from invad_jax.inference.model import Model
-from invad_jax.inference.self_test import warn_if_wrong
 from invad_jax.normality import whitening
 from invad_jax.normality.whitening import FittedCoordinates
 from invad_jax.paradigms import paradigm_of
@@ -141,7 +140,6 @@ def load_model(
     Raises:
       UserError: no checkpoint.
     """
-    warn_if_wrong()
     mesh = make_mesh(MeshConfig(), devices)  # that of the training is the training's
     memory.require_for_images(config, mesh)
     restored = restore(workdir, config, mesh)
