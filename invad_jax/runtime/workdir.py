@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Learnt = TypeVar("Learnt")
 
-NORMALS_FORMAT = 7
+NORMALS_FORMAT = 8
 """Raised when the files of that folder change: what an older version kept is then made anew."""
 
 VERSION = "invad_jax"
