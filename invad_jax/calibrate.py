@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invad_jax.errors import UserError
@@ -29,12 +28,9 @@ if TYPE_CHECKING:
 
 def main(args: argparse.Namespace) -> int:
     """From good images to thresholds, or to what has moved."""
-    source = command_line.model_of(args)
-    _check(args, source)
-    if args.false_positive_rate is not None:
-        args.set = [*args.set, f"calibration.false_positive_rate={args.false_positive_rate}"]
-    workdir = None if source.is_file() else Workdir(source)
-    config = workdir.resolve(args.config, args.set) if workdir else None
+    source = command_line.source_of(args)
+    workdir = Workdir(source.path) if source.config else None
+    _check(args, of_file=workdir is None)
     from invad_jax.data import inputs
 
     folder = args.normal or args.check or []
@@ -43,14 +39,11 @@ def main(args: argparse.Namespace) -> int:
     from invad_jax.inference import recalibrate
     from invad_jax.inference.bundle import BundleModel
 
-    if workdir and config:
-        predictor = predictors.of_workdir(workdir, config)
-    else:
-        predictor = predictors.of_bundle(source, args.set)
+    predictor = predictors.of_source(source)
     model = predictor.model
     if found is None:
-        recalibrate.undo(predictor.trained, Workdir(source))
-        print(f"{source}: has the calibration of its training again")
+        recalibrate.undo(predictor.trained, Workdir(source.path))
+        print(f"{source.path}: has the calibration of its training again")
         return 0
     usable = [path for row, path in enumerate(found.paths) if row not in found.unusable]
     new = recalibrate.score(model, usable)
@@ -60,19 +53,19 @@ def main(args: argparse.Namespace) -> int:
     if isinstance(model, BundleModel):
         fitted = recalibrate.in_bundle(model, new, to_path(args.out))
     else:
-        fitted = recalibrate.in_workdir(model, Workdir(source), new)
+        fitted = recalibrate.in_workdir(model, Workdir(source.path), new)
         if args.false_positive_rate is not None:
-            Workdir(source).keep_rate(args.false_positive_rate)
-    _report(fitted, set(new.component), args.out or str(source))
+            Workdir(source.path).keep_rate(args.false_positive_rate)
+    _report(fitted, set(new.component), args.out or str(source.path))
     return 0
 
 
-def _check(args: argparse.Namespace, source: Path) -> None:
+def _check(args: argparse.Namespace, of_file: bool) -> None:
     if sum(map(bool, (args.normal, args.check, args.undo))) != 1:
         raise UserError("give one of --normal FOLDER, --check FOLDER and --undo")
-    if args.undo and source.is_file():
+    if args.undo and of_file:
         raise UserError("--undo: of a workdir; the bundle that was calibrated is still there")
-    if bool(args.out) != bool(source.is_file() and args.normal):
+    if bool(args.out) != bool(of_file and args.normal):
         raise UserError("--out FILE: goes with --model FILE --normal FOLDER, which needs it")
 
 
@@ -111,7 +104,7 @@ def _report(fitted: Calibrations, kinds: set[str], where: str) -> None:
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
-    parser.add_run()
+    parser.add_run(distributed=False)
     parser.add_model()
     parser.in_buckets.update(("normal", "check", "out"))
     for option, help in [
@@ -121,12 +114,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(option, nargs="+", metavar="FOLDER", help=help)
     parser.add_argument("--undo", action="store_true", help="back to the training's calibration")
     parser.add_argument("--out", metavar="FILE", help="the bundle to write, of --model FILE")
-    parser.add_argument(
-        "--false-positive-rate",
-        type=float,
-        metavar="RATE",
-        help="share of normal images that may be called anomalous, 0..1, from now on",
-    )
+    parser.add_rate("share of normal images that may be called anomalous, 0..1, from now on")
     return command_line.run(main, parser, argv)
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from invad_jax.coordinates import Coordinates, Neighbourhood, whiten
 from invad_jax.geometry import filled
-from invad_jax.scoring import Reference, Scores
+from invad_jax.scoring import Reference, Scores, without_maps
 
 Params = Any
 """A pytree of arrays."""
@@ -83,6 +83,10 @@ class Detector(NamedTuple):
         scores = self.score_latents(variables, self.encode(variables.encoder, image))
         extent = filled(image) if image.shape[-1] == 4 else None
         return scores._replace(x_T=None, extent=extent)
+
+    def predict_without_maps(self, variables: DetectorVariables, image: jax.Array) -> Scores:
+        """As `predict`, without `anomaly_map`: what decides, and what `data.maps` draws from."""
+        return without_maps(self.predict(variables, image))
 
     def score_latents(self, variables: DetectorVariables, latent: jax.Array) -> Scores:
         """Scores latents as they come from the encoder, (B, h, w, C) float32."""

@@ -39,23 +39,13 @@ def main(args: argparse.Namespace) -> int:
     if jax.default_backend() == "gpu":
         lines[-1] += f", {memory.free_bytes() / 1e9:.3g} GB on the device"
     print("\n".join(lines))
-    faults = [*_arithmetic(), *_cache()]
+    faults = _cache()
     _say_weights(config.encoder.name)
     for fault in faults:
         print(f"! {fault}")
     if args.images is not None:
         _forecast(config, args.images)
     return int(bool(faults))
-
-
-def _arithmetic() -> list[str]:
-    """Whether this jaxlib computes what it is asked to."""
-    from invad_jax.inference.self_test import reduces_rightly
-
-    if reduces_rightly():
-        print("arithmetic: right, where a release is known to be wrong (jax issue 39103)")
-        return []
-    return ["this jaxlib computes wrong values (jax issue 39103): install another"]
 
 
 def _cache() -> list[str]:
@@ -99,23 +89,14 @@ def _say_weights(wanted: str) -> None:
 def _forecast(config: Config, images: int) -> None:
     from invad_jax.planning.forecast import forecast
     from invad_jax.runtime.sharding import make_mesh
+    from invad_jax.training.loop import duration
 
     found = forecast(config, make_mesh(config.mesh))
     print(
-        f"training {images} images: about {_words(found.seconds(images))}: "
+        f"training {images} images: about {duration(found.seconds(images))}: "
         f"{found.steps} steps of {1000 * found.seconds_a_step:.3g} ms, "
         f"{1000 * found.seconds_an_image:.3g} ms an image, {found.compiling:.2g} s of compiling"
     )
-
-
-def _words(seconds: float) -> str:
-    """
-    >>> _words(42), _words(150), _words(9000)
-    ('42 s', '2.5 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.2g} min" if seconds < 6000 else f"{seconds / 3600:.2g} h"
 
 
 def cli(argv: Sequence[str] | None = None) -> int:

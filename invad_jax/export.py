@@ -56,9 +56,8 @@ def _pack(args: argparse.Namespace) -> None:
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
-    parser.add_config()
+    parser.add_run(distributed=False)
     parser.in_buckets.update(("out", "onnx", "validate"))
-    parser.add_argument("--workdir", metavar="DIR", help="of the run; default runs/X")
     parser.add_argument("--out", metavar="FILE", help="the bundle to write; usually *.invad")
     parser.add_argument(
         "--onnx", metavar="FILE", help="the same for other runtimes (docs/export.md)"

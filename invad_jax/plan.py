@@ -38,6 +38,7 @@ def main(args: argparse.Namespace) -> None:
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(most, MOST_CPUS)))
     import jax
 
+    from invad_jax.data import masks
     from invad_jax.encoders import describe_encoder
     from invad_jax.planning.estimate import estimate, markdown
     from invad_jax.planning.programs import (
@@ -52,13 +53,15 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.runtime.sharding import check_batch, make_mesh
 
     jax.config.update("jax_platforms", "cpu")  # the TPU, if there is one, is left to others
-    _, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
+    _, encoder = describe_encoder(
+        config.encoder, config.data.image_size, config.tiling, masks.read_region(config.data)
+    )
     rows: list[Row] = []
     for topology in args.topology:
         devices, chip = topology_devices(topology)
         ours = weak(config, args.batch_per_device, len(devices))
         mesh = make_mesh(ours.mesh, devices)
-        check_batch("train.batch_size", ours.train.batch_size, mesh, ours.train.grad_accumulation)
+        check_batch(ours.train, mesh)
         for name, trace in (("train step", trace_train_step), ("detector", trace_detector)):
             if args.only in (None, name.split()[0]):
                 print(f"compiling: {topology}, {name}", file=sys.stderr)

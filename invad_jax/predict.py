@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, Literal
 from invad_jax.errors import UserError
 from invad_jax.io.paths import to_path
 from invad_jax.runtime import cli as command_line
-from invad_jax.runtime.workdir import Workdir
 
 if TYPE_CHECKING:
     from invad_jax.data.inputs import Inputs
@@ -47,11 +46,7 @@ if TYPE_CHECKING:
 
 def main(args: argparse.Namespace) -> int:
     """From images to rows, a page, and an overlay for each."""
-    source = command_line.model_of(args)
-    if args.false_positive_rate is not None:
-        args.set = [*args.set, f"calibration.false_positive_rate={args.false_positive_rate}"]
-    workdir = None if source.is_file() else Workdir(source)
-    config = workdir.resolve(args.config, args.set) if workdir else None
+    source = command_line.source_of(args)
     endless = _check(args)
     import jax
 
@@ -63,21 +58,17 @@ def main(args: argparse.Namespace) -> int:
 
     given = itertools.chain(args.input, inputs.listed(args.list) if args.list else ())
     found = None if endless or args.distributed else inputs.find(list(given))
-    if workdir and config:
-        devices = jax.local_devices() if args.distributed else None
-        predictor = predictors.of_workdir(workdir, config, devices)
-    else:
-        predictor = predictors.of_bundle(source, args.set)
+    predictor = predictors.of_source(source, jax.local_devices() if args.distributed else None)
     if args.threshold is not None:
         predictor = predictor.decide_at(args.threshold)
     drawn = None if args.no_overlays or args.out == "-" else to_path(args.out)
     with closing(records.Drawer(predictor.model.config.data, drawn)) as drawer:
         if args.distributed:
-            tally = _fleet(args, source, given, predictor, drawer)
+            tally = _fleet(args, source.path, given, predictor, drawer)
         elif found is None:
             tally = _endless(args, predictor, drawer)
         else:
-            tally = _finite(args, source, found, predictor, drawer)
+            tally = _finite(args, source.path, found, predictor, drawer)
     if processes.is_primary():
         tally.report("the standard output" if args.out == "-" else args.out)
     # A launcher takes any status but 0 for a crash, and would begin the work anew.
@@ -234,12 +225,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=("csv", "jsonl"), help="of the rows")
     parser.add_argument("--no-overlays", action="store_true", help="no picture of each image")
     parser.add_argument("--threshold", type=float, help="anomalous above it, instead of its own")
-    parser.add_argument(
-        "--false-positive-rate",
-        type=float,
-        metavar="RATE",
-        help="share of normal images that may be called anomalous, 0..1",
-    )
+    parser.add_rate("share of normal images that may be called anomalous, 0..1")
     parser.add_argument(
         "--sort-into", metavar="DIR", help="ok/, ng/ and unreadable/ there get the images"
     )

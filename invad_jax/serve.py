@@ -26,16 +26,13 @@ from pathlib import Path
 
 from invad_jax.errors import UserError
 from invad_jax.runtime import cli as command_line
-from invad_jax.runtime.workdir import Workdir
 
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 
 
 def main(args: argparse.Namespace) -> None:
     """Serves until it is stopped."""
-    source = command_line.model_of(args)
-    workdir = None if source.is_file() else Workdir(source)
-    config = workdir.resolve(args.config, args.set) if workdir else None
+    source = command_line.source_of(args)
     _check(args)
     listening = _listen(args.host, args.port)
     import uvicorn
@@ -44,14 +41,10 @@ def main(args: argparse.Namespace) -> None:
     from invad_jax.runtime.log import log
     from invad_jax.serving import app, line
 
-    if workdir and config:
-        predictor = predictors.of_workdir(workdir, config)
-    else:
-        predictor = predictors.of_bundle(source, args.set)
-    served = line.Line(predictor, Path(args.history) if args.history else None)
+    served = line.Line(predictors.of_source(source), Path(args.history) if args.history else None)
     hosts = _LOOPBACK | {args.host} if _is_loopback(args.host) else None
     watching = [os.path.basename(os.path.abspath(folder)) for folder in args.watch]
-    application = app.create(served, source.name, args.max_megabytes * 10**6, watching, hosts)
+    application = app.create(served, source.path.name, args.max_megabytes * 10**6, watching, hosts)
     ended = threading.Event()
     if args.watch:
         arguments = (served, args.watch, ended.wait)
@@ -59,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
     host, port = listening.getsockname()[:2]
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     listening.listen()  # who reads the next line may come at once
-    log.info("serving %s on http://%s; Ctrl-C ends it", source, place)
+    log.info("serving %s on http://%s; Ctrl-C ends it", source.path, place)
     if hosts is None:
         log.warning("whoever reaches %s can use it: there is no password", place)
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning", ws="none"))
@@ -111,8 +104,7 @@ def _is_loopback(host: str) -> bool:
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
-    parser.add_config()
-    parser.add_argument("--workdir", metavar="DIR", help="of the run; default runs/X")
+    parser.add_run(distributed=False)
     parser.add_model()
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
     parser.add_argument("--port", type=int, default=8765, help="default 8765; 0: any that is free")
@@ -126,7 +118,6 @@ def cli(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--history", metavar="DIR", help="gets a table of each shift")
     parser.add_argument("--max-megabytes", type=int, default=64, help="of an image; default 64")
-    parser.set_defaults(distributed=False)
     return command_line.run(main, parser, argv)
 
 

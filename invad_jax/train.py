@@ -38,7 +38,6 @@ def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
     from invad_jax.inference.calibrate import calibrate
     from invad_jax.inference.encode import encode_samples
     from invad_jax.inference.load import load_model
-    from invad_jax.inference.self_test import warn_if_wrong
     from invad_jax.normality.reference import check_enough
     from invad_jax.runtime import processes
     from invad_jax.runtime.sharding import check_batch, make_mesh
@@ -46,9 +45,8 @@ def _train(args: argparse.Namespace, config: Config, workdir: Workdir) -> None:
     from invad_jax.training.denoiser import needed, train_denoiser
     from invad_jax.training.loop import check_unchanged
 
-    warn_if_wrong()
     mesh = make_mesh(config.mesh)
-    check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
+    check_batch(config.train, mesh)
     _, described = describe_encoder(config.encoder, config.data.image_size, config.tiling)
     memory.check_denoiser(config, described, mesh)
     dataset = layouts.load_dataset(config.data)

@@ -45,16 +45,14 @@ def _train(config: Config, workdir: Workdir) -> None:
     from invad_jax.data import layouts
     from invad_jax.data.depth import with_value_range
     from invad_jax.encoders import build_encoder, describe_encoder
-    from invad_jax.inference.self_test import warn_if_wrong
     from invad_jax.runtime import processes
     from invad_jax.runtime.sharding import check_batch, make_mesh
     from invad_jax.training import memory
     from invad_jax.training.loop import check_unchanged
     from invad_jax.training.vae import make_draw, replicate, summarise, train_vae, write_results
 
-    warn_if_wrong()
     mesh = make_mesh(config.mesh)
-    check_batch("train.batch_size", config.train.batch_size, mesh, config.train.grad_accumulation)
+    check_batch(config.train, mesh)
     perceptual_term = config.vae_loss.perceptual_weight > 0
     described = describe_encoder(config.encoder, size)[1] if perceptual_term else None
     memory.check_vae(config, described, mesh)

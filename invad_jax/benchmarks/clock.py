@@ -33,17 +33,8 @@ def interleaved(
     times: dict[str, list[list[float]]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            times[name].append(_repeat(run, seconds))
+            times[name].append(processes.seconds_of(run, seconds, FEWEST))
     return times
-
-
-def _repeat(run: Run, seconds: float) -> list[float]:
-    taken: list[float] = []
-    while processes.primary_says(sum(taken) < seconds or len(taken) < FEWEST):
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return taken
 
 
 def now() -> tuple[float, float, float]:

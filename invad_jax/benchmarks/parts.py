@@ -13,25 +13,22 @@ from jax.sharding import Mesh
 
 from invad_jax.benchmarks.clock import Run
 from invad_jax.benchmarks.subject import Subject
-from invad_jax.config import Config, MeshConfig
+from invad_jax.config import Config, DataConfig, MeshConfig
+from invad_jax.data import preprocess
 from invad_jax.detector import DetectorVariables, LatentStats
-from invad_jax.inference.assembly import init_params
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
-from invad_jax.runtime.checkpoint import abstract_like
 from invad_jax.runtime.sharding import (
     batch_sharding,
     make_mesh,
     put,
     replicated,
     rounded_up,
-    state_sharding,
     train_batch_sharding,
 )
 from invad_jax.scoring import without_maps
-from invad_jax.training.denoiser import batch_shapes, denoiser_loss
-from invad_jax.training.loop import compile_step
-from invad_jax.training.step import TrainState, create_state, make_optimizer
+from invad_jax.training import denoiser, loop
+from invad_jax.training.step import TrainState
 
 
 class Part(NamedTuple):
@@ -57,8 +54,10 @@ class Part(NamedTuple):
         return f"{self.name}, batch {self.batch}"
 
 
-def detector_parts(subject: Subject, batches: Sequence[int]) -> Iterator[Part]:
-    """Encoder, denoiser, comparison and the whole, for each batch size.
+def detector_parts(
+    subject: Subject, batches: Sequence[int], only: str | None = None
+) -> Iterator[Part]:
+    """Encoder, denoiser, comparison and the whole, or only one of them, for each batch size.
 
     One image is on one device; other batch sizes are rounded up to a multiple of the devices.
     """
@@ -68,16 +67,14 @@ def detector_parts(subject: Subject, batches: Sequence[int]) -> Iterator[Part]:
         variables = put(subject.variables, replicated(mesh))
         size = rounded_up(batch, mesh)
         for name, function, make in _functions(subject):
-            yield compiled(name, size, function, variables, make(size), mesh)
+            if only in (None, name):
+                yield compiled(name, size, function, variables, make(size), mesh)
 
 
 def _functions(subject: Subject) -> Iterator[tuple[str, Callable[..., Any], Callable[[int], Any]]]:
     """(name, (variables, rows) -> results, number of rows -> rows)."""
     detector, latent = subject.detector, subject.latent_shape
-    side = subject.config.data.image_size
-
-    def images(count: int) -> np.ndarray:
-        return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+    images = partial(images_of_noise, data=subject.config.data)
 
     def latents(count: int) -> np.ndarray:
         return np.random.default_rng(1).standard_normal((count, *latent), np.float32)
@@ -89,26 +86,28 @@ def _functions(subject: Subject) -> Iterator[tuple[str, Callable[..., Any], Call
         silent = detector._replace(denoise=lambda params, x_t, t: x_t)
         return without_maps(silent.score_latents(variables, latent))
 
-    def whole(variables: DetectorVariables, image: jax.Array) -> Any:
-        return without_maps(detector.predict(variables, image))
-
     yield "encoder", encoder, images
     if subject.timesteps:
         yield "denoiser", detector.walk, latents
     yield "comparison", comparison, latents
-    yield "detector", whole, images
+    yield "detector", detector.predict_without_maps, images
+
+
+def images_of_noise(count: int, data: DataConfig) -> np.ndarray:
+    """(count, S, S, 3 or 4) uint8, as `preprocess.read_image` gives images that fill the square."""
+    images = preprocess.blank(count, data)
+    rgb = images[..., :3]
+    rgb[:] = np.random.default_rng(0).integers(0, 256, rgb.shape, np.uint8)
+    return images
 
 
 class Training(NamedTuple):
     """What `train` compiles, of a network of noise."""
 
     mesh: Mesh
-    step: Any
-    """See `loop.compile_step`: the state is donated."""
+    programs: loop.Programs
     create: Callable[[], TrainState]
     """The first state, on the mesh."""
-    abstract: TrainState
-    """Its shapes."""
 
 
 def training_of(config: Config, shape: tuple[int, int, int]) -> Training:
@@ -118,28 +117,21 @@ def training_of(config: Config, shape: tuple[int, int, int]) -> Training:
       config: as `train` takes it.
       shape: of a latent, (h, w, C).
     """
-    mesh, tx = make_mesh(config.mesh), make_optimizer(config.train)
+    mesh = make_mesh(config.mesh)
+    programs = loop.programs(denoiser.trained(config, shape), mesh)
     channels = np.zeros(shape[-1:], np.float32)
-
-    def create(rng: jax.Array) -> TrainState:
-        frozen: Any = LatentStats(channels, channels + 1)  # type: ignore[arg-type]
-        return create_state(init_params(config, shape, rng), frozen, rng, tx)
-
-    abstract = jax.eval_shape(create, jax.random.key(0))
-    shardings = state_sharding(abstract, mesh)
-    step = compile_step(config.train, denoiser_loss(config), tx, mesh, shardings)
-    first = partial(jax.jit(create, out_shardings=shardings), jax.random.key(0))
-    return Training(mesh, step, first, abstract_like(abstract, shardings))
+    frozen = LatentStats(channels, channels + 1)  # type: ignore[arg-type]
+    return Training(mesh, programs, partial(programs.create, jax.random.key(0), frozen))
 
 
 def train_part(config: Config, shape: tuple[int, int, int]) -> Part:
     """One optimiser step from latents, as `train` compiles it; see `training_of`."""
     training = training_of(config, shape)
-    shapes = batch_shapes(config, config.train.batch_size, shape)
+    shapes = denoiser.batch_shapes(config, config.train.batch_size, shape)
     batch = {name: np.zeros(rows.shape, rows.dtype) for name, rows in shapes.items()}
     latent = np.random.default_rng(1).standard_normal(batch["latent"].shape, np.float32)
     rows = put(batch | {"latent": latent}, train_batch_sharding(training.mesh))
-    traced = training.step.trace(training.abstract, rows)
+    traced = training.programs.step.trace(training.programs.abstract, rows)
     program, part = _compile("train step", config.train.batch_size, traced)
     held: list[TrainState] = []
 

@@ -114,8 +114,7 @@ def _add_torch(runs: dict[str, Run], measured: Subject, batches: Sequence[int]) 
     for batch in batches:
         theirs, said = torch_lane.runs(measured, batch)
         runs |= {f"torch: {name}, batch {batch}": run for name, run in theirs.items()}
-        side = measured.config.data.image_size
-        image = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+        image = parts.images_of_noise(batch, measured.config.data)
         scores = jax.jit(measured.detector.predict)(measured.variables, image)
         ours: Mapping[str, np.ndarray] = {
             name: np.asarray(getattr(scores, name)) for name in ("latent_norm", "nll")
@@ -126,8 +125,7 @@ def _add_torch(runs: dict[str, Run], measured: Subject, batches: Sequence[int]) 
 
 def _predict(predictor: Predictor, count: int) -> dict[str, Any]:
     size = predictor.model.batch_size
-    found = parts.detector_parts(_subject_of(predictor), [size])
-    (part,) = (one for one in found if one.name == "detector")
+    (part,) = parts.detector_parts(_subject_of(predictor), [size], only="detector")
     with tempfile.TemporaryDirectory() as folder:
         paths = whole.write_images(Path(folder), max(count, size))
         for _ in predictor.predict_files(paths[:size]):

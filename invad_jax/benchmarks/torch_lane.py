@@ -79,6 +79,8 @@ def _check(subject: Subject) -> None:
         and not config.encoder.groups
         and not config.encoder.channels
         and not config.tiling.size
+        and config.data.aspect == "stretch"
+        and not config.data.region
         and config.denoiser.name == "dit"
         and config.denoiser.patch_size == 1
         and config.denoiser.dtype == "float32"

@@ -70,7 +70,7 @@ def loop_seconds(config: Config, shape: tuple[int, int, int], steps: int) -> tup
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         loop.run(
             training.create(),
-            training.step,
+            training.programs.step,
             batches,
             training.mesh,
             cfg,

@@ -174,43 +174,8 @@ def _siblings(path: Path) -> list[str]:
     return [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
 
 
-GONE = {
-    **dict.fromkeys(("train.latent_noise", "train.min_snr_gamma"), "it did not help"),
-    **dict.fromkeys(("train.initial_learning_rate", "train.final_learning_rate"), "it is 1e-6"),
-    "scoring.neighbours": "inversion.paradigm=nearest_neighbour looks for them",
-    "scoring.states": "x_T is compared",
-    "inversion.final_alpha_bar": "it is 0",
-    "diffusion.zero_terminal_snr": "diffusion.betas can say it",
-    "denoiser.mlp_ratio": "it is 4",
-    "train.weight_decay": "it is 0",
-    "train.grad_clip_norm": "it is 1",
-    "train.keep_checkpoints": "it is 2",
-    "eval.num_examples": "it is 6",
-    "whitening.temperature": "it is 0.25",
-    "whitening.images": "it is 100",
-    "diffusion.beta_start": "diffusion.beta_range has both",
-    "diffusion.beta_end": "diffusion.beta_range has both",
-    "train.log_every": "it is 50, and every checkpoint",
-    "vae_loss.reconstruction": "it is the absolute difference",
-    "mesh.data": "it takes the devices that mesh.fsdp and mesh.tensor leave",
-    **{
-        f"denoiser.{name}": "denoiser.variants says it"
-        for name in (
-            "middle_attention",
-            "resample",
-            "time_frequency_shift",
-            "time_scale_shift",
-            "center_input",
-        )
-    },
-}
-"""Options of earlier versions, and what there is instead."""
-
-
 def _unknown(name: str) -> str:
     """What is wrong with a name; an option of that name in another section comes first."""
-    if name in GONE:
-        return f"no longer an option ({GONE[name]}); see CHANGELOG.md"
     by_tail = [o for o in option_names() if o.partition(".")[2] == name.split(".")[-1]]
     if by_tail:
         return f"unknown option; did you mean {' or '.join(by_tail[:3])}?"

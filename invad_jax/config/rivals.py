@@ -6,8 +6,6 @@ nothing but these is compared. Read next: `configs/rivals/deco_diff.py`, one of 
 
 from __future__ import annotations
 
-import os
-
 from invad_jax.config import (
     Config,
     DataConfig,
@@ -18,12 +16,9 @@ from invad_jax.config import (
     ScoringConfig,
     TrainConfig,
 )
+from invad_jax.config.ours import four_sets
 
-FOUR_SETS = DataConfig(
-    name="mvtec",
-    root=os.path.join(os.environ.get("INVAD_SHARED", "../shared"), "data"),
-    categories=("bottle", "bsdata", "aws_cookie", "dobot_cubes"),
-)
+FOUR_SETS = four_sets("bottle", "bsdata", "aws_cookie", "dobot_cubes")
 """The optional test data; for other sets, change `data.root` and `data.categories`."""
 
 

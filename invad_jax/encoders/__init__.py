@@ -85,7 +85,7 @@ def build_encoder(
     >>> encoder.latent_shape
     (2, 2, 192)
     """
-    backbone, encoder = _with_all_channels(config, image_size, tiling)
+    backbone, encoder = _with_all_channels(config, image_size, tiling, region)
     variables = load_variables(backbone, config.name, config.weights)
     ingredients = {
         "name": config.name,
@@ -104,7 +104,6 @@ def build_encoder(
         load_decoder = partial(_load_decoder, config, backbone.decoder)
     return dataclasses.replace(
         encoder,
-        apply=encode_in_part(encoder.apply, region),
         variables=variables,
         fingerprint=_fingerprint(ingredients, variables),
         load_decoder=load_decoder,
@@ -149,14 +148,17 @@ def with_components(encoder: Encoder, components: Components) -> Encoder:
 
 
 def describe_encoder(
-    config: EncoderConfig, image_size: int, tiling: TilingConfig = WHOLE
+    config: EncoderConfig,
+    image_size: int,
+    tiling: TilingConfig = WHOLE,
+    region: np.ndarray | None = None,
 ) -> tuple[Backbone, Encoder]:
-    """An encoder without its weights: `jax.ShapeDtypeStruct`s for variables, no fingerprint.
+    """`build_encoder` without weights: `jax.ShapeDtypeStruct`s for variables, no fingerprint.
 
     Raises:
       UserError: an unknown name, or options that do not fit.
     """
-    backbone, encoder = _with_all_channels(config, image_size, tiling)
+    backbone, encoder = _with_all_channels(config, image_size, tiling, region)
     if not config.channels:
         return backbone, encoder
     C = encoder.latent_shape[-1]
@@ -167,7 +169,7 @@ def describe_encoder(
 
 
 def _with_all_channels(
-    config: EncoderConfig, image_size: int, tiling: TilingConfig
+    config: EncoderConfig, image_size: int, tiling: TilingConfig, region: np.ndarray | None = None
 ) -> tuple[Backbone, Encoder]:
     if config.name not in ENCODERS:
         raise UserError(
@@ -199,6 +201,7 @@ def _with_all_channels(
     if tiling.size:
         apply = tiled(whole, tiling, image_size, shape_of(whole, tiling.size)[0])
     latent_shape = shape_of(apply, image_size)
+    apply = encode_in_part(apply, region)
     return backbone, Encoder(config.name, apply, features, backbone.abstract, latent_shape, "")
 
 

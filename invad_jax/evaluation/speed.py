@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,8 +25,8 @@ def measure_speed(model: Model, paths: list[str], seconds: float = 2.0) -> dict[
     some = itertools.islice(itertools.cycle(paths), batch_size)
     image = np.stack([preprocess.read_image(path, model.config.data) for path in some])
     on_mesh = put(image, batch_sharding(model.mesh))
-    batch_times = _time(lambda: model.predict_batch(on_mesh), seconds)
-    single_times = _time(_of_one_image(model, image[:1]), seconds)
+    batch_times = _after_the_first(lambda: model.predict_batch(on_mesh), seconds)
+    single_times = _after_the_first(_of_one_image(model, image[:1]), seconds)
     return {
         "batch_size": batch_size,
         "images_per_second": batch_size / float(np.median(batch_times)),
@@ -48,15 +47,10 @@ def _of_one_image(model: Model, image: np.ndarray) -> Callable[[], Any]:
         return lambda: model.predict_batch(on_mesh)
     variables = jax.tree.map(lambda array: array.addressable_data(0), model.variables)
     on_device = jax.device_put(image, jax.tree.leaves(variables)[0].device)
-    compiled = jax.jit(model.detector.predict)
+    compiled = jax.jit(model.detector.predict_without_maps)
     return lambda: compiled(variables, on_device)
 
 
-def _time(run: Callable[[], Any], seconds: float) -> list[float]:
+def _after_the_first(run: Callable[[], Any], seconds: float) -> list[float]:
     jax.block_until_ready(run())
-    times: list[float] = []
-    while processes.primary_says(sum(times) < seconds or len(times) < 3):  # all run equally often
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - start)
-    return times
+    return processes.seconds_of(run, seconds, fewest=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +10,13 @@ import jax
 import numpy as np
 
 from invad_jax.inference.bundle import BundleModel
+from invad_jax.runtime import processes
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
 """Of scores, in units of the spread of normal images, and of maps, of their largest value, by the
 type of the network's activations: what a device that rounds elsewhere leaves of 24 bits after sums
 of thousands (a CPU stays below 1e-5), or of 8: five of their last digit."""
-_RUNS = 11
+_RUNS = 10
 
 
 class Validation(NamedTuple):
@@ -93,12 +93,8 @@ def lines(model: BundleModel, validation: Validation) -> list[str]:
 def _seconds(model: BundleModel, count: int) -> float:
     """Median of the runs of a batch, after the one that compiles."""
     images = np.resize(model.pictures.image, (count, *model.pictures.image.shape[1:]))
-    clock = []
-    for _ in range(_RUNS):
-        begun = time.perf_counter()
-        model.run(images)
-        clock.append(time.perf_counter() - begun)
-    return statistics.median(clock[1:])
+    model.run(images)
+    return statistics.median(processes.seconds_of(lambda: model.run(images), 0.0, _RUNS))
 
 
 def _largest(difference: np.ndarray) -> float:

@@ -45,13 +45,12 @@ def write_scores(where: Path, content: Mapping[str, Any], profile: drift.Profile
 
 def keep_precision(workdir: Workdir, model: Model) -> None:
     """Notes the precision of the first calibration, before its scores are written."""
-    calibrated = workdir.precision.parent.glob(f"*/{SCORES}")
-    if processes.is_primary() and not workdir.precision.is_file() and not any(calibrated):
+    if processes.is_primary() and not workdir.precision.is_file():
         files.write_json(workdir.precision, {"dtype": model.config.denoiser.dtype})
 
 
 def read_precision(workdir: Workdir) -> str | None:
-    """That of the first calibration; None where nothing is calibrated, or was before it was kept.
+    """That of the first calibration; None where nothing is calibrated.
 
     Raises:
       UserError: the file is damaged.

@@ -5,7 +5,7 @@ Read next: `model.py`, what it becomes; `runtime/workdir.py`, where it lies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,12 +21,10 @@ from invad_jax.encoders import kept as kept_weights
 from invad_jax.errors import UserError
 from invad_jax.inference import components
 from invad_jax.inference.assembly import abstract_params, for_scoring, in_precision
-from invad_jax.inference.kept import SCORES, read_precision
+from invad_jax.inference.kept import read_precision
 from invad_jax.inference.model import Model
-from invad_jax.inference.self_test import warn_if_wrong
 from invad_jax.normality import whitening
 from invad_jax.normality.whitening import FittedCoordinates
-from invad_jax.paradigms import paradigm_of
 from invad_jax.runtime import log, memory
 from invad_jax.runtime.checkpoint import Checkpoints, abstract_like
 from invad_jax.runtime.sharding import make_mesh, replicated
@@ -99,33 +97,17 @@ def read_coordinates(workdir: Workdir, meta: dict[str, Any]) -> FittedCoordinate
     return fitted
 
 
-def in_one_precision(
-    workdir: Workdir, config: Config, step: int, made_of: Mapping[str, Any], mesh: Mesh
-) -> Config:
+def in_one_precision(workdir: Workdir, config: Config, mesh: Mesh) -> Config:
     """The config with `denoiser.dtype=auto` decided: thresholds and scores have the same rounding.
 
-    On whatever devices it is the precision of the workdir's first calibration. Where that was not
-    noted, it is the only one that this way of comparing is calibrated in, or else what these
-    devices are made for.
-
-    Args:
-      workdir: of the training.
-      config: to evaluate with.
-      step: of the checkpoint.
-      made_of: see `Restored`.
-      mesh: devices.
+    On whatever devices it is the precision of the workdir's first calibration, and before that what
+    these devices are made for.
     """
     if config.denoiser.dtype != "auto":
         return config
     if first := read_precision(workdir):
         return in_precision(config, first)
-    ours = for_scoring(config, mesh.devices.flat[0].platform)
-    other = in_precision(config, "float32" if ours.denoiser.dtype == "bfloat16" else "bfloat16")
-    calibrated = [
-        (workdir.normals(one, paradigm_of(one), step, made_of) / SCORES).is_file()
-        for one in (ours, other)
-    ]
-    return other if calibrated == [False, True] else ours
+    return for_scoring(config, mesh.devices.flat[0].platform)
 
 
 def load_model(
@@ -141,11 +123,10 @@ def load_model(
     Raises:
       UserError: no checkpoint.
     """
-    warn_if_wrong()
     mesh = make_mesh(MeshConfig(), devices)  # that of the training is the training's
     memory.require_for_images(config, mesh)
     restored = restore(workdir, config, mesh)
-    config = in_one_precision(workdir, config, restored.step, restored.made_of, mesh)
+    config = in_one_precision(workdir, config, mesh)
     if config.train.latent_stats == "whiten" and restored.coordinates is None:
         raise UserError(
             f"train.latent_stats=whiten: {workdir.path} was not trained in such coordinates"
@@ -168,8 +149,7 @@ def load_model(
 
 def with_options(model: Model, workdir: Workdir, config: Config) -> Model:
     """A loaded model under other options of evaluation, in the precision of its workdir."""
-    decided = in_one_precision(workdir, config, model.step, model.made_of, model.mesh)
-    return model.with_config(decided)
+    return model.with_config(in_one_precision(workdir, config, model.mesh))
 
 
 def _matching_encoder(config: Config, workdir: Workdir, restored: Restored) -> Encoder:

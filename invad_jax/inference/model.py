@@ -86,11 +86,9 @@ class Model:
         )
         compile_on_mesh = partial(jax.jit, out_shardings=replicated(mesh))
         arrays, batch = replicated(mesh), batch_sharding(mesh)
-
-        def predict(variables: DetectorVariables, image: jax.Array) -> Scores:
-            return without_maps(self.detector.predict(variables, image))
-
-        self._predict = compile_on_mesh(predict, in_shardings=(arrays, batch))
+        self._predict = compile_on_mesh(
+            self.detector.predict_without_maps, in_shardings=(arrays, batch)
+        )
         self._score_latents = compile_on_mesh(
             self.detector.score_latents, in_shardings=(arrays, batch)
         )

@@ -32,7 +32,7 @@ from invad_jax.inference.predictions import Prediction, Predictions, is_finite, 
 from invad_jax.io.paths import to_path
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.runtime.log import log
-from invad_jax.runtime.workdir import Workdir
+from invad_jax.runtime.workdir import Source, Workdir, source_of
 from invad_jax.scoring import Scores
 
 _READERS = 8
@@ -228,10 +228,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Predictor:
       UserError: no checkpoint, or nothing learnt of normal images yet for these options; a file
         that is damaged.
     """
-    if to_path(path).is_file():
-        return of_bundle(path, overrides)
-    folder = Workdir(path)
-    return of_workdir(folder, folder.resolve(None, overrides))
+    return of_source(source_of(to_path(path), None, overrides))
+
+
+def of_source(source: Source, devices: Sequence[jax.Device] | None = None) -> Predictor:
+    """The detector of a workdir, on all devices or these, or of a file; see `load`."""
+    if source.config is None:
+        return of_bundle(source.path, source.overrides)
+    return of_workdir(Workdir(source.path), source.config, devices)
 
 
 def of_workdir(

@@ -1,6 +1,6 @@
 """Named tensors in files, read without running anything that is in the file.
 
-`.safetensors` and `.npz` are here; torch's formats, which are programs, in `torch_format.py`.
+`.safetensors` and, to read, `.npz` are here; torch's formats, programs, in `torch_format.py`.
 NumPy only: neither jax nor torch is imported.
 """
 
@@ -10,9 +10,9 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -23,6 +23,7 @@ from invad_jax.io.files import read_bytes, replaced
 from invad_jax.io.growth import check_growth
 from invad_jax.io.paths import to_path
 
+T = TypeVar("T")
 Tensors = dict[str, np.ndarray]
 
 SAFETENSORS_DTYPES = {
@@ -40,27 +41,9 @@ SAFETENSORS_DTYPES = {
     "F32": np.float32,
     "F64": np.float64,
 }
-NPZ_DTYPES = [
-    np.bool_,
-    np.uint8,
-    np.int8,
-    np.uint16,
-    np.int16,
-    np.uint32,
-    np.int32,
-    np.uint64,
-    np.int64,
-    np.float16,
-    np.float32,
-    np.float64,
-    np.complex64,
-    np.complex128,
-]
-"""Without bfloat16, which npz would give back as raw bytes."""
 
 
-class _Format(NamedTuple):
-    read: Callable[[bytes], Tensors]
+class _Writer(NamedTuple):
     write: Callable[[IO[bytes], Tensors], None]
     dtypes: frozenset[np.dtype]
 
@@ -80,9 +63,9 @@ def read_tensors(path: str | Path) -> Tensors:
         tensors are much larger than it is.
     """
     path = to_path(path)
-    format_, data = _format_of(path), read_bytes(path)
+    read, data = _of_ending(_READERS, path), read_bytes(path)
     try:
-        return format_.read(data)
+        return read(data)
     except UserError as error:
         raise UserError(f"{path}: {_one_line(error)}") from error
     except Exception as error:  # damaged content can trip a parser anywhere
@@ -105,8 +88,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes named tensors; the same tensors give the same bytes.
 
     Args:
-      path: ends in `.safetensors`, `.npz`, or one of the torch endings; the last are written so
-        that `torch.load(path, weights_only=True)` reads a dict.
+      path: ends in `.safetensors`, or one of the torch endings, which are written so that
+        `torch.load(path, weights_only=True)` reads a dict.
       tensors: name -> array.
 
     Raises:
@@ -119,14 +102,14 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     {'x': array([0, 1, 2])}
     """
     path = to_path(path)
-    format_ = _format_of(path)
+    writer = _of_ending(_WRITERS, path)
     # order="C" rather than ascontiguousarray, which makes vectors of scalars.
     plain = {k: np.asarray(v, v.dtype.newbyteorder("<"), order="C") for k, v in tensors.items()}
     for name, tensor in plain.items():
-        if tensor.dtype not in format_.dtypes:
+        if tensor.dtype not in writer.dtypes:
             raise UserError(f"{path}: {name} is {tensor.dtype}, which {path.suffix} cannot hold")
     with replaced(path) as temporary, temporary.open("wb") as out:
-        format_.write(out, plain)
+        writer.write(out, plain)
 
 
 def _one_line(error: Exception) -> str:
@@ -134,10 +117,10 @@ def _one_line(error: Exception) -> str:
     return str(error)[:200].encode("unicode_escape").decode()
 
 
-def _format_of(path: Path) -> _Format:
-    if path.suffix not in _FORMATS:
-        raise UserError(f"{path}: expected a file that ends in {', '.join(_FORMATS)}")
-    return _FORMATS[path.suffix]
+def _of_ending(known: Mapping[str, T], path: Path) -> T:
+    if path.suffix not in known:
+        raise UserError(f"{path}: expected a file that ends in {', '.join(known)}")
+    return known[path.suffix]
 
 
 def _read_safetensors(data: bytes) -> Tensors:
@@ -224,28 +207,18 @@ _NPY_HEADERS = {
 }
 
 
-def _write_npz(out: IO[bytes], tensors: Tensors) -> None:
-    """By hand: `np.savez` writes the time of day, and cannot take a tensor named `file`."""
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, tensor in tensors.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, tensor, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
-
-
-def _dtypes(kinds: Iterable[type]) -> frozenset[np.dtype]:
-    return frozenset(map(np.dtype, kinds))
-
-
-_TORCH = _Format(torch_format.read, torch_writing.write, _dtypes(torch_format.DTYPES.values()))
-_FORMATS = {
-    ".safetensors": _Format(
-        _read_safetensors, _write_safetensors, _dtypes(SAFETENSORS_DTYPES.values())
+_TORCH = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+_READERS: dict[str, Callable[[bytes], Tensors]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    **dict.fromkeys(_TORCH, torch_format.read),
+}
+_WRITERS = {
+    ".safetensors": _Writer(
+        _write_safetensors, frozenset(map(np.dtype, SAFETENSORS_DTYPES.values()))
     ),
-    ".npz": _Format(_read_npz, _write_npz, _dtypes(NPZ_DTYPES)),
-    ".pth": _TORCH,
-    ".pt": _TORCH,
-    ".bin": _TORCH,
-    ".ckpt": _TORCH,
-    ".pkl": _TORCH,
+    **dict.fromkeys(
+        _TORCH,
+        _Writer(torch_writing.write, frozenset(map(np.dtype, torch_format.DTYPES.values()))),
+    ),
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import jax
 
 from invad_jax.config import Config
 from invad_jax.encoders import Encoder
-from invad_jax.inference.assembly import init_params
+from invad_jax.inference.assembly import abstract_params
 from invad_jax.planning.hlo import BETWEEN_SLICES
 from invad_jax.planning.programs import Row
 from invad_jax.planning.tpus import GIB, Chip
@@ -62,7 +61,7 @@ def estimate(row: Row) -> Row:
 
 def markdown(config: Config, encoder: Encoder, rows: list[Row]) -> str:
     """The table, what it says of collectives, and what it assumes."""
-    params = jax.eval_shape(partial(init_params, config, encoder.latent_shape), jax.random.key(0))
+    params = abstract_params(config, encoder.latent_shape)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     about = (
         f"{config.denoiser.name}, {count / 1e6:,.1f} M parameters, latents {encoder.latent_shape}, "

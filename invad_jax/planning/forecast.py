@@ -14,9 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.config import Config
+from invad_jax.data import masks, preprocess
 from invad_jax.encoders import describe_encoder
 from invad_jax.inference.in_parts import in_parts
 from invad_jax.planning.programs import trace_train_step
+from invad_jax.runtime import processes
 from invad_jax.runtime.sharding import batch_sharding, put, replicated, rounded_up
 
 _RUNS = 5
@@ -42,13 +44,15 @@ class Forecast(NamedTuple):
 
 def forecast(config: Config, mesh: Mesh) -> Forecast:
     """Compiles and times what the training of a config runs; needs no weights and no images."""
-    _, encoder = describe_encoder(config.encoder, config.data.image_size, config.tiling)
+    _, encoder = describe_encoder(
+        config.encoder, config.data.image_size, config.tiling, masks.read_region(config.data)
+    )
     begun = time.perf_counter()
     step = trace_train_step(config, encoder, mesh).lower().compile()
     (state, batch), _ = jax.tree.map(_zeros, step.args_info, step.input_shardings)
     encode = jax.jit(in_parts(encoder.apply, mesh))
-    side, rows = config.data.image_size, rounded_up(config.eval.batch_size, mesh)
-    images = put(np.zeros((rows, side, side, 3), np.uint8), batch_sharding(mesh))
+    rows = rounded_up(config.eval.batch_size, mesh)
+    images = put(preprocess.blank(rows, config.data), batch_sharding(mesh))
     variables = jax.tree.map(partial(_zeros, sharding=replicated(mesh)), encoder.variables)
     jax.block_until_ready(encode(variables, images))
     compiling = time.perf_counter() - begun
@@ -64,12 +68,8 @@ def forecast(config: Config, mesh: Mesh) -> Forecast:
 
 def _median(run: Callable[[], Any]) -> float:
     """Seconds of a run, after one that does not count."""
-    clock = []
-    for _ in range(_RUNS + 1):
-        begun = time.perf_counter()
-        jax.block_until_ready(run())
-        clock.append(time.perf_counter() - begun)
-    return statistics.median(clock[1:])
+    jax.block_until_ready(run())
+    return statistics.median(processes.seconds_of(run, 0.0, _RUNS))
 
 
 def _zeros(abstract: Any, sharding: Any) -> jax.Array:

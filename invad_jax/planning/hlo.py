@@ -144,14 +144,10 @@ class Program:
         factor = {"all-gather": group - 1, "all-reduce": 2 * (group - 1) / group}
         return round(size * factor.get(kind, (group - 1) / group))
 
-    def memory_bytes(self, loops: bool = True) -> int:
-        """Read from and written to HBM: operands and results of what is not fused away.
-
-        Args:
-          loops: False counts the body of a loop once, as XLA's own analysis does.
-        """
+    def memory_bytes(self) -> int:
+        """Read from and written to HBM: operands and results of what is not fused away."""
         return sum(
-            (times if loops else 1) * self._memory_bytes(instruction)
+            times * self._memory_bytes(instruction)
             for computation, times in self.runs.items()
             if computation not in self.fused
             for instruction in self.computations[computation]

@@ -12,27 +12,18 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from invad_jax.config import Config
-from invad_jax.denoisers import fixed_steps
-from invad_jax.detector import DetectorVariables, LatentStats
+from invad_jax.data import preprocess
 from invad_jax.encoders import Encoder
-from invad_jax.inference.assembly import build_detector, for_scoring, init_params
-from invad_jax.inference.in_parts import at_once, in_parts, rounds_over
-from invad_jax.paradigms import paradigm_of
+from invad_jax.inference import unlearnt
+from invad_jax.inference.assembly import abstract_params
+from invad_jax.inference.in_parts import at_once
 from invad_jax.planning.flops import count_flops
 from invad_jax.planning.hlo import Program
-from invad_jax.runtime.sharding import (
-    batch_sharding,
-    replicated,
-    state_sharding,
-    train_batch_sharding,
-)
-from invad_jax.training.denoiser import batch_shapes, denoiser_loss
-from invad_jax.training.loop import compile_step
-from invad_jax.training.step import create_state, make_optimizer
+from invad_jax.runtime.sharding import batch_sharding, replicated, train_batch_sharding
+from invad_jax.training import denoiser, loop
 
 Row = dict[str, Any]
 """One program on one topology; bytes and operations are those of one device in one run."""
@@ -62,46 +53,30 @@ def _abstract(shape: Sequence[int], dtype: Any, sharding: Any) -> jax.ShapeDtype
 
 def trace_train_step(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
     """The step that `train` would compile, traced for a mesh of any devices."""
-    tx, shape = make_optimizer(config.train), encoder.latent_shape
-    channels = jax.ShapeDtypeStruct(shape[-1:], np.float32)
-
-    def create(rng: jax.Array, frozen: LatentStats) -> Any:
-        return create_state(init_params(config, shape, rng), frozen, rng, tx)
-
-    state = jax.eval_shape(create, jax.random.key(0), LatentStats(channels, channels))  # type: ignore[arg-type]
-    shardings = state_sharding(state, mesh)
-    step: Any = compile_step(config.train, denoiser_loss(config), tx, mesh, shardings)
-    where = train_batch_sharding(mesh)
-    shapes = batch_shapes(config, config.train.batch_size, shape)
+    shape, where = encoder.latent_shape, train_batch_sharding(mesh)
+    shapes = denoiser.batch_shapes(config, config.train.batch_size, shape)
     batch = {name: _abstract(a.shape, a.dtype, where) for name, a in shapes.items()}
-    state = jax.tree.map(lambda a, s: _abstract(a.shape, a.dtype, s), state, shardings)
-    return step.trace(state, batch)
+    programs = loop.programs(denoiser.trained(config, shape), mesh)
+    return programs.step.trace(programs.abstract, batch)
 
 
 def trace_detector(config: Config, encoder: Encoder, mesh: Mesh) -> Any:
-    """The detector that `eval` would compile: parameters on every device, the batch split."""
-    # Compared with N(0, I): what would be learnt of normal images is not known here.
-    paper = dataclasses.replace(config.scoring, prior="standard_normal")
-    config = for_scoring(config, mesh.devices.flat[0].platform)
-    config = dataclasses.replace(config, scoring=paper)
-    encode = in_parts(encoder.apply, mesh)
-    detector = build_detector(config, encoder.latent_shape, encode, rounds_over(mesh))
-    channels = encoder.latent_shape[-1]
-    per_channel = jax.ShapeDtypeStruct((channels,), np.float32)
-    params = jax.eval_shape(partial(init_params, config, encoder.latent_shape), jax.random.key(0))
-    tables = partial(fixed_steps.tables, config.denoiser, paradigm_of(config).timesteps)
-    folded = fixed_steps.fold(params, jax.eval_shape(tables, params))
-    variables = DetectorVariables(
-        encoder.variables,
-        jax.eval_shape(partial(fixed_steps.narrow, config.denoiser), folded),
-        LatentStats(per_channel, per_channel),  # type: ignore[arg-type]
-    )
-    size, rows = config.data.image_size, detector_batch(config, encoder, mesh)
+    """The detector that `eval` would compile: parameters on every device, the batch split.
+
+    What would be learnt of normal images is not known here: see `unlearnt`.
+    """
+    rows, image = detector_batch(config, encoder, mesh), preprocess.blank(1, config.data)
+    config = unlearnt.config_of(config, mesh)
+    shape = encoder.latent_shape
+    variables_of = partial(unlearnt.variables_of, config, C=shape[-1])
+    params = abstract_params(config, shape)
+    variables = jax.eval_shape(variables_of, encoder.variables, params)
     arguments = (
         jax.tree.map(lambda a: _abstract(a.shape, a.dtype, replicated(mesh)), variables),
-        _abstract((rows, size, size, 3), np.uint8, batch_sharding(mesh)),
+        _abstract((rows, *image.shape[1:]), image.dtype, batch_sharding(mesh)),
     )
-    return jax.jit(detector.predict, out_shardings=replicated(mesh)).trace(*arguments)
+    predict = unlearnt.detector_of(config, encoder, mesh).predict_without_maps
+    return jax.jit(predict, out_shardings=replicated(mesh)).trace(*arguments)
 
 
 def measure(traced: Any) -> Row:

@@ -22,6 +22,8 @@ from invad_jax.errors import UnavailableError, UserError, did_you_mean
 from invad_jax.io import files
 from invad_jax.io.paths import require_known, to_path
 from invad_jax.runtime import compiled_programs, interrupts, log
+from invad_jax.runtime import workdir as workdirs
+from invad_jax.runtime.workdir import Source
 
 Main = Callable[[argparse.Namespace], int | None]
 MOST_SHOWN = 100
@@ -52,10 +54,13 @@ class Parser(argparse.ArgumentParser):
             help=help,
         )
 
-    def add_run(self) -> None:
-        """What every command of a workdir takes."""
+    def add_run(self, distributed: bool = True) -> None:
+        """What every command of a workdir takes; `--distributed` where many processes can."""
         self.add_config()
         self.add_argument("--workdir", metavar="DIR", help="of the run; default runs/X")
+        if not distributed:
+            self.set_defaults(distributed=False)
+            return
         self.add_argument(
             "--distributed",
             action="store_true",
@@ -68,6 +73,10 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--model", metavar="FILE_OR_DIR", help="what `export` wrote, or a workdir"
         )
+
+    def add_rate(self, help: str) -> None:
+        """`--false-positive-rate`, which `source_of` takes as an option of the config."""
+        self.add_argument("--false-positive-rate", type=float, metavar="RATE", help=help)
 
     def error(self, message: str) -> NoReturn:
         """Raises `UserError` where argparse would print its usage and leave."""
@@ -188,12 +197,20 @@ def workdir_of(args: argparse.Namespace) -> Path:
     raise UserError("give --config configs/X.py or --workdir DIR")
 
 
-def model_of(args: argparse.Namespace) -> Path:
-    """`--model`, or else the workdir.
+def source_of(args: argparse.Namespace) -> Source:
+    """The detector that is asked for, by `--model` or as a workdir, and its options.
 
     Raises:
-      UserError: both are given, or more than a file can do.
+      UserError: both are given, more than a file can do, or options that are wrong.
     """
+    path = _model_of(args)
+    rate = getattr(args, "false_positive_rate", None)
+    if rate is not None:
+        args.set = [*args.set, f"calibration.false_positive_rate={rate}"]
+    return workdirs.source_of(path, args.config, args.set)
+
+
+def _model_of(args: argparse.Namespace) -> Path:
     if not args.model:
         return workdir_of(args)
     path = to_path(args.model)

@@ -93,6 +93,19 @@ def primary_says(flag: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
 
 
+def seconds_of(run: Callable[[], Any], seconds: float, fewest: int) -> list[float]:
+    """Of each of at least so many runs, and until they add up; all processes run equally often.
+
+    Each ends when what it returns is ready on the devices.
+    """
+    taken: list[float] = []
+    while primary_says(sum(taken) < seconds or len(taken) < fewest):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        taken.append(time.perf_counter() - start)
+    return taken
+
+
 def versions() -> dict[str, str]:
     """Of everything that can change a number."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from invad_jax.config import MeshConfig
+from invad_jax.config import MeshConfig, TrainConfig
 from invad_jax.denoisers.partition import BATCH_AXES, TENSOR_DIMENSIONS, stored_axes
 from invad_jax.errors import UserError
 
@@ -147,14 +147,17 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*axes)
 
 
-def check_batch(name: str, batch_size: int, mesh: Mesh, grad_accumulation: int = 1) -> None:
+def check_batch(cfg: TrainConfig, mesh: Mesh) -> None:
     """Raises UserError if a training batch does not split evenly over the devices."""
+    batch_size, grad_accumulation = cfg.batch_size, cfg.grad_accumulation
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % (ways * grad_accumulation):
         over = f"{ways} devices" if mesh.shape["tensor"] == 1 else f"{ways} groups of devices"
         parts = f" x train.grad_accumulation={grad_accumulation}" if grad_accumulation > 1 else ""
         hint = "; mesh.tensor takes more devices than images" if batch_size < ways else ""
-        raise UserError(f"{name}={batch_size}: must be a multiple of the {over}{parts}{hint}")
+        raise UserError(
+            f"train.batch_size={batch_size}: must be a multiple of the {over}{parts}{hint}"
+        )
 
 
 def global_batch(

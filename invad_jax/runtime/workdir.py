@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from invad_jax.config import Config, DataConfig, option, option_names
 from invad_jax.config import io as config_io
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Learnt = TypeVar("Learnt")
 
-NORMALS_FORMAT = 7
+NORMALS_FORMAT = 8
 """Raised when the files of that folder change: what an older version kept is then made anew."""
 
 VERSION = "invad_jax"
@@ -213,6 +213,23 @@ class Workdir:
     def trained_on(self, data: DataConfig) -> DataConfig:
         """The data set with all categories of the training."""
         return dataclasses.replace(data, categories=self.read_config().data.categories)
+
+
+class Source(NamedTuple):
+    """Where a trained detector is, with the options that it is asked for."""
+
+    path: Path
+    """A workdir, or a file that `export` wrote."""
+    config: Config | None
+    """Of a workdir; a file has its own."""
+    overrides: Sequence[str]
+    """As `--set` takes them; in `config` already."""
+
+
+def source_of(path: Path, config_path: str | None, overrides: Sequence[str]) -> Source:
+    """Refuses options of a workdir that are wrong, which needs no JAX."""
+    config = None if path.is_file() else Workdir(path).resolve(config_path, overrides)
+    return Source(path, config, overrides)
 
 
 def _numbers(version: str) -> list[int]:

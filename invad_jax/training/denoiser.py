@@ -110,6 +110,14 @@ def _initial(config: Config, meta: dict[str, Any], mesh: Mesh) -> Callable[[jax.
     return lambda rng: init_params(config, shape, rng) | copies if objective.judges else copies
 
 
+def trained(config: Config, latent_shape: tuple[int, int, int]) -> loop.Trained:
+    """What is trained, from random parameters, before anything is known of the images."""
+    channels: Any = jax.ShapeDtypeStruct(latent_shape[-1:], np.float32)
+    initial = partial(init_params, config, latent_shape)
+    stats = LatentStats(channels, channels)
+    return loop.Trained(config.train, initial, stats, denoiser_loss(config))
+
+
 def batch_shapes(
     config: Config, rows: int, latent_shape: tuple[int, int, int]
 ) -> dict[str, jax.ShapeDtypeStruct]:

@@ -46,6 +46,45 @@ LOG_EVERY = 50
 """Steps between two points in TensorBoard, and lines in the log; a checkpoint has one too."""
 
 
+class Trained(NamedTuple):
+    """What a training step is made of."""
+
+    cfg: TrainConfig
+    init_params: Callable[[jax.Array], Any]
+    """key -> parameters."""
+    frozen: Any
+    """Arrays that `loss_fn` reads and training keeps, or their shapes and types."""
+    loss_fn: LossFn
+
+
+class Programs(NamedTuple):
+    """What is compiled of it for a mesh."""
+
+    create: Callable[[jax.Array, Any], TrainState]
+    """(key, `Trained.frozen`) -> the first state."""
+    abstract: TrainState
+    """Shapes, types and shardings of a state."""
+    step: Any
+    """(state, which is donated; batch) -> the next state, and scalars."""
+
+
+def programs(trained: Trained, mesh: Mesh) -> Programs:
+    """Traces the first state of a training, and nothing else yet."""
+    tx = make_optimizer(trained.cfg)
+
+    def create(rng: jax.Array, frozen: Any) -> TrainState:
+        init_rng, run_rng = jax.random.split(rng)
+        return create_state(trained.init_params(init_rng), frozen, run_rng, tx)
+
+    state = jax.eval_shape(create, jax.random.key(0), trained.frozen)
+    shardings = state_sharding(state, mesh)
+    return Programs(
+        jax.jit(create, out_shardings=shardings),
+        abstract_like(state, shardings),
+        compile_step(trained.cfg, trained.loss_fn, tx, mesh, shardings),
+    )
+
+
 class Fitted(NamedTuple):
     """How far training came."""
 
@@ -91,26 +130,16 @@ def fit(
       UserError: the loss became non-finite, the workdir was made from other data, or it cannot be
         written.
     """
-    tx = make_optimizer(cfg)
-
-    def create(rng: jax.Array, frozen: Any) -> TrainState:
-        init_rng, run_rng = jax.random.split(rng)
-        return create_state(init_params(init_rng), frozen, run_rng, tx)
-
-    rng = jax.random.key(cfg.seed)
-    abstract = jax.eval_shape(create, rng, frozen)
-    shardings = state_sharding(abstract, mesh)
-    step_fn = compile_step(cfg, loss_fn, tx, mesh, shardings)
+    create, ours, step_fn = programs(Trained(cfg, init_params, frozen, loss_fn), mesh)
     with (
         Checkpoints(workdir.checkpoints, keep=2) as checkpoints,
         StopSignal() as stop,
     ):
         fresh = checkpoints.latest_step() is None
         if fresh:
-            state = jax.jit(create, out_shardings=shardings)(rng, frozen)
+            state = create(jax.random.key(cfg.seed), frozen)
         else:
             _check_same_inputs(checkpoints.meta(), meta, workdir)
-            ours = abstract_like(abstract, shardings)
             model, optimizer = checkpoints.restore(ours.model(), ours.optimizer(), iterator)
             state = TrainState(**model, **optimizer)
             log.info("resumed at step %d", int(state.step))

@@ -7,23 +7,18 @@ most, in either direction.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from invad_jax.config import Config, TrainConfig
-from invad_jax.detector import LatentStats
+from invad_jax.config import Config
 from invad_jax.encoders import Encoder
 from invad_jax.encoders.vae import AutoencoderKL
-from invad_jax.inference.assembly import init_params
 from invad_jax.runtime import memory
-from invad_jax.runtime.sharding import state_sharding
-from invad_jax.training.denoiser import batch_shapes, denoiser_loss
-from invad_jax.training.step import LossFn, TrainState, create_state, make_optimizer
+from invad_jax.training import denoiser, loop
+from invad_jax.training.loop import Trained
 from invad_jax.training.vae_loss import make_vae_loss
 
 SMALL_PARAMETERS = 64e6
@@ -36,16 +31,6 @@ ADVICE = (
     "train.batch_size, data.image_size or the denoiser's sizes, or set train.grad_accumulation, "
     "denoiser.remat or mesh.fsdp"
 )
-
-
-class Trained(NamedTuple):
-    """What a training step is made of."""
-
-    cfg: TrainConfig
-    init_params: Callable[[jax.Array], Any]
-    frozen: Any
-    """Shapes and types of what the loss reads."""
-    loss_fn: LossFn
 
 
 def check_denoiser(config: Config, encoder: Encoder, mesh: Mesh) -> None:
@@ -63,14 +48,8 @@ def check_denoiser(config: Config, encoder: Encoder, mesh: Mesh) -> None:
     # Before anything is traced: tracing makes the positions.
     floor = 4 * h * w * (rows * C + config.denoiser.width)
     memory.require(what, {"a batch": floor}, ADVICE)
-    channels: Any = jax.ShapeDtypeStruct((C,), np.float32)
-    trained = Trained(
-        config.train,
-        partial(init_params, config, encoder.latent_shape),
-        LatentStats(channels, channels),
-        denoiser_loss(config),
-    )
-    batch = batch_shapes(config, rows, encoder.latent_shape)
+    trained = denoiser.trained(config, encoder.latent_shape)
+    batch = denoiser.batch_shapes(config, rows, encoder.latent_shape)
     small = rows * (h * w) ** 2 <= SMALL_ATTENTION
     check_step(what, trained, batch, mesh, small)
 
@@ -103,20 +82,15 @@ def check_step(what: str, trained: Trained, batch: Any, mesh: Mesh, small: bool)
       mesh: devices.
       small: the batch needs no look if the network is small, too.
     """
-
-    def create(rng: jax.Array, frozen: Any) -> TrainState:
-        return create_state(trained.init_params(rng), frozen, rng, make_optimizer(trained.cfg))
-
-    state = jax.eval_shape(create, jax.random.key(0), trained.frozen)
-    shardings = state_sharding(state, mesh)
+    state = loop.programs(trained, mesh).abstract
     parts = {
-        "parameters, average and optimiser": _device_bytes(state, shardings),
-        "gradients": _device_bytes(state.params, shardings.params),
+        "parameters, average and optimiser": _device_bytes(state),
+        "gradients": _device_bytes(state.params),
     }
     memory.require(what, parts, ADVICE)
     if not (small and _bytes(state.params) <= SMALL_PARAMETERS):
         kept = residuals(trained, state.params, batch)
-        parts["activations"] = _bytes(kept) - _elsewhere(kept, state.params, shardings.params)
+        parts["activations"] = _bytes(kept) - _elsewhere(kept, state.params)
         memory.require(what, parts, ADVICE)
 
 
@@ -131,14 +105,14 @@ def residuals(trained: Trained, params: Any, batch: Any) -> Any:
     return jax.eval_shape(pullback, params, trained.frozen, drawn)
 
 
-def _elsewhere(kept: Any, params: Any, shardings: Any) -> int:
+def _elsewhere(kept: Any, params: Any) -> int:
     """Bytes of the parameters among it that other devices keep: they are told by their shapes."""
     shapes = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(kept))
     there = 0
-    for leaf, sharding in zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True):
+    for leaf in jax.tree.leaves(params):
         if shapes[leaf.shape, leaf.dtype]:
             shapes[leaf.shape, leaf.dtype] -= 1
-            there += _size(leaf, leaf.shape) - _size(leaf, sharding.shard_shape(leaf.shape))
+            there += _size(leaf, leaf.shape) - _device_bytes(leaf)
     return there
 
 
@@ -152,9 +126,8 @@ def _bytes(tree: Any) -> int:
     return sum(_size(leaf, leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def _device_bytes(tree: Any, shardings: Any) -> int:
-    sizes = jax.tree.map(lambda a, s: _size(a, s.shard_shape(a.shape)), tree, shardings)
-    return sum(jax.tree.leaves(sizes))
+def _device_bytes(tree: Any) -> int:
+    return sum(_size(leaf, leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def _size(leaf: Any, shape: tuple[int, ...]) -> int:

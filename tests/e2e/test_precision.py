@@ -73,10 +73,6 @@ def test_decisions_and_metrics_hold(both):
 def test_thresholds_keep_their_precision_on_other_devices(cookies, both, monkeypatch, tmp_path):
     run = Workdir(tmp_path / "run")
     shutil.copytree(cookies.path, run.path)
-    kept = {
-        files.read_json(path)["key"]["dtype"]: path.parent
-        for path in (run.path / "normals").glob("*/scores.json")
-    }
 
     def precision():
         return load.load_model(run, run.resolve(None, [])).config.denoiser.dtype
@@ -89,15 +85,5 @@ def test_thresholds_keep_their_precision_on_other_devices(cookies, both, monkeyp
     model = load.with_options(model, run, run.resolve(None, ["inversion.num_steps=1"]))
     assert model.config.denoiser.dtype == "float32"  # of a way that is not calibrated yet, too
 
-    run.precision.unlink()  # of a version that did not note it
-    monkeypatch.setattr(load, "for_scoring", for_scoring)
-    shutil.rmtree(kept["float32"])
-    assert precision() == "bfloat16"  # as it is calibrated
-    shutil.copytree(cookies.path / "normals" / kept["float32"].name, kept["float32"])
-    assert precision() == "float32"
-    monkeypatch.setattr(load, "for_scoring", swapped)
+    shutil.rmtree(run.path / "normals")  # nothing is calibrated
     assert precision() == "bfloat16"
-    shutil.rmtree(kept["bfloat16"])
-    assert precision() == "float32"
-    shutil.rmtree(kept["float32"])
-    assert precision() == "bfloat16"  # nothing is

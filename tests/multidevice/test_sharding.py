@@ -222,11 +222,11 @@ def test_a_mesh_that_does_not_fit_is_refused():
     with pytest.raises(UserError, match=r"mesh\.fsdp=0: must be positive, or -1"):
         make_mesh(MeshConfig(fsdp=0))
     with pytest.raises(UserError, match=r"mesh\.tensor takes more devices"):
-        check_batch("train.batch_size", 4, make_mesh(MeshConfig(fsdp=-1)))
-    check_batch("train.batch_size", 4, make_mesh(MeshConfig(tensor=2)))
+        check_batch(TrainConfig(batch_size=4), make_mesh(MeshConfig(fsdp=-1)))
+    check_batch(TrainConfig(batch_size=4), make_mesh(MeshConfig(tensor=2)))
     with pytest.raises(UserError, match="grad_accumulation=4"):
-        check_batch("train.batch_size", 16, make_mesh(MeshConfig()), 4)
+        check_batch(TrainConfig(batch_size=16, grad_accumulation=4), make_mesh(MeshConfig()))
     with pytest.raises(UserError, match="8 devices"):
         make_mesh(dataclasses.replace(MeshConfig(), fsdp=3))
     with pytest.raises(UserError, match="multiple of the 8 devices"):
-        check_batch("train.batch_size", 12, make_mesh(MeshConfig()))
+        check_batch(TrainConfig(batch_size=12), make_mesh(MeshConfig()))

@@ -5,6 +5,7 @@ import importlib.util
 import jax
 import pytest
 
+from invad_jax.config import TERMS
 from invad_jax.config.io import load, override
 from invad_jax.encoders import describe_encoder
 from invad_jax.inference.assembly import init_params
@@ -35,7 +36,8 @@ def compiled(trace, topology, *options):
     )
     size = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
     positions = params["positions"].size * 4
-    return row | {"chip": chip, "devices": len(devices)}, size, positions
+    row |= {"chip": chip, "devices": len(devices), "latent": encoder.latent_shape}
+    return row, size, positions
 
 
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x2"])
@@ -54,9 +56,11 @@ def test_scoring_sends_nothing_but_its_results(topology):
     """Encoding, inversion and scoring are each device's own; the scores end on all of them."""
     row, _, _ = compiled(trace_detector, topology)
     sent = sum(traffic["bytes"] for traffic in row["collectives"].values())
-    maps, n = 16 * 64 * 64 * 4, row["devices"]
-    # Beside the maps three numbers an image, padded; one latent of the batch would be 40 KB more.
-    assert maps * (n - 1) / n <= sent <= 1.02 * maps * (n - 1) / n
+    h, w, _ = row["latent"]
+    grids, terms, n = 16 * h * w * 4, 16 * len(TERMS) * 4, row["devices"]
+    # The terms are gathered, or summed with zeros of the others, which sends them twice. There is
+    # one component: nothing is said of it. The latents would be 40 times the grids.
+    assert (grids + terms) * (n - 1) / n <= sent <= (grids + 2 * terms) * (n - 1) / n
 
 
 def test_gradients_are_summed_in_float32_under_bfloat16():

@@ -23,7 +23,7 @@ from invad_jax.inference import images
 from invad_jax.inference.assembly import abstract_params
 from invad_jax.planning.programs import trace_train_step
 from invad_jax.runtime.sharding import batch_sharding, make_mesh, replicated
-from invad_jax.training import loop
+from invad_jax.training import denoiser, loop
 
 WIDTH, DEPTH, STEPS, BATCH = 32, 2, 3, 8
 CONFIG = Config(
@@ -59,6 +59,15 @@ def test_components_take_the_place_of_channels():
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
     latent = jax.eval_shape(subject.detector.encode, subject.variables.encoder, image)
     assert latent.shape[1:] == subject.latent_shape
+
+
+def test_letterboxed_images_are_measured_as_they_are_read():
+    data = dataclasses.replace(CONFIG.data, aspect="letterbox")
+    subject = of_config(dataclasses.replace(CONFIG, data=data), make_mesh(MeshConfig()))
+    (part,) = parts.detector_parts(subject, [1], only="encoder")
+    assert part.name == "encoder"
+    part.run()
+    assert (parts.images_of_noise(2, data)[..., 3] == 255).all()
 
 
 def test_the_denoiser_computes_its_products_and_no_more(compiled, subject):
@@ -99,7 +108,7 @@ def test_a_denoiser_holds_its_table_and_no_layers_of_the_timestep(subject):
 
 def test_a_training_step_is_one_program_and_moves_one_batch(subject, monkeypatch):
     made, moved = [], []
-    compile_step, to_device = parts.compile_step, loop.global_batch
+    compile_step, to_device = loop.compile_step, loop.global_batch
 
     def kept(*arguments):
         made.append(compile_step(*arguments))
@@ -109,7 +118,7 @@ def test_a_training_step_is_one_program_and_moves_one_batch(subject, monkeypatch
         moved.append(sorted(batch))
         return to_device(batch, *rest)
 
-    monkeypatch.setattr(parts, "compile_step", kept)
+    monkeypatch.setattr(loop, "compile_step", kept)
     monkeypatch.setattr(loop, "global_batch", counted)
     seconds = training.loop_seconds(CONFIG, subject.latent_shape, 10)
     assert min(seconds) > 0
@@ -143,7 +152,7 @@ def test_the_loop_finds_the_devices_without_another_state(subject, monkeypatch):
 
 def test_training_is_measured_in_its_own_precision(subject, monkeypatch):
     seen = []
-    monkeypatch.setattr(parts, "denoiser_loss", lambda config: seen.append(config))
+    monkeypatch.setattr(denoiser, "denoiser_loss", lambda config: seen.append(config))
     assert CONFIG.denoiser.dtype == "auto" != subject.config.denoiser.dtype
     parts.training_of(CONFIG, subject.latent_shape)
     assert seen == [CONFIG]

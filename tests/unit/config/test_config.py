@@ -158,16 +158,6 @@ def test_where_an_option_is_read_names_options_and_values_that_there_are():
             assert set(values.split("|")) <= set(known), name
 
 
-@pytest.mark.parametrize("name", sorted(config_io.GONE))
-def test_an_option_that_is_gone_is_named_with_what_there_is(name):
-    section, option = name.split(".")
-    message = rf"{name}: no longer an option \(.+\); see CHANGELOG"
-    with pytest.raises(UserError, match=message):
-        override(Config(), [f"{name}=1"])
-    with pytest.raises(UserError, match=rf"run/config\.json: {message}"):
-        from_dict({section: {option: 1}}, "run/config.json")
-
-
 def test_a_smaller_u_net_keeps_what_it_has_of_the_default_attention():
     assert override(Config(), [UNET, "denoiser.channel_mult=1,2"]).denoiser.name == "unet"
 

@@ -206,7 +206,7 @@ def test_a_text_that_comes_with_each_call(file, tmp_path):
         model.outputs(x, 3, image=image)
     text = np.random.default_rng(0).standard_normal((1, 5, 8)).astype(np.float32)
     given = model.outputs(x, 3, image=image, text=text)["eps"]
-    write_tensors(tmp_path / "text.npz", {"text": text[0]})
+    np.savez(tmp_path / "text.npz", text=text[0])
     again = str(tmp_path / "again")
     kept = ["--text", str(tmp_path / "text.npz")]
     assert cli([*arguments[:-1], again, *HEADS, *kept]) == 0

@@ -27,7 +27,7 @@ def test_latency_is_of_one_image_on_one_device(tmp_path, devices):
     model = SimpleNamespace(
         config=Config(data=DataConfig(image_size=8)), batch_size=8, mesh=mesh,
         variables=jax.device_put(np.ones((), np.float32), replicated(mesh)),
-        detector=SimpleNamespace(predict=predict),
+        detector=SimpleNamespace(predict_without_maps=predict),
         predict_batch=lambda image: batches.append((image.shape, len(image.devices()))),
     )  # fmt: skip
     speed = measure_speed(model, [str(tmp_path / "a.png")], seconds=0)

@@ -32,7 +32,8 @@ def merges(levels):
 
 @pytest.mark.parametrize(
     "text",
-    [bomb(12), merges(12), "a: &a [*a]", "a: &a {b: {c: *a}}", "[" * 1000, "- " * 1000 + "x",
+    [bomb(12), merges(12), "a: &x [1, 2]\nb: *x", "a: &a [*a]", "a: &a {b: {c: *a}}",
+     "[" * 1000, "- " * 1000 + "x",
      "{" * 1000, "a: !!python/object/apply:os.system [true]", "a: !!timestamp x", "a: !!int ''",
      "a: !!bool maybe", "? [a]\n: b", "a: 2001-99-99", "a: b: c", "\t", "--- 1\n--- 2",
      "a: " + "x" * 300_000, "a: \x07", "!!binary ?"],
@@ -44,9 +45,7 @@ def test_yaml_that_is_no_settings_is_one_line(tmp_path, text):
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize(
-    "text", ["a: &x [1, 2]\nb: *x", "{a: {b: [1, 2.5, x, null, true]}}", "", bomb(3)]
-)
+@pytest.mark.parametrize("text", ["a: &x [1, 2]", "{a: {b: [1, 2.5, x, null, true]}}", ""])
 def test_plain_yaml_is_what_pyyaml_reads(tmp_path, text):
     assert read_yaml(written(tmp_path, text)) == yaml.safe_load(text)
 

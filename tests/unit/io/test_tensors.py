@@ -389,13 +389,13 @@ def arrays():
         "a.weight": rng.normal(size=(3, 4)).astype(np.float32),
         "transposed": rng.normal(size=(3, 4)).T,
         "big_endian": np.arange(5, dtype=">i4"),
-        "file": np.array(3, np.int64),
+        "scalar": np.array(3, np.int64),
         "empty": np.zeros((0, 2), np.float16),
         "flags": np.array([True, False]),
     }
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "npz", "pth"])
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
 def test_written_files_read_back_and_are_equal_bytes(tmp_path, ending):
     for name in ("a", "b"):
         write_tensors(tmp_path / f"{name}.{ending}", arrays())
@@ -408,14 +408,10 @@ def test_written_files_read_back_and_are_equal_bytes(tmp_path, ending):
     assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
 
 
-def test_torch_numpy_and_safetensors_read_what_is_written(tmp_path):
+def test_torch_and_safetensors_read_what_is_written(tmp_path):
     tensors = arrays() | {"bf16": np.array([1.5, -2], ml_dtypes.bfloat16)}
     write_tensors(tmp_path / "a.pth", tensors)
     assert_equals_torch(tensors_native(tensors), torch.load(tmp_path / "a.pth", weights_only=True))
-    write_tensors(tmp_path / "a.npz", arrays())
-    with np.load(tmp_path / "a.npz") as loaded:
-        assert set(loaded.files) == set(arrays())
-        np.testing.assert_array_equal(loaded["a.weight"], tensors["a.weight"])
     safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is the oracle")
     write_tensors(tmp_path / "a.safetensors", tensors)
     assert_equals_torch(tensors_native(tensors), safetensors.load_file(tmp_path / "a.safetensors"))
@@ -428,7 +424,7 @@ def tensors_native(tensors):
 
 
 def test_refuses_to_write_a_dtype_the_format_lacks(tmp_path):
-    for ending, dtype in [("npz", ml_dtypes.bfloat16), ("pth", np.uint32), ("safetensors", "c8")]:
+    for ending, dtype in [("pth", np.uint32), ("safetensors", "c8")]:
         with pytest.raises(UserError, match="cannot hold"):
             write_tensors(tmp_path / f"a.{ending}", {"x": np.zeros(2, dtype)})
     assert list(tmp_path.iterdir()) == []
@@ -439,7 +435,7 @@ def sound_files(folder):
     save(content, folder / "zip.pth")
     save(content, folder / "stream.pth", is_zip=False)
     write_tensors(folder / "a.safetensors", arrays())
-    write_tensors(folder / "a.npz", arrays())
+    np.savez(folder / "a.npz", **arrays())
     return sorted(folder.iterdir())
 
 

@@ -4,15 +4,19 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
 
 from invad_jax import plan
+from invad_jax.benchmarks import subject
 from invad_jax.config import Config, DenoiserConfig, EncoderConfig, MeshConfig
+from invad_jax.data import masks, preprocess
 from invad_jax.encoders import describe_encoder
 from invad_jax.errors import UserError
 from invad_jax.planning import estimate, programs, topologies
@@ -137,10 +141,7 @@ def test_memory_traffic_by_hand():
     layer, dot, reduce, add = 256 + 4 + 256, 3 * 256, 2 * 256, 3 * 4
     permute, window = 12, 3 * 4
     gathers = 2 * (16 + 64)
-    once = layer + dot + reduce + add + permute + window + gathers
-    program = Program(PROGRAM)
-    assert program.memory_bytes(loops=False) == once
-    assert program.memory_bytes() == (
+    assert Program(PROGRAM).memory_bytes() == (
         5 * (layer + dot + reduce + add) + 4 * (permute + window) + gathers
     )
 
@@ -201,6 +202,25 @@ def tiny(denoiser):
         "train": config.train.__class__(batch_size=8),
     })  # fmt: skip
     return config, describe_encoder(config.encoder, config.data.image_size)[1]
+
+
+def test_the_planned_detector_is_the_one_that_scores(tmp_path):
+    """Images as they are read, in their region, and no maps."""
+    Image.fromarray(np.eye(64, dtype=bool)).save(tmp_path / "region.png")
+    config, _ = tiny(DenoiserConfig(width=16, depth=1, num_heads=2))
+    data = replace(config.data, aspect="letterbox", region=str(tmp_path / "region.png"))
+    config, mesh = replace(config, data=data), make_mesh(config.mesh, jax.devices()[:1])
+    region = masks.read_region(data)
+    _, encoder = describe_encoder(config.encoder, data.image_size, region=region)
+    planned = programs.trace_detector(config, encoder, mesh)
+    assert planned.out_info.anomaly_map is None
+    benchmarked = subject.of_config(config, mesh)
+    images = preprocess.blank(programs.detector_batch(config, encoder, mesh), data)
+    predict = jax.jit(benchmarked.detector.predict_without_maps)
+    assert str(planned.jaxpr) == str(predict.trace(benchmarked.variables, images).jaxpr)
+    latent_norm = predict(benchmarked.variables, images).latent_norm
+    h, w, _ = encoder.latent_shape
+    np.testing.assert_array_equal(np.isfinite(latent_norm[0]), np.eye(h, w, dtype=bool))
 
 
 SMALL = (

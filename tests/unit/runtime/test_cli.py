@@ -161,6 +161,12 @@ def test_who_is_through_waits_for_the_first_of_a_job(monkeypatch, status):
     assert left == [2, 1]
 
 
+@pytest.mark.parametrize("command", [calibrate, export, serve])
+def test_what_one_process_does_is_not_offered_to_many(command, capsys):
+    assert command.cli(["--workdir", "x", "--distributed"]) == 2
+    assert "unrecognized arguments: --distributed" in capsys.readouterr().err
+
+
 REMOTE = [
     (train, ["--config", "gs://b/x.py"]),
     (train, ["--workdir", "az://b/run", "--config", "configs/folder.py"]),

@@ -11,7 +11,7 @@ from invad_jax.config import MeshConfig, TrainConfig
 from invad_jax.errors import UserError
 from invad_jax.runtime import memory as device_memory
 from invad_jax.runtime.sharding import make_mesh, replicated
-from invad_jax.training import memory
+from invad_jax.training import loop, memory
 from invad_jax.training.step import LossFn
 
 ROWS, INPUTS, OUTPUTS = 5, 300, 70
@@ -19,7 +19,7 @@ LOSS = LossFn(
     draw=lambda batch, rng: batch,
     given=lambda params, frozen, batch: (jnp.sum(jnp.sin(batch["x"] @ params["w"])), {}),
 )
-TRAINED = memory.Trained(TrainConfig(), lambda rng: {"w": jnp.zeros((INPUTS, OUTPUTS))}, {}, LOSS)
+TRAINED = loop.Trained(TrainConfig(), lambda rng: {"w": jnp.zeros((INPUTS, OUTPUTS))}, {}, LOSS)
 BATCH = {"x": jax.ShapeDtypeStruct((ROWS, INPUTS), np.float32)}
 
 
@@ -69,12 +69,12 @@ def test_what_no_machine_holds_is_refused_before_it_is_taken(
 
 
 def test_parameters_that_a_gradient_keeps_are_kept_in_parts():
+    mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
+    split = NamedSharding(mesh, PartitionSpec("fsdp"))
     params = {
-        "w": jax.ShapeDtypeStruct((8, 6), np.float32),
-        "b": jax.ShapeDtypeStruct((6,), np.float32),
+        "w": jax.ShapeDtypeStruct((8, 6), np.float32, sharding=split),
+        "b": jax.ShapeDtypeStruct((6,), np.float32, sharding=replicated(mesh)),
     }
     kept = [params["w"], jax.ShapeDtypeStruct((16, 8), np.float32)]  # and an activation
-    mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
-    split = {"w": NamedSharding(mesh, PartitionSpec("fsdp")), "b": replicated(mesh)}
-    assert memory._elsewhere(kept, params, split) == 4 * (8 * 6) * 3 // 4
-    assert memory._elsewhere(kept[1:], params, split) == 0
+    assert memory._elsewhere(kept, params) == 4 * (8 * 6) * 3 // 4
+    assert memory._elsewhere(kept[1:], params) == 0
