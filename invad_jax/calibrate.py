@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"{source.path}: has the calibration of its training again")
         return 0
     usable = [path for row, path in enumerate(found.paths) if row not in found.unusable]
-    new = recalibrate.score(model, usable)
+    new = recalibrate.score(model, recalibrate.not_trained_on(predictor.normals, usable))
     if args.check:
         return _compare(predictor, workdir, new)
     new = recalibrate.of_enough(new)

@@ -66,8 +66,8 @@ def whiten(
       x0: (B, h, w, C) float32.
 
     Returns:
-      u, (B, h, w, C) float32, and the kind of product, (B,) int32. If x0 is normal, u is N(0, I) but
-      for what `whitening.identity` adds to the covariance: its variance is below 1.
+      u, (B, h, w, C) float32, and the kind of product, (B,) int32. If x0 is normal, u is N(0, I)
+      but for what `whitening.identity` adds to the covariance: its variance is below 1.
     """
     gaussians, bank = coordinates
     if bank is None:

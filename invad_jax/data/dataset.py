@@ -124,11 +124,17 @@ def content_hash(path: str | Path) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def fingerprint(samples: Iterable[Sample]) -> str:
-    """SHA-256 over labels and contents of images and masks, hex; names and order do not matter."""
+def fingerprint(samples: Sequence[Sample], contents: Sequence[str] | None = None) -> str:
+    """SHA-256 over labels and contents of images and masks, hex; names and order do not matter.
+
+    Args:
+      samples: N of them.
+      contents: N `content_hash`es of the images, where they are known.
+    """
+    if contents is None:
+        contents = [content_hash(sample.path) for sample in samples]
     lines = sorted(
-        f"{sample.gt_label} {content_hash(sample.path)} "
-        f"{' '.join(map(content_hash, sample.mask_paths)) or '-'}\n"
-        for sample in samples
+        f"{sample.gt_label} {content} {' '.join(map(content_hash, sample.mask_paths)) or '-'}\n"
+        for sample, content in zip(samples, contents, strict=True)
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()

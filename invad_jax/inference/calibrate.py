@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import TERMS
-from invad_jax.data.dataset import Sample, fingerprint, some
+from invad_jax.data.dataset import Sample, content_hash, fingerprint, some
 from invad_jax.detector import standardise
 from invad_jax.errors import UnavailableError, UserError
 from invad_jax.inference import kept
@@ -87,8 +87,11 @@ def calibrate(
         )
     else:
         images = normals()
-        _check_same_images(model, workdir, images[0])
-        scores = _learn(model, workdir, images, white)
+        contents = [content_hash(sample.path) for sample in images[0]]
+        dataset = fingerprint(images[0], contents)
+        _check_same_images(model, workdir, dataset)
+        of = {"dataset": dataset, "trained_on": sorted(one[: kept.DIGITS] for one in contents)}
+        scores = _learn(model, workdir, images, of, white)
     fitted = kept.fit(model, scores, model.config.calibration.false_positive_rate)
     _report_far_out(model, scores, fitted)
     for doubt in fitted.doubts:
@@ -116,9 +119,9 @@ def _known(model: Model) -> bool:
     return model.made_of.get("dataset") is not None
 
 
-def _check_same_images(model: Model, workdir: Workdir, trained_on: Sequence[Sample]) -> None:
+def _check_same_images(model: Model, workdir: Workdir, dataset: str) -> None:
     """Before anything is learnt: what is normal is not asked of another data set."""
-    if model.made_of.get("dataset") not in (None, fingerprint(trained_on)):
+    if model.made_of.get("dataset") not in (None, dataset):
         raise UserError(
             f"data.root={model.config.data.root}: its normal images are not those that "
             f"{workdir.path} was trained on, and these inversion and scoring options are not "
@@ -127,9 +130,10 @@ def _check_same_images(model: Model, workdir: Workdir, trained_on: Sequence[Samp
 
 
 def _learn(
-    model: Model, workdir: Workdir, normals: Normals, rows: np.ndarray | None
+    model: Model, workdir: Workdir, normals: Normals, of: dict[str, Any], rows: np.ndarray | None
 ) -> dict[str, Any]:
-    """Learns from the images of the training, scores normal images, and keeps both."""
+    """Learns from the images of the training, scores normal images, and keeps both, with what
+    says which images they were."""
     trained_on, held_out = normals
     folder = kept.folder(workdir, model)
     latents = np.asarray(encode_samples(trained_on, model.encoder, model.config, model.mesh))
@@ -184,7 +188,7 @@ def _learn(
     typical = ~calibrations.far_out(values, component.tolist(), model.paradigm.terms)
     content = {
         "key": scoring_key(model.config, model.paradigm, model.step, model.made_of),
-        "dataset": fingerprint(trained_on),
+        **of,
         "held_out": honest or not asked,
         "path": [sample.path for sample in samples],
         "category": [sample.category for sample in samples],

@@ -19,6 +19,8 @@ from invad_jax.runtime import processes
 from invad_jax.runtime.workdir import Workdir
 
 SCORES, PROFILE = "scores.json", "profile.npz"
+DIGITS = 16
+"""Of the content hashes by which scores know the images that were trained on."""
 
 
 def read_scores(workdir: Workdir, model: Model) -> dict[str, Any] | None:

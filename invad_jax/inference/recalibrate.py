@@ -6,6 +6,7 @@ new images. A kind of product of which there are too few keeps its own. Read nex
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import compress
@@ -16,7 +17,7 @@ import numpy as np
 
 from invad_jax.config import TERMS
 from invad_jax.data import preprocess
-from invad_jax.data.dataset import Sample
+from invad_jax.data.dataset import Sample, content_hash
 from invad_jax.errors import UserError
 from invad_jax.inference import bundle, exporting, kept, packing
 from invad_jax.inference.bundle import BundleModel
@@ -61,6 +62,30 @@ class Scored(NamedTuple):
             self.latent_norm[chosen],
             self.profile.rows(chosen) if self.profile else None,
         )
+
+
+def not_trained_on(stored: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
+    """The images that are no training images, which meet themselves and score lower than new ones.
+
+    Args:
+      stored: the content of `scores.json`.
+      paths: of good images.
+
+    Raises:
+      UserError: all are.
+    """
+    known, new = set(stored["trained_on"]), []
+    for path in paths:
+        with contextlib.suppress(UserError):  # what cannot be read is said later
+            if content_hash(path)[: kept.DIGITS] in known:
+                log.warning("left out: %s: was trained on", path)
+                continue
+        new.append(path)
+    if paths and not new:
+        raise UserError(
+            f"{paths[0]}: was trained on, and so was every other of {len(paths)} images"
+        )
+    return new
 
 
 def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
@@ -134,7 +159,9 @@ def merged(
     for name in kinds:
         own = np.array(new.component) == name
         heat[name] = heat_scale(new.latent_norm[typical & own])
-    content = dict(stored) | {"heat": heat, "held_out": True}
+    honest = stored["held_out"]  # True: all kinds
+    others = (model.component_names if honest else ()) if isinstance(honest, bool) else honest
+    content = dict(stored) | {"heat": heat, "held_out": sorted({*others, *kinds})}
     columns = {"path": new.paths, "component": new.component, "category": new.component}
     for name, values in {**columns, **{t: new.terms[t].tolist() for t in TERMS}}.items():
         if name in stored:

@@ -9,7 +9,7 @@ Read next: `calibration.py`, one kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ def fit(
     terms: Sequence[str],
     heat: Mapping[str, tuple[float, float]],
     false_positive_rate: float,
-    held_out: bool,
+    held_out: bool | Collection[str],
 ) -> Calibrations:
     """Fits each kind on its own normal images; one that has none, on those of all.
 
@@ -99,7 +99,7 @@ def fit(
       terms: as all the rest, of `calibration.fit`.
       heat: of each kind that occurs in `component`.
       false_positive_rate: asked of each kind.
-      held_out: as there.
+      held_out: as there, of all kinds; or the names of those of which it is so.
 
     Raises:
       UserError: no image, or a rate out of its range.
@@ -111,5 +111,6 @@ def fit(
         own = rows if rows.any() else np.ones_like(rows)
         its_heat = heat[name] if rows.any() else max(heat.values())
         chosen = {term: np.asarray(values[term])[own] for term in terms}
-        each.append(calibration.fit(chosen, terms, its_heat, false_positive_rate, held_out))
+        honest = held_out if isinstance(held_out, bool) else name in held_out
+        each.append(calibration.fit(chosen, terms, its_heat, false_positive_rate, honest))
     return Calibrations(tuple(names), tuple(each))

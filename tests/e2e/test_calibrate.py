@@ -1,5 +1,6 @@
 """Thresholds by the line's own good images, and what is said of those of today."""
 
+import hashlib
 import json
 import shutil
 
@@ -58,6 +59,27 @@ def test_a_kind_keeps_its_threshold_where_one_image_was_taken_for_it(commands, r
     weaves = [str(path) for path in of(good, "weave")[:2]]  # few, but nothing else was given
     said = commands.here("calibrate", "--workdir", str(run), "--normal", *weaves).stdout
     assert "by 2 normal images" in said
+
+
+@pytest.mark.parametrize("source", ["workdir", "bundle"])
+def test_images_that_were_trained_on_set_no_threshold(commands, run, part, good, tmp_path, source):
+    """They meet themselves: under any name, and moved."""
+    root = next((commands.folder / "cache" / "samples").glob("procedural-*"))
+    seen = set(json.loads(next(run.glob("normals/*/scores.json")).read_text())["trained_on"])
+    trained = [
+        path for path in sorted((root / "disc" / "train" / "good").iterdir())
+        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] in seen
+    ]  # fmt: skip
+    assert len(trained) >= 5  # the others were held out
+    moved = [shutil.copy(path, tmp_path / f"new_{path.name}") for path in trained[:5]]
+    of_source = {"workdir": ["--workdir", str(run)], "bundle": ["--model", str(part)]}[source]
+    out = ["--out", str(tmp_path / "line.invad")] if source == "bundle" else []
+    arguments = ["calibrate", *of_source, *out, "--normal"]
+    said = commands.refused(*arguments, *map(str, moved))
+    assert "was trained on, and so was every other of 5 images" in said
+    done = commands.here(*arguments, *map(str, moved[:1]), str(good))
+    assert f"left out: {moved[0]}: was trained on" in done.stderr
+    assert "by 10 normal images" in done.stdout
 
 
 def test_thresholds_are_those_of_the_new_images(commands, run, good):

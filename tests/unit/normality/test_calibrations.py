@@ -64,6 +64,15 @@ def test_the_rate_that_few_images_cannot_promise_is_said_of_each_kind(fitted):
     assert "30 normal images" in doubts[0]
 
 
+def test_a_kind_may_be_honest_where_another_is_not():
+    values = {"map_top": np.arange(20.0)}
+    component = np.repeat(["bottle", "cookie"], 10).tolist()
+    fitted = calibrations.fit(
+        values, component, NAMES[:2], ["map_top"], HEAT, 0.1, held_out=["cookie"]
+    )
+    assert [one.held_out for one in fitted.each] == [False, True]
+
+
 def test_more_kinds_than_numpy_takes_choices():
     names = [f"kind {i}" for i in range(40)]
     values = {"map_top": np.repeat(np.arange(40.0), 5) + np.tile(np.linspace(0, 0.1, 5), 40)}
