@@ -122,6 +122,10 @@ def validate(config: Config) -> None:
 
 def _check_whitening(config: Config) -> None:
     white = config.train.latent_stats == "whiten"
+    if white and config.train.objective != "diffusion":
+        raise UserError(
+            f"train.objective={config.train.objective}: train.latent_stats=whiten takes diffusion"
+        )
     if white and config.diffusion.prediction != "v":
         raise UserError(
             f"diffusion.prediction={config.diffusion.prediction}: train.latent_stats=whiten takes "

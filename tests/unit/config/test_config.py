@@ -101,6 +101,8 @@ WHITE = ("train.latent_stats=whiten", "diffusion.prediction=v")
         ([UNET, "denoiser.variants=pad_at_end,resample_in_blocks"], "exclude each other"),
         (["diffusion.num_timesteps=100000"], "nothing that a float32 can hold"),
         (["data.root=az://bucket/x"], "only local paths, gs:// and s3://"),
+        ([*WHITE, "train.objective=transfusion"], "latent_stats=whiten takes diffusion"),
+        (["train.objective=mad_ad", *WHITE[1:], WHITE[0]], "train.objective=mad_ad: .* diffusion"),
         (["encoder.weights=https://host/x"], "only local paths, gs:// and s3://"),
         (["data.root=" + "x" * 5000], "longer than 4096 bytes"),
     ],
