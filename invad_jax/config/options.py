@@ -59,7 +59,8 @@ class DataConfig:
     """Share of the training normals, per category, kept out of training for the calibration; 0
     calibrates on the training normals themselves."""
     num_workers: int = free(0)
-    """Grain worker processes that decode images; 0 decodes in threads of this process."""
+    """Processes that decode the images that are encoded or scored; 0 decodes in threads of this
+    process. Steps of training read latents, and those of `train_vae` decode in threads."""
 
     @property
     def in_part(self) -> bool:
