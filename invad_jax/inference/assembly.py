@@ -23,7 +23,7 @@ from invad_jax.detector import Detector
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.errors import UserError
 from invad_jax.paradigms import objective_of, paradigm_of
-from invad_jax.paradigms.classes import inferred
+from invad_jax.paradigms.classes import inferred, num_classes
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.retrieval import neighbourhood
 
@@ -161,9 +161,9 @@ def _check_label(config: Config, shows: frozenset[str], sees: tuple[str, ...]) -
             f"inversion.label={config.inversion.label}: this network takes no class; "
             "train.objective=deco_diff_class trains one that does"
         )
-    label, known = config.inversion.label, config.denoiser.context[:1]
-    if shows and known and label.isdigit() and int(label) >= known[0]:
-        raise UserError(f"inversion.label={label}: this network knows 0..{known[0] - 1}")
+    label, classes = config.inversion.label, num_classes(config.denoiser)
+    if shows and label.isdigit() and int(label) >= classes:
+        raise UserError(f"inversion.label={label}: this network knows 0..{classes - 1}")
 
 
 def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Array) -> Any:
