@@ -75,12 +75,9 @@ class DiffusionConfig:
     num_timesteps: int = 1000
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "given"] = "linear"
     """Family of the betas; `linear` is the published one (Ho et al. 2020)."""
-    beta_range: tuple[float, ...] = where(
-        "diffusion.schedule=linear|scaled_linear|sigmoid", (1e-4, 2e-2)
-    )
-    """First and last beta."""
-    betas: tuple[float, ...] = where("diffusion.schedule=given", ())
-    """All of them, num_timesteps, part of the config, so that a workdir needs no other file."""
+    betas: tuple[float, ...] = where("diffusion.schedule!=cosine", (1e-4, 2e-2))
+    """First and last; under `given` all of them, num_timesteps, part of the config, so that a
+    workdir needs no other file."""
     prediction: Literal["eps", "v", "sample", "deviation"] = "eps"
     """What the network's output is (`diffusion/parameterization.py`). Training compares v with v,
     and otherwise the eps that follows from the output."""

@@ -55,7 +55,7 @@ class Rival(NamedTuple):
 
 
 _COSINE = DiffusionConfig(num_timesteps=10, schedule="cosine")
-_STABLE_DIFFUSION = DiffusionConfig(schedule="scaled_linear", beta_range=(0.00085, 0.012))
+_STABLE_DIFFUSION = DiffusionConfig(schedule="scaled_linear", betas=(0.00085, 0.012))
 
 
 def read_file(

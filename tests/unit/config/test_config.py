@@ -119,10 +119,7 @@ def test_what_no_experiment_can_have_is_refused(assignments, message):
     [
         (["denoiser.head_channels=32"], "denoiser.head_channels=32: .* where denoiser.name=unet"),
         (["denoiser.name=mlp", "denoiser.num_heads=4"], "where denoiser.name=dit|dit_diffusers"),
-        (
-            ["diffusion.schedule=cosine", "diffusion.beta_range=1e-4,0.03"],
-            "where diffusion.schedule=",
-        ),
+        (["diffusion.schedule=cosine", "diffusion.betas=1e-4,0.03"], "diffusion.schedule!=cosine"),
         (["inversion.noise_ratio=0.7"], r"where inversion.paradigm=reconstruction\|residual"),
         (["scoring.prior=standard_normal", "scoring.components=one"], "scoring.prior=fitted or"),
         (["whitening.radius=5"], "train.latent_stats=whiten and whitening.mean=retrieved or"),
@@ -177,7 +174,7 @@ def test_a_smaller_u_net_keeps_what_it_has_of_the_default_attention():
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "sigmoid"])
 def test_the_sum_of_betas_is_that_of_the_schedule(schedule):
     diffusion = DiffusionConfig(schedule=schedule, num_timesteps=4000)
-    alpha_bar = alpha_bar_schedule(schedule, 4000, 1e-4, 2e-2)
+    alpha_bar = alpha_bar_schedule(schedule, 4000, (1e-4, 2e-2))
     # The estimate adds betas up, where alpha_bar multiplies 1 - beta.
     assert ranges._exponent(diffusion) == pytest.approx(-np.log(alpha_bar[-1]), rel=0.02)
 
