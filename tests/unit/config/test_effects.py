@@ -57,7 +57,7 @@ def network(config):
     x_t = jax.ShapeDtypeStruct((1, *encoder.latent_shape), np.float32)
     params = assembly.abstract_params(config, encoder.latent_shape)
     t = jax.ShapeDtypeStruct((1,), np.int32)
-    return str(jax.make_jaxpr(partial(assembly.network_output, config))(params, x_t, t))
+    return str(jax.make_jaxpr(partial(assembly.outputs, config))(params, x_t, t))
 
 
 @cache

@@ -19,9 +19,8 @@ from invad_jax.normality import mixture, reference
 from invad_jax.normality.mixture import Component
 from invad_jax.paradigms import objective_of, paradigm_of
 from invad_jax.paradigms.classes import ORDER, class_numbers, inferred
-from invad_jax.paradigms.objective import Objective
 from invad_jax.scoring import Reference
-from invad_jax.training.step import make_objective_loss
+from invad_jax.training.step import make_loss
 from tests.parameters import random_like
 
 OPTIONS = (
@@ -65,11 +64,10 @@ def test_numbers_of_the_published_networks():
 def test_training_is_told_the_class_of_each_row(params):
     config = config_of()
     objective = objective_of(config)
-    assert isinstance(objective, Objective)
     batch = next(latent_batches(np.asarray(x0_of(0, 6)), 0, 6, label=np.arange(6, dtype=np.int32)))
     assert sorted(batch["label"].tolist()) == list(range(6))
     np.testing.assert_array_equal(batch["latent"], np.asarray(x0_of(0, 6))[batch["label"]])
-    loss_fn = make_objective_loss(
+    loss_fn = make_loss(
         lambda params, *a, **k: outputs(config, params, *a, **k), objective, standardised=True
     )
     drawn, given = jax.jit(loss_fn.draw)(batch, jax.random.key(0)), jax.jit(loss_fn.given)
