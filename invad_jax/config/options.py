@@ -114,7 +114,7 @@ class TrainConfig:
     latent_stats: Literal["channel", "none", "whiten"] = "channel"
     """`channel` standardises the latents with statistics of the training set; `none` feeds them
     raw, as the published code does; `whiten` goes on from `channel` to coordinates in which normal
-    latents are N(0, I), see `whitening`."""
+    latents are N(0, I), see `whitening`, for `objective=diffusion`."""
     objective: Literal[
         "diffusion",
         "deco_diff",
