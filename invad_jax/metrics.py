@@ -85,23 +85,9 @@ class PerRegionOverlap(NamedTuple):
 
 
 def pixel_metrics(
-    anomaly_map: np.ndarray,
-    gt_mask: np.ndarray,
-    known: np.ndarray | None = None,
-    fpr_limit: float = 0.3,
+    anomaly_map: np.ndarray, gt_mask: np.ndarray, fpr_limit: float = 0.3
 ) -> dict[str, float | None]:
-    """The metrics of `pixel_metrics_and_curve` alone."""
-    return pixel_metrics_and_curve(anomaly_map, gt_mask, known, fpr_limit)[0]
-
-
-def pixel_metrics_and_curve(
-    anomaly_map: np.ndarray,
-    gt_mask: np.ndarray,
-    known: np.ndarray | None = None,
-    fpr_limit: float = 0.3,
-    points: int = 100,
-) -> tuple[dict[str, float | None], PerRegionOverlap | None]:
-    """AUROC, average precision and F1-max over all pixels of all images, and AUPRO; its curve.
+    """AUROC, average precision and F1-max over all pixels of all images, and AUPRO.
 
     AUPRO (Bergmann et al. 2019, MVTec AD, section 5.1) is the area under the mean overlap of the
     anomalous regions against the false-positive rate of the pixels, up to `fpr_limit` and divided
@@ -110,25 +96,22 @@ def pixel_metrics_and_curve(
     Args:
       anomaly_map: (N, H, W) float32, higher is more anomalous.
       gt_mask: (N, H, W) bool.
-      known: (N,) bool, the images whose ground truth is known; the others are left out. None: all.
       fpr_limit: in (0, 1].
-      points: of the curve, which is for the eye; the metrics are exact.
 
     Returns:
-      `PIXEL_METRICS` by name, and the curve; all None where pixels of one class are missing.
+      `PIXEL_METRICS` by name; all None where pixels of one class are missing.
 
     Raises:
       ValueError: a score is not finite, shapes disagree, or `fpr_limit` is out of its range.
     """
     if anomaly_map.shape != gt_mask.shape:
         _check(anomaly_map, gt_mask)
-    rows = np.arange(len(gt_mask)) if known is None else np.flatnonzero(known)
 
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray, None]]:
-        for some in in_parts(rows, gt_mask[0].size if len(gt_mask) else 1):
+        for some in in_parts(np.arange(len(gt_mask)), gt_mask[0].size if len(gt_mask) else 1):
             yield anomaly_map[some], gt_mask[some], None
 
-    return pixel_metrics_of(parts, fpr_limit, points)
+    return pixel_metrics_of(parts, fpr_limit)[0]
 
 
 def in_parts(rows: np.ndarray, pixels: int) -> Iterator[np.ndarray | slice]:
@@ -144,7 +127,13 @@ def in_parts(rows: np.ndarray, pixels: int) -> Iterator[np.ndarray | slice]:
 def pixel_metrics_of(
     parts: Parts, fpr_limit: float = 0.3, points: int = 100
 ) -> tuple[dict[str, float | None], PerRegionOverlap | None]:
-    """`pixel_metrics_and_curve` of images that are never all in memory."""
+    """`pixel_metrics` of images that are never all in memory, and the curve of AUPRO.
+
+    Args:
+      parts: of the images.
+      fpr_limit: in (0, 1].
+      points: of the curve, which is for the eye; the metrics are exact.
+    """
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit={fpr_limit}: must lie in (0, 1]")
     anomalous, weights, pixels = [], [], 0

@@ -59,7 +59,8 @@ class DataConfig:
     """Share of the training normals, per category, kept out of training for the calibration; 0
     calibrates on the training normals themselves."""
     num_workers: int = free(0)
-    """Grain worker processes that decode images; 0 decodes in threads of this process."""
+    """Processes that decode the images that are encoded or scored; 0 decodes in threads of this
+    process. Steps of training read latents, and those of `train_vae` decode in threads."""
 
     @property
     def in_part(self) -> bool:
@@ -74,12 +75,9 @@ class DiffusionConfig:
     num_timesteps: int = 1000
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "given"] = "linear"
     """Family of the betas; `linear` is the published one (Ho et al. 2020)."""
-    beta_range: tuple[float, ...] = where(
-        "diffusion.schedule=linear|scaled_linear|sigmoid", (1e-4, 2e-2)
-    )
-    """First and last beta."""
-    betas: tuple[float, ...] = where("diffusion.schedule=given", ())
-    """All of them, num_timesteps, part of the config, so that a workdir needs no other file."""
+    betas: tuple[float, ...] = where("diffusion.schedule!=cosine", (1e-4, 2e-2))
+    """First and last; under `given` all of them, num_timesteps, part of the config, so that a
+    workdir needs no other file."""
     prediction: Literal["eps", "v", "sample", "deviation"] = "eps"
     """What the network's output is (`diffusion/parameterization.py`). Training compares v with v,
     and otherwise the eps that follows from the output."""
@@ -116,7 +114,7 @@ class TrainConfig:
     latent_stats: Literal["channel", "none", "whiten"] = "channel"
     """`channel` standardises the latents with statistics of the training set; `none` feeds them
     raw, as the published code does; `whiten` goes on from `channel` to coordinates in which normal
-    latents are N(0, I), see `whitening`."""
+    latents are N(0, I), see `whitening`, for `objective=diffusion`."""
     objective: Literal[
         "diffusion",
         "deco_diff",

@@ -52,7 +52,6 @@ RANGES = {
     "denoiser.head_channels": Range(0, 2**16),
     "denoiser.norm_groups": Range(1, 2**16),
     "diffusion.num_timesteps": Range(2, 100_000),
-    "diffusion.beta_range": _SHARE_ABOVE,
     "diffusion.betas": _SHARE_ABOVE,
     "vae.width": Range(1, 2**16),
     "vae.multipliers": Range(1, 64),
@@ -122,6 +121,10 @@ def validate(config: Config) -> None:
 
 def _check_whitening(config: Config) -> None:
     white = config.train.latent_stats == "whiten"
+    if white and config.train.objective != "diffusion":
+        raise UserError(
+            f"train.objective={config.train.objective}: train.latent_stats=whiten takes diffusion"
+        )
     if white and config.diffusion.prediction != "v":
         raise UserError(
             f"diffusion.prediction={config.diffusion.prediction}: train.latent_stats=whiten takes "
@@ -185,9 +188,7 @@ def _check_number(name: str, value: float) -> None:
 
 
 def _check_betas(diffusion: DiffusionConfig) -> None:
-    if len(diffusion.beta_range) != 2:
-        raise UserError(f"diffusion.beta_range={diffusion.beta_range}: takes two, FIRST,LAST")
-    expected = diffusion.num_timesteps if diffusion.schedule == "given" else 0
+    expected = diffusion.num_timesteps if diffusion.schedule == "given" else 2
     if len(diffusion.betas) != expected:
         raise UserError(
             f"diffusion.betas: {len(diffusion.betas)} of them, and "
@@ -197,15 +198,14 @@ def _check_betas(diffusion: DiffusionConfig) -> None:
     if _exponent(diffusion) > _MOST_EXPONENT:
         raise UserError(
             f"diffusion.num_timesteps={diffusion.num_timesteps}: with these betas, up to "
-            f"{max((*diffusion.beta_range, *diffusion.betas)):g}, nothing that a float32 can hold "
-            "is left of an image before the last timestep; lower diffusion.beta_range, or give "
-            "fewer"
+            f"{max(diffusion.betas):g}, nothing that a float32 can hold is left of an image before "
+            "the last timestep; lower diffusion.betas, or give fewer"
         )
 
 
 def _exponent(diffusion: DiffusionConfig) -> float:
     """About -log alpha_bar of the last timestep but one: what the betas add up to."""
-    (first, last), count = diffusion.beta_range, diffusion.num_timesteps
+    first, last, count = diffusion.betas[0], diffusion.betas[-1], diffusion.num_timesteps
     match diffusion.schedule:
         case "linear" | "sigmoid":
             return count * (first + last) / 2

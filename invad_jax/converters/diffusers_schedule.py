@@ -46,7 +46,7 @@ def read_diffusion(folder: Path) -> DiffusionConfig:
     diffusion = DiffusionConfig(
         num_timesteps=options.number("num_train_timesteps", 1000, least=2),
         schedule=options.choice("beta_schedule", SCHEDULES, "linear"),
-        beta_range=(options.real("beta_start", 1e-4), options.real("beta_end", 0.02)),
+        betas=(options.real("beta_start", 1e-4), options.real("beta_end", 0.02)),
         prediction=options.choice("prediction_type", PREDICTIONS, "epsilon"),
     )
     if said.get("trained_betas") is not None:
@@ -64,9 +64,4 @@ def _rescaled(diffusion: DiffusionConfig) -> DiffusionConfig:
     """The same with a last level that is all noise, beta by beta."""
     alpha_bar = with_zero_terminal_snr(alpha_bar_of(Config(diffusion=diffusion)))
     betas = 1.0 - alpha_bar / np.append(1.0, alpha_bar[:-1])
-    return dataclasses.replace(
-        diffusion,
-        schedule="given",
-        betas=tuple(betas.tolist()),
-        beta_range=DiffusionConfig.beta_range,
-    )
+    return dataclasses.replace(diffusion, schedule="given", betas=tuple(betas.tolist()))

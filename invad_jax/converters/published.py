@@ -29,9 +29,6 @@ from invad_jax.denoisers import build_denoiser
 from invad_jax.errors import UserError
 from invad_jax.io.tensor_reader import TensorReader
 
-HINTS = ("num_heads", "head_channels")
-"""Options that no tensor shape tells."""
-
 # Defaults of the published code, for what a checkpoint does not tell.
 PUBLISHED_CLASSES = 15
 PUBLISHED_Z_CHANNELS = 768
@@ -49,11 +46,8 @@ def denoiser_config_from_published(
       source: the file, for messages.
 
     Raises:
-      UserError: not a denoiser of the published code, or an unknown hint.
+      UserError: not a denoiser of the published code.
     """
-    unknown = sorted(set(hints) - set(HINTS))
-    if unknown:
-        raise UserError(f"hint {unknown[0]!r}: expected {' or '.join(HINTS)}")
     tensors = _without_module_prefix(state_dict)
     for key, reader in READERS.items():
         if key in tensors:

@@ -26,7 +26,7 @@ from invad_jax.config import (
     TrainConfig,
 )
 from invad_jax.converters import Converted, check_sizes
-from invad_jax.converters.published import params_from_published, unused_from_published, whole
+from invad_jax.converters.published import params_from_published, whole
 from invad_jax.converters.published_sizes import Tensors, depth, unet_sizes
 from invad_jax.errors import UserError
 from invad_jax.io.tensors import read_tensors
@@ -55,7 +55,7 @@ class Rival(NamedTuple):
 
 
 _COSINE = DiffusionConfig(num_timesteps=10, schedule="cosine")
-_STABLE_DIFFUSION = DiffusionConfig(schedule="scaled_linear", beta_range=(0.00085, 0.012))
+_STABLE_DIFFUSION = DiffusionConfig(schedule="scaled_linear", betas=(0.00085, 0.012))
 
 
 def read_file(
@@ -92,9 +92,7 @@ def read_file(
         inversion=rival.inversion,
         scoring=ScoringConfig(prior="standard_normal"),
     )
-    kept = unused_from_published(tensors, cfg)
-    kept_tensors = {"params": kept, "ema_params": kept} if kept else {}
-    return Converted(config, shape, params, params, kept_tensors)
+    return Converted(config, shape, params, params)
 
 
 def _renamed(tensors: Tensors, prefixes: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from invad_jax.data import names
 from invad_jax.data.dataset import LeftOut
 from invad_jax.errors import UserError
-from invad_jax.io.paths import is_remote, scan
+from invad_jax.io.paths import is_remote, leads_to_folder, scan
 
 
 class File(NamedTuple):
@@ -158,17 +158,16 @@ def _entries(folder: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, tuple
             entries = list(os.scandir(path))
         except OSError as error:
             raise UserError(f"{path}: cannot be listed: {error.strerror}") from error
-        above |= {(status.st_dev, status.st_ino)}
+        place = status.st_dev, status.st_ino
+        if place in above:
+            left_out.append(LeftOut("links to a folder that they are in", path))
+            continue
         for entry in entries:
             if names.is_hidden(entry.name):
                 continue
-            if entry.is_dir():
-                inner = entry.stat()
-                if (inner.st_dev, inner.st_ino) in above:
-                    left_out.append(LeftOut("links to a folder that they are in", entry.path))
-                else:
-                    pending.append((entry.path, (*folders, entry.name), above))
-            elif entry.is_symlink() and not entry.is_file():
+            if leads_to_folder(entry):
+                pending.append((entry.path, (*folders, entry.name), above | {place}))
+            elif entry.is_symlink() and not os.path.isfile(entry.path):
                 left_out.append(LeftOut("links that lead nowhere", entry.path))
             else:
                 yield entry.path, folders, entry.is_file()

@@ -6,7 +6,6 @@ out is counted by kind.
 
 from __future__ import annotations
 
-import errno
 import glob
 import itertools
 import os
@@ -20,7 +19,7 @@ from invad_jax.data import records
 from invad_jax.data.names import is_hidden, is_image
 from invad_jax.errors import UserError
 from invad_jax.io import outputs
-from invad_jax.io.paths import has_file, is_remote, scan, to_path
+from invad_jax.io.paths import has_file, is_remote, leads_to_folder, scan, to_path
 
 _UNLISTED, _UNOPENED = "cannot be listed", "cannot be opened"
 _CLOSED = (_UNLISTED, _UNOPENED)
@@ -220,7 +219,7 @@ def _entries(folder: str) -> list[tuple[str, bool, bool, bool]]:
         found = scan(to_path(folder))
         return [(path.name, False, is_folder, not is_folder) for path, is_folder in found]
     with os.scandir(folder) as entries:
-        return sorted((e.name, e.is_symlink(), _is_folder(e), _is_file(e)) for e in entries)
+        return sorted((e.name, e.is_symlink(), leads_to_folder(e), _is_file(e)) for e in entries)
 
 
 def _leads_to_a_folder(path: str) -> bool:
@@ -229,13 +228,6 @@ def _leads_to_a_folder(path: str) -> bool:
         return os.path.isdir(path)
     place: Any = to_path(path)
     return not place.was_listed() and place.is_dir()
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:  # not a link that leads to itself: what cannot be listed is said
-        return error.errno != errno.ELOOP
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -9,12 +9,10 @@ level at which it first asks the network (same number of evaluations), so that r
 it reduces the error to one number an image before taking "max - min over positions", which is then
 always 0; and it draws the noise anew for each category.
 
-Read next: `scoring.py`, which turns the error terms or an x_T into an anomaly map.
+Read next: `paradigms/reconstruction.py`, which compares what came back.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +21,6 @@ import numpy as np
 from invad_jax.diffusion.inversion import EpsFn, invert
 from invad_jax.diffusion.loss import perturb
 from invad_jax.diffusion.schedule import Plan, make_plan
-
-
-class ErrorTerms(NamedTuple):
-    """What `scoring.summarise` takes, made of a reconstruction error."""
-
-    latent_norm: jax.Array
-    """(B, h, w) float32: squared error averaged over channels; takes the place of a length."""
-    nll: jax.Array
-    """(B,) float32: total squared error, no nats: twice -log N(x0; x0_hat, I) less a constant."""
 
 
 def reconstruction_plan(alpha_bar: np.ndarray, timesteps: np.ndarray, noise_ratio: float) -> Plan:
@@ -46,16 +35,11 @@ def reconstruction_plan(alpha_bar: np.ndarray, timesteps: np.ndarray, noise_rati
     Returns:
       A plan of max(1, round(r S)) steps, its timesteps falling and its last `alpha_bar_next` 1.
 
-    Raises:
-      ValueError: r is out of its range.
-
     >>> from invad_jax.diffusion.schedule import linear_alpha_bar
     >>> alpha_bar = linear_alpha_bar(1000, 1e-4, 2e-2)
     >>> reconstruction_plan(alpha_bar, np.array([0, 500, 999]), 0.6).timesteps.tolist()
     [500, 0]
     """
-    if not 0 < noise_ratio <= 1:
-        raise ValueError(f"noise_ratio={noise_ratio} must lie in (0, 1]")
     steps = max(1, round(noise_ratio * len(timesteps)))
     return make_plan(alpha_bar, timesteps[:steps][::-1], final_alpha_bar=1.0)
 
@@ -75,22 +59,3 @@ def reconstruct(eps_fn: EpsFn, x0: jax.Array, noise: jax.Array, plan: Plan) -> j
     """
     start = jnp.broadcast_to(plan.alpha_bar[0], x0.shape[:1])  # (B,)
     return invert(eps_fn, perturb(x0, noise, start), plan)
-
-
-def reconstruction_error(eps_fn: EpsFn, x0: jax.Array, noise: jax.Array, plan: Plan) -> jax.Array:
-    """Squared error of `reconstruct` (same arguments) per position and channel, (B, h, w, C)."""
-    return jnp.square(reconstruct(eps_fn, x0, noise, plan) - x0)
-
-
-def error_terms(squared_error: jax.Array) -> ErrorTerms:
-    """What an image score is made of, as the inversion's scorer has it; all rise with abnormality.
-
-    The published image score is the mean squared error of the latent. `nll` is h w C times that,
-    which no fusion can tell apart, as each scales its terms.
-
-    Args:
-      squared_error: (B, h, w, C) float32.
-    """
-    error_map = jnp.mean(squared_error, axis=-1)  # (B, h, w)
-    nll = jnp.sum(squared_error, axis=(1, 2, 3))  # (B,)
-    return ErrorTerms(error_map, nll)

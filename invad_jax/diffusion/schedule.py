@@ -40,27 +40,21 @@ def linear_alpha_bar(num_timesteps: int, beta_start: float, beta_end: float) -> 
 
 
 def alpha_bar_schedule(
-    schedule: str,
-    num_timesteps: int,
-    beta_start: float,
-    beta_end: float,
-    betas: Sequence[float] = (),
+    schedule: str, num_timesteps: int, betas: Sequence[float] = ()
 ) -> np.ndarray:
     """alpha_bar of a named family of betas.
 
-    - `linear`: beta linear from start to end (Ho et al. 2020)
+    - `linear`: beta linear from first to last (Ho et al. 2020)
     - `scaled_linear`: its square root linear (latent diffusion, Rombach et al. 2022)
-    - `cosine`: alpha_bar a squared cosine, betas at most 0.999; start and end unused
+    - `cosine`: alpha_bar a squared cosine, betas at most 0.999, none given
       (Nichol & Dhariwal 2021, equation 17)
-    - `sigmoid`: a logistic curve over -6..6, scaled to start..end (GeoDiff, Xu et al. 2022)
-    - `given`: `betas` as they are; start and end unused
+    - `sigmoid`: a logistic curve over -6..6, scaled to first..last (GeoDiff, Xu et al. 2022)
+    - `given`: the betas as they are
 
     Args:
       schedule: one of the names above.
       num_timesteps: T.
-      beta_start: what the family begins with, if it has a use for it.
-      beta_end: what it ends with.
-      betas: T numbers, of `given`.
+      betas: first and last of the family, which `cosine` does not look at; all T of `given`.
 
     Returns:
       (T,) float64, falling from almost 1. A 0, which no inversion could start from, is `FLOOR`.
@@ -69,17 +63,20 @@ def alpha_bar_schedule(
       ValueError: an unknown schedule.
     """
     if schedule == "linear":
-        alpha_bar = linear_alpha_bar(num_timesteps, beta_start, beta_end)
+        first, last = betas
+        alpha_bar = linear_alpha_bar(num_timesteps, first, last)
     elif schedule == "cosine":
         u = np.arange(num_timesteps + 1) / num_timesteps
         level = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2  # (T + 1,)
         alpha_bar = np.cumprod(np.maximum(level[1:] / level[:-1], 0.001))
     elif schedule == "scaled_linear":
-        roots = np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps)
+        first, last = betas
+        roots = np.linspace(first**0.5, last**0.5, num_timesteps)
         alpha_bar = np.cumprod(1.0 - roots**2)
     elif schedule == "sigmoid":
+        first, last = betas
         rise = 1.0 / (1.0 + np.exp(-np.linspace(-6.0, 6.0, num_timesteps)))
-        alpha_bar = np.cumprod(1.0 - (beta_start + rise * (beta_end - beta_start)))
+        alpha_bar = np.cumprod(1.0 - (first + rise * (last - first)))
     elif schedule == "given":
         alpha_bar = np.cumprod(1.0 - np.asarray(betas, np.float64))
     else:

@@ -10,7 +10,6 @@ Read next: `inference/components.py`, which runs the images.
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import scipy.linalg
 
 from invad_jax.errors import UserError
 from invad_jax.geometry import without_nan
-from invad_jax.io import files
+from invad_jax.io.arrays import read_arrays, write_arrays
 
 
 class Components(NamedTuple):
@@ -113,10 +112,14 @@ def of_noise(C: int, channels: int) -> Components:
     return Components(np.zeros(C, np.float32), basis.astype(np.float32))
 
 
+_ADVICE = (
+    "without it the model has no latents: restore it, or give `train` again where the images are"
+)
+
+
 def write(path: Path, components: Components, key: dict[str, Any]) -> None:
     """Writes one `.npz` atomically; `key` says what they were made of."""
-    with files.replaced(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **components._asdict(), key=np.array(json.dumps(key, sort_keys=True)))
+    write_arrays(path, components._asdict() | {"key": json.dumps(key, sort_keys=True)})
 
 
 def read(path: Path) -> tuple[Components, dict[str, Any]]:
@@ -125,12 +128,5 @@ def read(path: Path) -> tuple[Components, dict[str, Any]]:
     Raises:
       UserError: missing or damaged.
     """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            found = Components(arrays["mean"], arrays["basis"])
-            return found, json.loads(str(arrays["key"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: cannot be read; without it the model has no latents: restore it, or give "
-            "`train` again where the images are"
-        ) from error
+    with read_arrays(path, _ADVICE) as values:
+        return Components(values["mean"], values["basis"]), json.loads(str(values["key"]))

@@ -20,17 +20,14 @@ from invad_jax.denoisers import build_denoiser
 from invad_jax.denoisers.copies import Copies
 from invad_jax.denoisers.wide import Wide, channels_of
 from invad_jax.detector import Detector
-from invad_jax.diffusion.parameterization import to_eps
+from invad_jax.diffusion.parameterization import OUTPUT_OF, to_eps
 from invad_jax.errors import UserError
 from invad_jax.paradigms import objective_of, paradigm_of
-from invad_jax.paradigms.classes import inferred
+from invad_jax.paradigms.classes import inferred, num_classes
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.retrieval import neighbourhood
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-OUTPUT_OF = {"eps": "eps", "v": "v", "sample": "x0", "deviation": "deviation"}
-"""`diffusion.prediction` -> the name of such an output."""
 
 
 def build_detector(
@@ -96,14 +93,10 @@ def exact(config: Config, function: Function) -> Function:
 
 def denoise(config: Config, params: Any, x_t: jax.Array, t: jax.Array) -> jax.Array:
     """The noise that the config's denoiser predicts, (B, h, w, C), on any grid that it takes."""
-    output = network_output(config, params, x_t, t)
+    prediction = config.diffusion.prediction
+    output = outputs(config, params, x_t, t)[OUTPUT_OF[prediction]]
     alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
-    return to_eps(config.diffusion.prediction, x_t, output, t, alpha_bar)
-
-
-def network_output(config: Config, params: Any, x_t: jax.Array, t: jax.Array) -> jax.Array:
-    """What the config's network says of x_t, (B, h, w, C): `diffusion.prediction`."""
-    return outputs(config, params, x_t, t)[OUTPUT_OF[config.diffusion.prediction]]
+    return to_eps(prediction, x_t, output, t, alpha_bar)
 
 
 def outputs(
@@ -128,10 +121,10 @@ def outputs(
 def build_network(config: Config, latent_shape: tuple[int, int, int]) -> nn.Module:
     """The network of a config, with the outputs and inputs that its objective needs."""
     objective = objective_of(config)
-    if objective is not None and objective.copies:
+    if objective.copies:
         build = partial(build_denoiser, config.denoiser, latent_shape)
         return Copies(build, objective.copies, objective.judges)
-    if objective is None or (len(objective.says) == 1 and not objective.sees):
+    if len(objective.says) == 1 and not objective.sees:
         return build_denoiser(config.denoiser, latent_shape)
     h, w, C = latent_shape
     wide = channels_of(C, objective.says, objective.sees)
@@ -161,9 +154,9 @@ def _check_label(config: Config, shows: frozenset[str], sees: tuple[str, ...]) -
             f"inversion.label={config.inversion.label}: this network takes no class; "
             "train.objective=deco_diff_class trains one that does"
         )
-    label, known = config.inversion.label, config.denoiser.context[:1]
-    if shows and known and label.isdigit() and int(label) >= known[0]:
-        raise UserError(f"inversion.label={label}: this network knows 0..{known[0] - 1}")
+    label, classes = config.inversion.label, num_classes(config.denoiser)
+    if shows and label.isdigit() and int(label) >= classes:
+        raise UserError(f"inversion.label={label}: this network knows 0..{classes - 1}")
 
 
 def init_params(config: Config, latent_shape: tuple[int, int, int], rng: jax.Array) -> Any:

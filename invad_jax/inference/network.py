@@ -16,6 +16,7 @@ from invad_jax.config import Config
 from invad_jax.errors import UserError
 from invad_jax.inference.assembly import abstract_params, build_network, denoise, exact, outputs
 from invad_jax.paradigms import paradigm_of
+from invad_jax.paradigms.classes import num_classes
 
 Given = Mapping[str, Any]
 
@@ -92,7 +93,7 @@ def _checked(
     for name in sorted(found.keys() - known):
         raise UserError(f"{name}: denoiser.name={config.denoiser.name} takes no such thing")
     if "label" in found:
-        found["label"] = _labels(found["label"], shape[0], config.denoiser.context[0])
+        found["label"] = _labels(found["label"], shape[0], num_classes(config.denoiser))
     return {
         name: value if name == "label" else jnp.asarray(value, jnp.float32)
         for name, value in found.items()

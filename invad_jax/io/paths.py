@@ -6,6 +6,7 @@ imported for such a path alone, as are the packages that it needs.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -125,6 +126,15 @@ def scan(folder: Path) -> list[tuple[Path, bool]]:
     if is_remote(folder):
         return folder.scan()  # type: ignore[return-value]  # as above
     return sorted((path, path.is_dir()) for path in folder.iterdir())
+
+
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one, or may be: of a closed one, listing says so. A link
+    that leads to itself leads to none."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno != errno.ELOOP
 
 
 def require_known(option: str, path: str | Path, buckets: bool = True) -> None:

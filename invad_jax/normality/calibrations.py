@@ -30,11 +30,6 @@ class Calibrations:
         """Names of the terms that the image score adds up."""
         return tuple(term.name for term in self.each[0].terms)
 
-    @property
-    def num_normals(self) -> int:
-        """Normal images that they were fitted on, of all kinds."""
-        return sum(one.num_normals for one in self.each)
-
     def image_score(self, values: Values, component: np.ndarray) -> np.ndarray:
         """The sum of the terms, each on the scale of the kind that the image was judged as.
 

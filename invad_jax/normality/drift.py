@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from invad_jax.errors import UnavailableError, UserError
-from invad_jax.io import files
+from invad_jax.io.arrays import read_arrays, write_arrays
 from invad_jax.normality import clusters, promise
 from invad_jax.normality.calibration import Calibration
 
@@ -79,8 +78,7 @@ def joined(*profiles: Profile) -> Profile:
 
 def write(path: Path, profile: Profile) -> None:
     """Writes a profile atomically."""
-    with files.replaced(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **profile._asdict())
+    write_arrays(path, profile._asdict())
 
 
 def read(path: Path) -> Profile | None:
@@ -92,13 +90,8 @@ def read(path: Path) -> Profile | None:
     """
     if not path.is_file():
         return None
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return Profile(*(arrays[name] for name in Profile._fields))
-    except (UserError, UnavailableError):
-        raise
-    except Exception as error:  # zipfile and NumPy raise nearly anything on damaged files
-        raise UserError(f"{path}: damaged; delete it") from error
+    with read_arrays(path, "delete it") as values:
+        return Profile(*(values[name] for name in Profile._fields))
 
 
 def compare(stored: Group, new: Group, calibration: Calibration) -> list[Finding]:

@@ -7,16 +7,13 @@ Which of it a config needs is its paradigm's `lessons` (`paradigms/`). Read next
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.arrays import read_arrays, write_arrays
 from invad_jax.normality import memory_bank, mixture
 from invad_jax.normality.image_bank import BankCollector, FittedBank
 from invad_jax.normality.memory_bank import Collector, FittedMemory
@@ -105,8 +102,7 @@ def write(folder: Path, learnt: Learnt) -> None:
         arrays |= {f"classes.{k}": v for k, v in dataclasses.asdict(learnt.classes).items()}
     if learnt.bank:
         arrays |= {f"bank.{k}": v for k, v in learnt.bank._asdict().items()}
-    with files.replaced(folder / "reference.npz") as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
+    write_arrays(folder / "reference.npz", arrays)
 
 
 def read(folder: Path, lessons: Lessons) -> Learnt:
@@ -115,15 +111,10 @@ def read(folder: Path, lessons: Lessons) -> Learnt:
     Raises:
       UserError: missing, damaged, or not what is compared with.
     """
-    path = folder / "reference.npz"
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            values = {name: arrays[name] for name in arrays.files}
+    with read_arrays(folder / "reference.npz", "delete its folder and run eval") as values:
         return Learnt(
             FittedPrior(**files.below("prior", values)) if lessons.gaussians else None,
             FittedMemory(**files.below("memory", values)) if lessons.memory_bank else None,
             FittedBank(**files.below("bank", values)) if lessons.bank else None,
             FittedPrior(**files.below("classes", values)) if lessons.classes else None,
         )
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read; delete its folder and run eval") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invad_jax.errors import UserError
 from invad_jax.io import files
+from invad_jax.io.arrays import read_arrays, write_arrays
 from invad_jax.normality import gaussian, mixture
 from invad_jax.normality.gaussian import Gaussian, Moments
 from invad_jax.normality.image_bank import FittedBank
@@ -109,15 +108,22 @@ def cross_fitted(
         )
 
 
+_ADVICE = (
+    "without it the model knows no normal image: restore it, or give `train` again where the "
+    "images are"
+)
+
+
 def write(path: Path, fitted: FittedCoordinates, key: dict[str, Any]) -> None:
     """Writes one `.npz` atomically; `key` says what it was made of."""
-    arrays = {f"gaussians.{k}": v for k, v in dataclasses.asdict(fitted.gaussians).items()}
+    arrays: dict[str, Any] = {
+        "components": fitted.components,
+        "key": json.dumps(key, sort_keys=True),
+    }
+    arrays |= {f"gaussians.{k}": v for k, v in dataclasses.asdict(fitted.gaussians).items()}
     if fitted.bank:
         arrays |= {f"bank.{k}": v for k, v in fitted.bank._asdict().items()}
-    arrays["components"] = np.array(fitted.components)
-    arrays["key"] = np.array(json.dumps(key, sort_keys=True))
-    with files.replaced(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
+    write_arrays(path, arrays)
 
 
 def read(path: Path) -> tuple[FittedCoordinates, dict[str, Any]]:
@@ -126,17 +132,10 @@ def read(path: Path) -> tuple[FittedCoordinates, dict[str, Any]]:
     Raises:
       UserError: missing or damaged.
     """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            values = {name: arrays[name] for name in arrays.files}
+    with read_arrays(path, _ADVICE) as values:
         banked = files.below("bank", values)
         return FittedCoordinates(
             FittedPrior(**files.below("gaussians", values)),
             FittedBank(**banked) if banked else None,
             str(values["components"]),
         ), json.loads(str(values["key"]))
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: cannot be read; without it the model knows no normal image: restore it, or "
-            "give `train` again where the images are"
-        ) from error

@@ -54,6 +54,7 @@ PARADIGMS: dict[str, Callable[[Config], Paradigm]] = {
 
 
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {
+    "diffusion": inversion.objective,
     "deco_diff": partial(deco_diff.objective, classes=False),
     "deco_diff_class": partial(deco_diff.objective, classes=True),
     "masked": partial(masked.objective, adaptive=False),
@@ -67,10 +68,9 @@ OBJECTIVES: dict[str, Callable[[Config], Objective]] = {
 }
 
 
-def objective_of(config: Config) -> Objective | None:
-    """What the network of a config is trained to say; None: the noise of a diffusion, or v."""
-    name = config.train.objective
-    return None if name == "diffusion" else OBJECTIVES[name](config)
+def objective_of(config: Config) -> Objective:
+    """What the network of a config is trained to say."""
+    return OBJECTIVES[config.train.objective](config)
 
 
 def paradigm_of(config: Config) -> Paradigm:

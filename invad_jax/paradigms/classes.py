@@ -37,14 +37,19 @@ def class_numbers(cfg: DenoiserConfig, names: Sequence[str]) -> np.ndarray:
     """
     if cfg.name != "unet_deco_diff":
         return np.arange(len(names), dtype=np.int32)
-    order = ORDER.get(cfg.context[0], ())
+    order = ORDER.get(num_classes(cfg), ())
     unknown = [name for name in names if name not in order]
     if unknown:
         raise UserError(
-            f"data.categories: {unknown[0]} is none of the {cfg.context[0]} classes that this "
+            f"data.categories: {unknown[0]} is none of the {num_classes(cfg)} classes that this "
             "network knows by name; at test inversion.label takes the number of one"
         )
     return np.array([order.index(name) for name in names], np.int32)
+
+
+def num_classes(cfg: DenoiserConfig) -> int:
+    """How many a network can be told; one trained here has a code for every number of an int32."""
+    return cfg.context[0] if cfg.name == "unet_deco_diff" else np.iinfo(np.int32).max
 
 
 def inferred(reference: Reference, x0: jax.Array) -> jax.Array:

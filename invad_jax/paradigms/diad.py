@@ -18,12 +18,12 @@ import numpy as np
 
 from invad_jax.config import Config
 from invad_jax.diffusion.inversion import euler_step
-from invad_jax.diffusion.loss import perturb
+from invad_jax.diffusion.loss import eps_loss, perturb
 from invad_jax.diffusion.schedule import Plan
 from invad_jax.encoders import stage_channels
 from invad_jax.errors import UserError
 from invad_jax.paradigms.levels import alpha_bar_of
-from invad_jax.paradigms.objective import Drawn, Objective
+from invad_jax.paradigms.objective import Drawn, Objective, drawing_noise
 from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
 from invad_jax.paradigms.published_maps import unlike
 from invad_jax.paradigms.restoring import restoring
@@ -71,18 +71,13 @@ def objective(config: Config) -> Objective:
     require(config, "train.objective=diad", prediction="eps")
     alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
 
-    def draw(latent: jax.Array, rng: jax.Array) -> Drawn:
-        of_t, of_noise = jax.random.split(rng)
-        return {
-            "t": jax.random.randint(of_t, latent.shape[:1], 0, len(alpha_bar)),
-            "noise": jax.random.normal(of_noise, latent.shape),
-        }
-
     def loss(outputs_fn: OutputsFn, x0: jax.Array, drawn: Drawn) -> jax.Array:
-        x_t = perturb(x0, drawn["noise"], alpha_bar[drawn["t"]])
-        error = outputs_fn(x_t, drawn["t"], image=x0)["eps"] - drawn["noise"]
-        return jnp.mean(jnp.square(error), axis=(1, 2, 3))
+        def eps_fn(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            return outputs_fn(x_t, t, image=x0)["eps"]
 
+        return eps_loss(eps_fn, x0, drawn["t"], drawn["noise"], alpha_bar)
+
+    draw = drawing_noise(len(alpha_bar))
     return Objective(draw, loss, says=(("eps", 0),), sees=(("image", 0),))
 
 

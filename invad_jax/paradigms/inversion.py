@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from invad_jax.config import Config
 from invad_jax.diffusion.inversion import EpsFn, angle_step, euler_step, invert, shrinkage
-from invad_jax.geometry import in_part
+from invad_jax.diffusion.loss import eps_loss, v_loss
+from invad_jax.diffusion.parameterization import OUTPUT_OF, to_eps
+from invad_jax.geometry import in_part, without_nan
 from invad_jax.normality.reference import Lessons
-from invad_jax.paradigms.levels import rising_plan
-from invad_jax.paradigms.paradigm import Paradigm
+from invad_jax.paradigms.levels import alpha_bar_of, rising_plan
+from invad_jax.paradigms.objective import Drawn, Objective, drawing_noise
+from invad_jax.paradigms.paradigm import OutputsFn, Paradigm
 from invad_jax.paradigms.prior import (
     under_prior,
     with_standard_normal,
@@ -61,3 +65,23 @@ def _to_noise(
         return x_T / factor if factor != 1.0 else x_T
 
     return to_noise, tuple(plan.timesteps.tolist())
+
+
+def objective(config: Config) -> Objective:
+    """The noise, or v, over all positions that take part."""
+    prediction, num_timesteps = config.diffusion.prediction, config.diffusion.num_timesteps
+    output = OUTPUT_OF[prediction]
+
+    def loss(outputs_fn: OutputsFn, x0: jax.Array, drawn: Drawn) -> jax.Array:
+        alpha_bar = jnp.asarray(alpha_bar_of(config), jnp.float32)
+        x0, part = without_nan(x0) if config.data.in_part else (x0, None)
+
+        def ask(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            said = outputs_fn(x_t, t)[output]
+            return said if of_v else to_eps(prediction, x_t, said, t, alpha_bar)
+
+        of_v = prediction == "v"
+        of_rows = v_loss if of_v else eps_loss
+        return of_rows(ask, x0, drawn["t"], drawn["noise"], alpha_bar, part)
+
+    return Objective(drawing_noise(num_timesteps), loss, says=((output, 0),))

@@ -11,13 +11,7 @@ from invad_jax.diffusion.schedule import Plan, alpha_bar_schedule, make_plan, sp
 def alpha_bar_of(config: Config) -> np.ndarray:
     """The noise schedule, (T,) float64."""
     diffusion = config.diffusion
-    return alpha_bar_schedule(
-        diffusion.schedule,
-        diffusion.num_timesteps,
-        diffusion.beta_range[0],
-        diffusion.beta_range[1],
-        diffusion.betas,
-    )
+    return alpha_bar_schedule(diffusion.schedule, diffusion.num_timesteps, diffusion.betas)
 
 
 def timesteps_of(config: Config) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""What a network is trained to say, where that is not the noise of a diffusion.
+"""What a network is trained to say.
 
-Read next: `deco_diff.py`, one of them; `training/step.py`, where its loss becomes a step.
+Read next: `inversion.py`, the noise of a diffusion or v; `deco_diff.py`, another detector's;
+`training/step.py`, where its loss becomes a step.
 """
 
 from __future__ import annotations
@@ -36,3 +37,16 @@ class Objective(NamedTuple):
     loss asks each by `of`, and with `held` lets no gradient reach its parameters."""
     judges: bool = False
     """Whether they have a layer that tells real images, which a loss asks by `judged`."""
+
+
+def drawing_noise(num_timesteps: int) -> Callable[[jax.Array, jax.Array], Drawn]:
+    """A `draw` of what every diffusion takes: t (B,), uniform on 0..T-1, and noise (B, h, w, C)."""
+
+    def draw(latent: jax.Array, rng: jax.Array) -> Drawn:
+        of_t, of_noise = jax.random.split(rng)
+        return {
+            "t": jax.random.randint(of_t, latent.shape[:1], 0, num_timesteps),
+            "noise": jax.random.normal(of_noise, latent.shape),
+        }
+
+    return draw

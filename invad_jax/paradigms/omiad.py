@@ -107,9 +107,9 @@ def generator_loss(made: jax.Array, true: jax.Array, fake: jax.Array, alpha: flo
     return difference * ((true - made) - alpha * difference) / scale
 
 
-def follower_loss(made: jax.Array, said: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
+def follower_loss(made: jax.Array, said: jax.Array) -> jax.Array:
     """Of the score that follows the student, shaped as its images, which it does not change."""
-    return weight * jnp.square(said - jax.lax.stop_gradient(made))
+    return jnp.square(said - jax.lax.stop_gradient(made))
 
 
 def _mean(x: jax.Array) -> jax.Array:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from invad_jax.config import Config
 from invad_jax.diffusion.inversion import EpsFn
-from invad_jax.diffusion.reconstruction import (
-    error_terms,
-    reconstruction_error,
-    reconstruction_plan,
-)
+from invad_jax.diffusion.reconstruction import reconstruct, reconstruction_plan
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.levels import alpha_bar_of, timesteps_of
 from invad_jax.paradigms.paradigm import Paradigm
@@ -25,7 +22,8 @@ def paradigm(config: Config) -> Paradigm:
 
     def states(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
         noise = jax.random.normal(jax.random.key(0), (1, *x0.shape[1:]))
-        return reconstruction_error(eps_fn, x0, noise, plan)[:, None]  # (B, 1, h, w, C)
+        error = jnp.square(reconstruct(eps_fn, x0, noise, plan) - x0)
+        return error[:, None]  # (B, 1, h, w, C)
 
     return Paradigm(
         timesteps=tuple(plan.timesteps.tolist()),
@@ -37,4 +35,7 @@ def paradigm(config: Config) -> Paradigm:
 
 
 def _by_itself(reference: Reference | None, states: jax.Array, image_size: int) -> Scores:
-    return summarise(*error_terms(states[:, 0]), image_size)
+    """The published image score is the mean squared error of the latent; `nll` is h w C times that,
+    which no fusion can tell apart, as each scales its terms."""
+    error = states[:, 0]  # (B, h, w, C)
+    return summarise(jnp.mean(error, axis=-1), jnp.sum(error, axis=(1, 2, 3)), image_size)

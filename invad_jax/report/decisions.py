@@ -12,21 +12,16 @@ from scipy import stats
 from invad_jax.normality.calibration import Calibration
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.normality.promise import doubt, position, promised_rate
-from invad_jax.report.tables import TERM_TITLES, decision_word
+from invad_jax.report.tables import TERM_TITLES, decision_word, verdict
 from invad_jax.report.words import count
 
 _CHANCE = 0.01  # of an alarm on false alarms that are as rare as was asked
 Row = Mapping[str, Any]
 
 
-def verdict(row: Row) -> str:
-    """`found`, `missed`, `passed`, `false alarm`; the decision itself where unlabelled."""
-    anomalous = row["decision"] == decision_word(True)
-    if "gt_label" not in row:
-        return str(row["decision"])
-    if row["gt_label"]:
-        return "found" if anomalous else "missed"
-    return "false alarm" if anomalous else "passed"
+def verdict_of(row: Row) -> str:
+    """See `tables.verdict`."""
+    return verdict(row["decision"] == decision_word(True), row.get("gt_label"))
 
 
 def alarms(rows: Sequence[Row], false_positive_rate: float) -> list[str]:
@@ -39,7 +34,7 @@ def alarms(rows: Sequence[Row], false_positive_rate: float) -> list[str]:
     """
     lines = []
     for category in sorted({row["category"] for row in rows}):
-        found = Counter(verdict(row) for row in rows if row["category"] == category)
+        found = Counter(verdict_of(row) for row in rows if row["category"] == category)
         anomalous, normal = found["found"] + found["missed"], found["passed"] + found["false alarm"]
         if anomalous and 2 * found["missed"] >= anomalous:
             lines.append(f"{category}: missed {found['missed']} of {anomalous} anomalous images")
@@ -173,7 +168,7 @@ def _table(head: str, body: str, foot: str) -> str:
 
 def _line(group: str, name: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
     """A row of a table, which the script fills again when a threshold moves."""
-    found = Counter(verdict(row) for row in rows)
+    found = Counter(verdict_of(row) for row in rows)
     anomalous, normal = found["found"] + found["missed"], found["passed"] + found["false alarm"]
     texts = {
         **{word: str(found[word]) for word in columns},

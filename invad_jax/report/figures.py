@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from invad_jax.io import files, names
 from invad_jax.io.paths import to_path
-from invad_jax.report.tables import TERM_TITLES, decision_word
+from invad_jax.report.tables import TERM_TITLES, verdict
 
 # It tells on first use that it builds a cache; nobody who asked for a report can act on that.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -66,12 +66,8 @@ class Case:
 
     @property
     def verdict(self) -> str:
-        """`missed`, `false alarm`, `found`, `passed`; the decision itself where unlabelled."""
-        if self.gt_label is None:
-            return decision_word(self.decision)
-        if self.gt_label:
-            return "found" if self.decision else "missed"
-        return "false alarm" if self.decision else "passed"
+        """See `tables.verdict`."""
+        return verdict(self.decision, self.gt_label)
 
     @property
     def terms_text(self) -> str:

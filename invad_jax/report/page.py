@@ -145,7 +145,7 @@ def _evaluation_figures(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str,
     for verdict, gt_label in (("missed", 1), ("false alarm", 0)):
         known = [row for row in rows if row["gt_label"] == gt_label]
         if known:
-            number = sum(decisions.verdict(row) == verdict for row in known)
+            number = sum(decisions.verdict_of(row) == verdict for row in known)
             of = f"of {count(len(known), decision_word(bool(gt_label)))}"
             label = "missed" if gt_label else "false alarms"
             figures.append(_figure(label, str(number), of, verdict))

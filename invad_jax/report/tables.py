@@ -74,6 +74,19 @@ def decision_word(anomalous: bool) -> str:
     return "anomalous" if anomalous else "normal"
 
 
+def verdict(decision: bool, gt_label: int | None) -> str:
+    """`found`, `missed`, `passed`, `false alarm`; the decision itself where unlabelled.
+
+    >>> verdict(True, 0), verdict(True, None)
+    ('false alarm', 'anomalous')
+    """
+    if gt_label is None:
+        return decision_word(decision)
+    if gt_label:
+        return "found" if decision else "missed"
+    return "false alarm" if decision else "passed"
+
+
 def write_metrics_csv(path: str | Path, fusion: Mapping[str, Any]) -> None:
     """Writes `metrics.csv`: a row for each fusion and category, and the mean last of each fusion.
 

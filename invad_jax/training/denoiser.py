@@ -16,10 +16,9 @@ from invad_jax.config.io import config_hash, to_dict
 from invad_jax.data import pipeline
 from invad_jax.data.dataset import Sample, fingerprint
 from invad_jax.detector import LatentStats
-from invad_jax.diffusion.loss import eps_loss, v_loss
 from invad_jax.encoders import Encoder
 from invad_jax.errors import UserError
-from invad_jax.inference.assembly import denoise, init_params, network_output, outputs
+from invad_jax.inference.assembly import init_params, outputs
 from invad_jax.inference.latent_cache import Latents
 from invad_jax.inference.load import restore
 from invad_jax.inference.whitening import white_rows
@@ -27,13 +26,12 @@ from invad_jax.normality import gaussian
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms import objective_of, paradigm_of
 from invad_jax.paradigms.classes import class_numbers
-from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.runtime import processes
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop
 from invad_jax.training.held_out import HeldOut
-from invad_jax.training.step import LossFn, make_denoiser_loss, make_objective_loss
+from invad_jax.training.step import LossFn, make_loss
 
 
 def latent_stats(latents: Latents | np.ndarray, kind: str) -> LatentStats:
@@ -69,16 +67,7 @@ def needed(config: Config) -> Lessons:
 def denoiser_loss(config: Config) -> LossFn:
     """What training minimises."""
     standardised = config.train.latent_stats == "whiten"
-    if objective := objective_of(config):
-        return make_objective_loss(partial(outputs, config), objective, standardised)
-    of_v = config.diffusion.prediction == "v"
-    return make_denoiser_loss(
-        partial(network_output if of_v else denoise, config),
-        jnp.asarray(alpha_bar_of(config), jnp.float32),
-        v_loss if of_v else eps_loss,
-        standardised,
-        config.data.in_part,
-    )
+    return make_loss(partial(outputs, config), objective_of(config), standardised)
 
 
 def _initial(config: Config, meta: dict[str, Any], mesh: Mesh) -> Callable[[jax.Array], Any]:
@@ -88,7 +77,7 @@ def _initial(config: Config, meta: dict[str, Any], mesh: Mesh) -> Callable[[jax.
       UserError: there is no teacher, or one of other sizes or images.
     """
     objective, shape = objective_of(config), tuple(meta["latent_shape"])
-    if objective is None or not objective.copies:
+    if not objective.copies:
         return partial(init_params, config, shape)
     name = config.train.teacher
     if not name:
@@ -130,8 +119,7 @@ def batch_shapes(
 
 def _is_told(config: Config) -> bool:
     """Whether the network learns with the class of each image."""
-    objective = objective_of(config)
-    return objective is not None and "label" in dict(objective.sees)
+    return "label" in dict(objective_of(config).sees)
 
 
 def _labels(config: Config, samples: Sequence[Sample]) -> np.ndarray | None:

@@ -17,8 +17,6 @@ import optax
 
 from invad_jax.config import TrainConfig
 from invad_jax.detector import LatentStats, standardise
-from invad_jax.diffusion.loss import eps_loss
-from invad_jax.geometry import without_nan
 from invad_jax.paradigms.objective import Objective
 
 LOWEST_LEARNING_RATE = 1e-6
@@ -174,59 +172,18 @@ def ema_decay_at(step: jax.Array, ema_decay: float) -> jax.Array:
     return jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
 
 
-SampleLoss = Callable[..., jax.Array]
-"""`diffusion.loss.eps_loss` or `v_loss`."""
-
-
-def make_denoiser_loss(
-    predict: Callable[[Params, jax.Array, jax.Array], jax.Array],
-    alpha_bar: jax.Array,
-    sample_loss: SampleLoss = eps_loss,
-    standardised: bool = False,
-    in_part: bool = False,
-) -> LossFn:
-    """The diffusion loss on encoder latents, t uniform on 0..T-1.
-
-    Args:
-      predict: (params, x_t, t) -> what `sample_loss` compares: eps, or v.
-      alpha_bar: (T,) float32.
-      sample_loss: the loss of each sample.
-      standardised: whether the latents come in the coordinates that the network is trained in.
-      in_part: whether there may be positions that take no part, which are NaN.
-
-    Returns:
-      A `LossFn` whose `frozen` is a `LatentStats` and whose batch has `latent` (B, h, w, C).
-    """
-
-    def draw(batch: Batch, rng: jax.Array) -> Batch:
-        t_rng, noise_rng = jax.random.split(rng)
-        shape = batch["latent"].shape  # (B, h, w, C)
-        t = jax.random.randint(t_rng, (shape[0],), 0, len(alpha_bar))
-        return {**batch, "t": t, "noise": jax.random.normal(noise_rng, shape)}
-
-    def given(params: Params, frozen: LatentStats, batch: Batch) -> Loss:
-        x0 = batch["latent"] if standardised else standardise(batch["latent"], frozen)
-        x0, part = without_nan(x0) if in_part else (x0, None)
-        losses = sample_loss(
-            lambda x, t: predict(params, x, t), x0, batch["t"], batch["noise"], alpha_bar, part
-        )
-        return jnp.mean(losses), {}
-
-    return LossFn(draw, given)
-
-
-def make_objective_loss(
+def make_loss(
     ask: Callable[..., dict[str, jax.Array]], objective: Objective, standardised: bool = False
 ) -> LossFn:
-    """The loss of another detector on encoder latents.
+    """The loss of an objective on encoder latents.
 
     Args:
       ask: (params, x_t, t, what else the network sees by name) -> its outputs by name.
       objective: what is drawn, and what is minimised.
-      standardised: as in `make_denoiser_loss`.
+      standardised: whether the latents come in the coordinates that the network is trained in.
 
     Returns:
-      A `LossFn` as that of `make_denoiser_loss`.
+      A `LossFn` whose `frozen` is a `LatentStats` and whose batch has `latent` (B, h, w, C).
     """
 
     def draw(batch: Batch, rng: jax.Array) -> Batch:

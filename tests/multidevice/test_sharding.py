@@ -34,7 +34,8 @@ from invad_jax.runtime.sharding import (
 )
 from invad_jax.training.held_out import HeldOut
 from invad_jax.training.loop import compile_step
-from invad_jax.training.step import create_state, make_denoiser_loss, make_optimizer
+from invad_jax.training.step import create_state, make_optimizer
+from tests.losses import diffusion_loss
 from tests.parameters import random_like
 from tests.products import dot_flops
 
@@ -80,9 +81,7 @@ def train(name, mesh_shape, parts=1):
     _, shardings = planned(name, tx, mesh)
     create = jax.jit(partial(create_state, tx=tx), out_shardings=shardings)
     state = create(params_of(name), FROZEN, jax.random.key(0))
-    loss_fn = make_denoiser_loss(
-        lambda p, x, t: denoiser.apply({"params": p}, x, t), jnp.asarray(ALPHA_BAR, jnp.float32)
-    )
+    loss_fn = diffusion_loss(lambda p, x, t: denoiser.apply({"params": p}, x, t), ALPHA_BAR)
     cfg = dataclasses.replace(CFG, grad_accumulation=parts)
     step_fn = compile_step(cfg, loss_fn, tx, mesh, shardings)
     rng = np.random.default_rng(0)
@@ -125,9 +124,7 @@ def test_training_on_a_mesh_equals_one_device(name, mesh_shape, parts):
 def test_the_held_out_loss_on_a_mesh_equals_one_device_and_is_spread(mesh_shape, parts):
     rows = np.random.default_rng(0).standard_normal((20, *LATENT_SHAPE), np.float32)
     denoiser, frozen = build_denoiser(SIZES["dit"], LATENT_SHAPE), LatentStats(*np.ones((2, 8)))
-    loss_fn = make_denoiser_loss(
-        lambda p, x, t: denoiser.apply({"params": p}, x, t), jnp.asarray(ALPHA_BAR, jnp.float32)
-    )
+    loss_fn = diffusion_loss(lambda p, x, t: denoiser.apply({"params": p}, x, t), ALPHA_BAR)
     params, _ = on_one_device("dit")
     one = HeldOut(loss_fn, frozen, rows, 8, mesh_of(1, 1, 1))
     mesh = mesh_of(*mesh_shape)

@@ -221,7 +221,7 @@ def test_schedules(family, zero_snr):
     theirs = DDPMScheduler(
         beta_schedule=family, beta_start=1e-4, beta_end=0.02, rescale_betas_zero_snr=zero_snr
     ).alphas_cumprod
-    ours = alpha_bar_schedule(FAMILIES.get(family, family), 1000, 1e-4, 0.02)
+    ours = alpha_bar_schedule(FAMILIES.get(family, family), 1000, (1e-4, 0.02))
     if zero_snr:
         ours = with_zero_terminal_snr(ours)
     # Theirs is a float32 product of 1000 factors, each rounded; the last cosine one is 1e-3. The
@@ -265,7 +265,7 @@ def test_inverse_scheduler_trajectory(family, prediction):
     for start, end in itertools.pairwise(levels):
         output = network(expected[-1], start)
         expected.append(scheduler.step(output, end, expected[-1]).prev_sample)
-    alpha_bar = alpha_bar_schedule(FAMILIES[family], 1000, 1e-4, 0.02)
+    alpha_bar = alpha_bar_schedule(FAMILIES[family], 1000, (1e-4, 0.02))
     plan = make_plan(alpha_bar, np.array(levels[:-1]), final_alpha_bar=alpha_bar[800])
     table = jnp.asarray(alpha_bar, jnp.float32)
 

@@ -102,7 +102,7 @@ def test_the_levels_of_deco_diff(converted, num_steps):
 def test_the_levels_of_mddpm(golden_dir):
     """Which is not here otherwise: its cosine schedule of 1000 steps."""
     golden = np.load(golden_dir / "rivals" / "mddpm" / "numbers.npz")["alpha_bar"]
-    found = alpha_bar_schedule("cosine", 1000, 0.0, 0.0)
+    found = alpha_bar_schedule("cosine", 1000)
     np.testing.assert_allclose(found, golden, rtol=1e-4, atol=1e-7)  # a float32 product
 
 

@@ -23,12 +23,11 @@ def category(seed=0, count=8, side=12):
     return anomaly_map.max(axis=(1, 2)) + rng.random(count), gt_label, anomaly_map, gt_mask
 
 
-def category_metrics(image_score, gt_label, anomaly_map=None, gt_mask=None, has_mask=None):
+def category_metrics(image_score, gt_label, anomaly_map=None, gt_mask=None):
     """All metrics of one category; where no mask is known, without those of pixels."""
     pixel = NONE
     if gt_mask is not None:
-        known = None if has_mask is None else has_mask | (gt_label == 0)
-        pixel = metrics.pixel_metrics(anomaly_map, gt_mask, known)
+        pixel = metrics.pixel_metrics(anomaly_map, gt_mask)
     return metrics.combine(metrics.image_metrics(image_score, gt_label), pixel, gt_label)
 
 
@@ -78,23 +77,10 @@ def test_category_has_all_seven_and_their_mean():
     assert (row["n_normal"], row["n_anomalous"]) == (4, 4)
 
 
-def test_images_without_a_mask_take_no_part_in_pixel_metrics():
+@pytest.mark.parametrize("masks", [0, None])
+def test_without_any_mask_pixel_metrics_are_absent(masks):
     image_score, gt_label, anomaly_map, gt_mask = category()
-    has_mask = np.array([0, 1, 0, 0, 1, 1, 0, 1], bool)  # 3 is anomalous and has none
-    anomaly_map[3], gt_mask[3] = 1e9, False
-    row = category_metrics(image_score, gt_label, anomaly_map, gt_mask, has_mask)
-    rest = np.delete(np.arange(8), 3)
-    expected = metrics.pixel_metrics(anomaly_map[rest], gt_mask[rest])
-    assert {name: getattr(row, name) for name in expected} == expected
-    assert category_metrics(image_score, gt_label, anomaly_map, gt_mask) != row
-    assert row.i_auroc == metrics.image_metrics(image_score, gt_label)["i_auroc"]
-    assert row.n_anomalous == 4
-
-
-@pytest.mark.parametrize("has_maps", [True, False])
-def test_without_any_mask_pixel_metrics_are_absent(has_maps):
-    image_score, gt_label, anomaly_map, gt_mask = category()
-    pixel = (anomaly_map, gt_mask, np.zeros(8, bool)) if has_maps else ()
+    pixel = () if masks is None else (anomaly_map[:masks], gt_mask[:masks])
     row = category_metrics(image_score, gt_label, *pixel)
     assert {name: getattr(row, name) for name in NONE} == NONE
     assert row.mad is None
@@ -130,7 +116,7 @@ def test_pixel_metrics_are_shared_by_two_image_scores():
 
 def test_aupro_is_the_area_under_the_curve_that_is_drawn():
     _, _, anomaly_map, gt_mask = category()
-    found, curve = metrics.pixel_metrics_and_curve(anomaly_map, gt_mask, points=20_001)
+    found, curve = metrics.pixel_metrics_of(lambda: [(anomaly_map, gt_mask, None)], points=20_001)
     # The trapezoid rule over 20,000 steps: each of the polygon's corners is off by a step at most.
     area = np.trapezoid(curve.overlap, curve.fpr) / 0.3
     assert area == pytest.approx(found["aupro"], abs=1e-3)
@@ -212,14 +198,19 @@ def test_pixels_in_parts_give_the_same_to_the_last_bit(monkeypatch, images):
     anomaly_map = rng.standard_normal((8, 12, 12), dtype=np.float32)
     anomaly_map[::3] = np.round(anomaly_map[::3])  # ties within parts and between them
     gt_mask = category()[3]
-    known = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
-    whole, curve = metrics.pixel_metrics_and_curve(anomaly_map, gt_mask, known)
+    known = np.array([0, 1, 3, 4, 6, 7])
+
+    def parts():
+        for some in metrics.in_parts(known, 144):
+            yield anomaly_map[some], gt_mask[some], None
+
+    whole, curve = metrics.pixel_metrics_of(parts)
     monkeypatch.setattr(metrics, "PART", images * 144)
     seen = []
     monkeypatch.setattr(metrics, "_check", lambda score, _: seen.append(len(score)))
-    parts, its_curve = metrics.pixel_metrics_and_curve(anomaly_map, gt_mask, known)
+    found, its_curve = metrics.pixel_metrics_of(parts)
     assert seen == [images] * (6 // images) + [6 % images] * (6 % images > 0)
-    assert parts == whole
+    assert found == whole
     np.testing.assert_array_equal(its_curve.overlap, curve.overlap)
 
 

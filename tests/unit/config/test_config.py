@@ -101,6 +101,8 @@ WHITE = ("train.latent_stats=whiten", "diffusion.prediction=v")
         ([UNET, "denoiser.variants=pad_at_end,resample_in_blocks"], "exclude each other"),
         (["diffusion.num_timesteps=100000"], "nothing that a float32 can hold"),
         (["data.root=az://bucket/x"], "only local paths, gs:// and s3://"),
+        ([*WHITE, "train.objective=transfusion"], "latent_stats=whiten takes diffusion"),
+        (["train.objective=mad_ad", *WHITE[1:], WHITE[0]], "train.objective=mad_ad: .* diffusion"),
         (["encoder.weights=https://host/x"], "only local paths, gs:// and s3://"),
         (["data.root=" + "x" * 5000], "longer than 4096 bytes"),
     ],
@@ -117,10 +119,7 @@ def test_what_no_experiment_can_have_is_refused(assignments, message):
     [
         (["denoiser.head_channels=32"], "denoiser.head_channels=32: .* where denoiser.name=unet"),
         (["denoiser.name=mlp", "denoiser.num_heads=4"], "where denoiser.name=dit|dit_diffusers"),
-        (
-            ["diffusion.schedule=cosine", "diffusion.beta_range=1e-4,0.03"],
-            "where diffusion.schedule=",
-        ),
+        (["diffusion.schedule=cosine", "diffusion.betas=1e-4,0.03"], "diffusion.schedule!=cosine"),
         (["inversion.noise_ratio=0.7"], r"where inversion.paradigm=reconstruction\|residual"),
         (["scoring.prior=standard_normal", "scoring.components=one"], "scoring.prior=fitted or"),
         (["whitening.radius=5"], "train.latent_stats=whiten and whitening.mean=retrieved or"),
@@ -165,7 +164,7 @@ def test_a_smaller_u_net_keeps_what_it_has_of_the_default_attention():
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "sigmoid"])
 def test_the_sum_of_betas_is_that_of_the_schedule(schedule):
     diffusion = DiffusionConfig(schedule=schedule, num_timesteps=4000)
-    alpha_bar = alpha_bar_schedule(schedule, 4000, 1e-4, 2e-2)
+    alpha_bar = alpha_bar_schedule(schedule, 4000, (1e-4, 2e-2))
     # The estimate adds betas up, where alpha_bar multiplies 1 - beta.
     assert ranges._exponent(diffusion) == pytest.approx(-np.log(alpha_bar[-1]), rel=0.02)
 

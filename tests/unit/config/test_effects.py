@@ -57,7 +57,7 @@ def network(config):
     x_t = jax.ShapeDtypeStruct((1, *encoder.latent_shape), np.float32)
     params = assembly.abstract_params(config, encoder.latent_shape)
     t = jax.ShapeDtypeStruct((1,), np.int32)
-    return str(jax.make_jaxpr(partial(assembly.network_output, config))(params, x_t, t))
+    return str(jax.make_jaxpr(partial(assembly.outputs, config))(params, x_t, t))
 
 
 @cache
@@ -135,7 +135,6 @@ def batch(config):
     return rounded_up(config.eval.batch_size, make_mesh(config.mesh))
 
 
-GIVEN = f"diffusion.betas={','.join(['0.01'] * 50)}"
 RECONSTRUCTION = "inversion.paradigm=reconstruction"
 ROWS = {
     "data.image_size": ((), "128", latents),
@@ -161,12 +160,7 @@ ROWS = {
     "denoiser.remat": ((), "true", training_step),
     "diffusion.num_timesteps": ((), "60", levels),
     "diffusion.schedule": ((), "cosine", levels),
-    "diffusion.beta_range": ((), "1e-4,0.03", levels),
-    "diffusion.betas": (
-        ("diffusion.schedule=given", GIVEN),
-        ",".join(["0.02"] * 50),
-        levels,
-    ),
+    "diffusion.betas": ((), "1e-4,0.03", levels),
     "diffusion.prediction": ((), "v", training_step),
     "vae.width": (("vae.multipliers=1,2",), "64", vae),
     "vae.multipliers": (("vae.width=32",), "1,2", vae),

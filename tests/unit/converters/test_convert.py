@@ -138,7 +138,7 @@ def test_contradictions_are_refused(tmp_path, kind, settings, latent_size, messa
     [
         (Config(), "latent_stats=channel"),
         (Config(train=TrainConfig(latent_stats="none"),
-                diffusion=DiffusionConfig(beta_range=(1e-4, 0.01))), "diffusion"),
+                diffusion=DiffusionConfig(betas=(1e-4, 0.01))), "diffusion"),
         (Config(train=TrainConfig(latent_stats="none"),
                 denoiser=DenoiserConfig(name="dit_diffusers")), "name=dit_diffusers"),
         (Config(train=TrainConfig(latent_stats="none"),
@@ -215,7 +215,7 @@ def test_every_prediction_becomes_the_noise(prediction):
 
 
 def test_cosine_is_the_squared_cosine_until_its_betas_are_cut():
-    alpha_bar = alpha_bar_schedule("cosine", 1000, 0, 0)
+    alpha_bar = alpha_bar_schedule("cosine", 1000)
     u = np.arange(1, 999) / 1000
     expected = (np.cos((u + 0.008) / 1.008 * np.pi / 2) / np.cos(0.008 / 1.008 * np.pi / 2)) ** 2
     np.testing.assert_allclose(alpha_bar[:998], expected, rtol=1e-9)  # a float64 product of 1000
@@ -223,7 +223,7 @@ def test_cosine_is_the_squared_cosine_until_its_betas_are_cut():
 
 
 def test_scaled_linear_betas_meet_their_ends():
-    alpha_bar = alpha_bar_schedule("scaled_linear", 1000, 1e-4, 0.02)
+    alpha_bar = alpha_bar_schedule("scaled_linear", 1000, (1e-4, 0.02))
     betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
     assert 1 - alpha_bar[0] == pytest.approx(1e-4)
     assert betas[-1] == pytest.approx(0.02)
@@ -232,6 +232,6 @@ def test_scaled_linear_betas_meet_their_ends():
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="linear, scaled_linear, cosine, sigmoid, given"):
-        alpha_bar_schedule("exponential", 10, 0.1, 0.2)
+        alpha_bar_schedule("exponential", 10, (0.1, 0.2))
     with pytest.raises(ValueError, match="eps, v, sample"):
         to_eps("score", jnp.zeros(1), jnp.zeros(1), jnp.zeros(1, int), jnp.ones(1))

@@ -194,11 +194,13 @@ def test_links_are_followed_and_dangling_ones_named(tmp_path, caplog):
     (root / "good" / "4.png").symlink_to(tmp_path / "gone.png")
     (root / "good" / "gone").symlink_to(tmp_path / "gone")
     (root / "good" / "again").symlink_to(root)
+    (root / "good" / "self").symlink_to("self")
     paths = [os.path.relpath(s.path, root) for s in load("folder", root).train]
     assert paths == [
         "good/0.png", "good/3.png", "good/more/1.png", "good/more/deep/2.png"
     ]  # fmt: skip
-    assert f"links that lead nowhere: 2 ({root}/good/4.png, {root}/good/gone)" in said(caplog)
+    nowhere = ", ".join(f"{root}/good/{name}" for name in ("4.png", "gone", "self"))
+    assert f"links that lead nowhere: 3 ({nowhere})" in said(caplog)
     assert f"links to a folder that they are in: 1 ({root}/good/again)" in said(caplog)
 
 

@@ -258,25 +258,23 @@ def test_all_misfits_are_named_at_once():
 
 
 @pytest.mark.parametrize(
-    ("tensors", "hints", "message"),
+    ("tensors", "message"),
     [
-        ({"net.conv.weight": np.zeros((3, 3))}, {}, "no denoiser of the published code"),
-        ({"net.x_embedder.proj.weight": np.zeros((8, 3, 1, 1))}, {}, "net.blocks.0.mlp.fc1.weight"),
+        ({"net.conv.weight": np.zeros((3, 3))}, "no denoiser of the published code"),
+        ({"net.x_embedder.proj.weight": np.zeros((8, 3, 1, 1))}, "net.blocks.0.mlp.fc1.weight"),
         (
             {
                 "net.x_embedder.proj.weight": np.zeros((8, 3, 1, 1)),
                 "net.blocks.0.mlp.fc1.weight": np.zeros((16, 8)),
             },
-            {},
             "mlp_ratio is 2, expected 4",
         ),
-        ({"net.x_embedder.proj.weight": np.zeros((8, 3))}, {}, "not a whole published denoiser"),
-        ({}, {"heads": 3}, "num_heads or head_channels"),
+        ({"net.x_embedder.proj.weight": np.zeros((8, 3))}, "not a whole published denoiser"),
     ],
 )
-def test_other_checkpoints_are_refused(tensors, hints, message):
+def test_other_checkpoints_are_refused(tensors, message):
     with pytest.raises(UserError, match=message):
-        denoiser_config_from_published(tensors, hints)
+        denoiser_config_from_published(tensors, {})
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invad_jax.diffusion.reconstruction import (
-    error_terms,
-    reconstruct,
-    reconstruction_error,
-    reconstruction_plan,
-)
+from invad_jax.config import Config
+from invad_jax.config.io import override
+from invad_jax.diffusion.reconstruction import reconstruct, reconstruction_plan
 from invad_jax.diffusion.schedule import linear_alpha_bar, spaced_timesteps
-from invad_jax.scoring import summarise
+from invad_jax.paradigms import paradigm_of
 
 ALPHA_BAR = linear_alpha_bar(1000, 1e-4, 2e-2)
 X0, NOISE = jax.random.normal(jax.random.key(0), (2, 2, 4, 3, 5))
@@ -62,10 +59,6 @@ def test_equals_a_float64_loop(num_steps, noise_ratio, timesteps):
     # raises the rounding of a number of order 1 (6e-8) to 1e-5 of an x0_hat of order 100.
     expected = python_loop(X0, NOISE, timesteps)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
-    error = reconstruction_error(toy_eps, X0, NOISE, plan)
-    np.testing.assert_allclose(  # a square has twice the relative error
-        error, (expected - np.asarray(X0, np.float64)) ** 2, rtol=2e-4, atol=2e-4
-    )
 
 
 @pytest.mark.parametrize("noise_ratio", [0.1, 0.5, 1.0])
@@ -104,27 +97,28 @@ def test_the_network_is_asked_once_a_step(noise_ratio, evaluations):
 
 def test_one_noise_may_serve_a_batch_of_any_order():
     plan, shared = plan_of(5, 0.6), NOISE[:1]
-    together = reconstruction_error(toy_eps, X0, shared, plan)
-    alone = reconstruction_error(toy_eps, X0[1:], shared, plan)
+    together = reconstruct(toy_eps, X0, shared, plan)
+    alone = reconstruct(toy_eps, X0[1:], shared, plan)
     np.testing.assert_allclose(together[1:], alone, rtol=1e-6, atol=1e-6)  # another vectorisation
 
 
-@pytest.mark.parametrize("noise_ratio", [0.0, -0.1, 1.01, float("nan")])
-def test_a_ratio_out_of_range_is_refused(noise_ratio):
-    with pytest.raises(ValueError, match="noise_ratio"):
-        plan_of(3, noise_ratio)
+def paradigm():
+    options = ["inversion.paradigm=reconstruction", "inversion.noise_ratio=0.5"]
+    return paradigm_of(override(Config(), options))
 
 
-def test_error_terms():
+def test_what_came_back_changed_is_squared():
+    states = paradigm().states(toy_eps, X0)
+    noise = jax.random.normal(jax.random.key(0), (1, *X0.shape[1:]))
+    expected = (python_loop(X0, noise, [500, 0]) - np.asarray(X0, np.float64)) ** 2
+    # float32; a square has twice the relative error
+    np.testing.assert_allclose(states[:, 0], expected, rtol=2e-4, atol=2e-4)
+
+
+def test_the_mean_squared_error_is_the_map_and_its_sum_the_nll():
     """By hand: one image of 1 x 2 positions and 2 channels."""
-    terms = error_terms(jnp.array([[[[1.0, 3.0], [0.0, 1.0]]]]))
-    np.testing.assert_array_equal(terms.latent_norm, [[[2.0, 0.5]]])
-    np.testing.assert_array_equal(terms.nll, [5.0])
-    assert terms._fields == ("latent_norm", "nll")
-
-
-def test_error_terms_are_what_scores_are_made_of():
-    scores = summarise(*error_terms(jnp.array([[[[1.0, 3.0], [0.0, 1.0]]]])), 2)
+    scores = paradigm().compare(None, jnp.array([[[[[1.0, 3.0], [0.0, 1.0]]]]]), 2)
+    np.testing.assert_array_equal(scores.latent_norm, [[[2.0, 0.5]]])
     np.testing.assert_array_equal(scores.nll, [5.0])
     np.testing.assert_array_equal(scores.map_range, [1.5])
     np.testing.assert_array_equal(scores.map_max, [2.0])

@@ -77,12 +77,13 @@ def test_given_betas_are_the_schedule_and_survive_json():
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["diffusion.schedule=given"], "0 of them"),
-        (["diffusion.betas=0.1"], "schedule=linear .* takes 0"),
+        (["diffusion.schedule=given"], "2 of them, .* takes 1000"),
+        (["diffusion.betas=0.1"], "1 of them, and diffusion.schedule=linear .* takes 2"),
         (["diffusion.schedule=given", "diffusion.num_timesteps=2", "diffusion.betas=0.1,1.5"],
          r"1\.5: must be at most 1"),
-        (["diffusion.beta_range=1e-4,1.5"], "at most 1"),
-        (["diffusion.beta_range=1e-4"], "takes two"),
+        (["diffusion.betas=1e-4,1.5"], "at most 1"),
+        (["diffusion.betas=1e-4,1e-3,1e-2"], "3 of them, .* takes 2"),
+        (["diffusion.betas="], "0 of them, .* takes 2"),
     ],
 )  # fmt: skip
 def test_impossible_betas_are_refused(assignments, message):
@@ -92,7 +93,7 @@ def test_impossible_betas_are_refused(assignments, message):
 
 @pytest.mark.parametrize("family", ["linear", "scaled_linear", "cosine", "sigmoid"])
 def test_zero_terminal_snr_keeps_the_first_level_and_leaves_no_signal_in_the_last(family):
-    plain = alpha_bar_schedule(family, 1000, 1e-4, 0.02)
+    plain = alpha_bar_schedule(family, 1000, (1e-4, 0.02))
     rescaled = with_zero_terminal_snr(plain)
     assert rescaled[0] == pytest.approx(plain[0], rel=1e-12)  # a few float64 operations
     assert rescaled[-1] == 0
@@ -103,7 +104,7 @@ def test_zero_terminal_snr_keeps_the_first_level_and_leaves_no_signal_in_the_las
 
 
 def test_an_inversion_through_no_signal_stays_finite():
-    level = np.float32(alpha_bar_schedule("given", 2, 0, 0, (0.5, 1.0))[-1])
+    level = np.float32(alpha_bar_schedule("given", 2, (0.5, 1.0))[-1])
     eps, x0 = np.float32(0.7), np.float32(-1.3)
     x = np.sqrt(level) * x0 + np.sqrt(1 - level) * eps
     assert euler_step(x, eps, level, 0.0) == eps

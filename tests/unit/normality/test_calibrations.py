@@ -28,7 +28,7 @@ def test_each_kind_is_fitted_on_its_own_images(fitted):
         own = {"map_top": values["map_top"][np.array(component) == name]}
         assert fitted.each[k] == calibration.fit(own, ["map_top"], HEAT[name], 0.01, held_out=True)
         assert fitted.heat(k) == HEAT[name]
-    assert fitted.num_normals == 200 + 30 + 230
+    assert [one.num_normals for one in fitted.each] == [200, 30, 230]
 
 
 def test_a_kind_without_normal_images_takes_the_scale_of_all(fitted):

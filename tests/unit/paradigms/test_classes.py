@@ -14,13 +14,13 @@ from invad_jax.denoisers.wide import code_of
 from invad_jax.errors import UserError
 from invad_jax.inference.arrays import reference_to_device
 from invad_jax.inference.assembly import abstract_params, check_outputs, outputs
+from invad_jax.inference.network import outputs_of, trajectory_of
 from invad_jax.normality import mixture, reference
 from invad_jax.normality.mixture import Component
 from invad_jax.paradigms import objective_of, paradigm_of
 from invad_jax.paradigms.classes import ORDER, class_numbers, inferred
-from invad_jax.paradigms.objective import Objective
 from invad_jax.scoring import Reference
-from invad_jax.training.step import make_objective_loss
+from invad_jax.training.step import make_loss
 from tests.parameters import random_like
 
 OPTIONS = (
@@ -64,11 +64,10 @@ def test_numbers_of_the_published_networks():
 def test_training_is_told_the_class_of_each_row(params):
     config = config_of()
     objective = objective_of(config)
-    assert isinstance(objective, Objective)
     batch = next(latent_batches(np.asarray(x0_of(0, 6)), 0, 6, label=np.arange(6, dtype=np.int32)))
     assert sorted(batch["label"].tolist()) == list(range(6))
     np.testing.assert_array_equal(batch["latent"], np.asarray(x0_of(0, 6))[batch["label"]])
-    loss_fn = make_objective_loss(
+    loss_fn = make_loss(
         lambda params, *a, **k: outputs(config, params, *a, **k), objective, standardised=True
     )
     drawn, given = jax.jit(loss_fn.draw)(batch, jax.random.key(0)), jax.jit(loss_fn.given)
@@ -89,6 +88,20 @@ def test_a_number_at_test_is_the_label_of_the_walk(params):
     assert not np.allclose(told, silent(x0), atol=1e-4)
     label = jnp.array([1, 0])
     np.testing.assert_allclose(two(x0, label=label), silent(x0, label=label), atol=1e-6)
+
+
+def test_a_label_is_handed_to_a_network_that_was_trained_here(params):
+    config, x0 = config_of(), np.asarray(x0_of(3))
+    silent, told = (outputs_of(config, params, x0, 4, {"label": k}) for k in (None, [7, 0]))
+    assert not np.allclose(told["deviation"], silent["deviation"], atol=1e-4)
+    walk = trajectory_of(config, params, x0, {"label": 2})
+    named = trajectory_of(config_of("inversion.label=2"), params, x0, {})
+    np.testing.assert_array_equal(walk, named)
+    for wrong in (-1, 2**31, [1, 2, 3], 0.5):
+        with pytest.raises(UserError, match="label: expected"):
+            outputs_of(config, params, x0, 4, {"label": wrong})
+    with pytest.raises(UserError, match=r"inversion.label=2147483648: this network knows 0\.\."):
+        check_outputs(config_of("inversion.label=2147483648"), SHAPE)
 
 
 def test_a_class_is_inferred_from_x0(tmp_path):

@@ -16,7 +16,7 @@ from invad_jax.paradigms.corruption import highest, kept_cells, possible_sides, 
 from invad_jax.paradigms.levels import alpha_bar_of
 from invad_jax.paradigms.masked import MOST_MASKED
 from invad_jax.paradigms.transfusion import beta_of
-from invad_jax.training.step import make_objective_loss
+from invad_jax.training.step import make_loss
 
 SHAPE = (6, 8, 8, 3)
 LATENT = jnp.asarray(np.random.default_rng(0).standard_normal(SHAPE), jnp.float32)
@@ -27,6 +27,7 @@ NEEDED = {
     "masked_adaptive": ("diffusion.prediction=sample",),
     "transfusion": ("diffusion.num_timesteps=20",),
     "diad": (),
+    "diffusion": (),
 }
 ALONE = [name for name in OBJECTIVES if name in NEEDED]
 """Those whose network learns from images alone."""
@@ -91,7 +92,7 @@ def test_a_batch_in_pieces_means_the_same(name):
         return {k: wave if not n else wave[..., :n] for k, n in said.items()}
 
     stats = LatentStats(jnp.array([0.5, 0.0, -0.5]), jnp.array([2.0, 1.0, 0.5]))
-    loss_fn = make_objective_loss(ask, objective)
+    loss_fn = make_loss(ask, objective)
     batch = jax.jit(loss_fn.draw)({"latent": LATENT}, jax.random.key(1))
 
     @jax.jit

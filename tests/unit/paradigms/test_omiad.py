@@ -55,7 +55,7 @@ def test_the_followers_loss_is_the_published_one(golden_dir):
     sigma = jnp.exp(-1.2 + 1.2 * jnp.asarray(golden["normal"]))
     y = made + sigma * nhwc(golden["gauss"])
     weight = (sigma**2 + 0.25) / (0.5 * sigma) ** 2
-    found = omiad.follower_loss(made, 0.9 * y / (1 + 0.5 * sigma**2), weight)
+    found = weight * omiad.follower_loss(made, 0.9 * y / (1 + 0.5 * sigma**2))
     np.testing.assert_allclose(found, nhwc(golden["fake_score_loss"]), rtol=1e-4)
 
 

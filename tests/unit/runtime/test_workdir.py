@@ -36,7 +36,7 @@ def test_a_training_goes_on_with_other_evaluation_options(workdir):
     assert workdir.read_config() == changed
 
 
-@pytest.mark.parametrize("assignment", ["denoiser.width=64", "diffusion.beta_range=1e-4,0.01"])
+@pytest.mark.parametrize("assignment", ["denoiser.width=64", "diffusion.betas=1e-4,0.01"])
 def test_what_decided_the_parameters_is_never_another(workdir, assignment):
     with pytest.raises(UserError, match="was trained with another config"):
         workdir.resolve(None, [assignment])

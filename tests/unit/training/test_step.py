@@ -12,10 +12,10 @@ from invad_jax.detector import LatentStats
 from invad_jax.training.step import (
     create_state,
     ema_decay_at,
-    make_denoiser_loss,
     make_optimizer,
     train_step,
 )
+from tests.losses import diffusion_loss
 
 CFG = TrainConfig(num_steps=40, warmup_steps=4, learning_rate=3e-2, ema_decay=0.9)
 ALPHA_BAR = jnp.linspace(0.999, 0.001, 10, dtype=jnp.float32)
@@ -31,7 +31,7 @@ def make():
     tx = make_optimizer(CFG)
     frozen = LatentStats(jnp.full(3, 2.0), jnp.full(3, 5.0))
     state = create_state({"gain": jnp.zeros(10)}, frozen, jax.random.key(1), tx)
-    loss_fn = make_denoiser_loss(denoise, ALPHA_BAR)
+    loss_fn = diffusion_loss(denoise, ALPHA_BAR)
 
     def step(state, batch, parts=1):
         return train_step(
@@ -127,7 +127,7 @@ def dit(dtype="float32"):
     cfg = DenoiserConfig(width=16, depth=2, num_heads=2, dtype=dtype)
     denoiser = build_denoiser(cfg, (2, 2, 3))
     tx = make_optimizer(TrainConfig(num_steps=10, warmup_steps=0, learning_rate=0.1))
-    loss_fn = make_denoiser_loss(lambda p, x, t: denoiser.apply({"params": p}, x, t), ALPHA_BAR)
+    loss_fn = diffusion_loss(lambda p, x, t: denoiser.apply({"params": p}, x, t), ALPHA_BAR)
 
     def create():
         params = denoiser.init(jax.random.key(0), BATCH["latent"], jnp.zeros(8, jnp.int32))

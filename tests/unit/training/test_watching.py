@@ -14,8 +14,8 @@ from invad_jax.detector import LatentStats
 from invad_jax.runtime.sharding import make_mesh
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.training import loop, watching
-from invad_jax.training.step import make_denoiser_loss
 from invad_jax.training.watching import Watch
+from tests.losses import diffusion_loss
 from tests.unit.training.test_step import ALPHA_BAR, denoise
 
 
@@ -127,7 +127,7 @@ def fitted(tmp_path, monkeypatch):
             cfg=cfg,
             init_params=lambda _: {"gain": jnp.zeros(10)},
             frozen=LatentStats(jnp.zeros(3), jnp.ones(3)),
-            loss_fn=make_denoiser_loss(denoise, ALPHA_BAR),
+            loss_fn=diffusion_loss(denoise, ALPHA_BAR),
             iterator=pipeline.latent_batches(latents, 0, 4),
             mesh=make_mesh(MeshConfig(), devices=watching.jax.devices()[:1]),
             workdir=Workdir(tmp_path),
