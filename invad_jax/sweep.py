@@ -5,9 +5,11 @@
 
 An option that decides what is trained gets a model for each value (`OUT/runs/...`, trained by the
 `train` command, which is printed); the others are evaluated on the same model. Points that differ
-in nothing that they use are one point. The table has beside the calibrated score and the paper's
-(`test_minmax`) each of its terms alone. Starting it again with the same command continues: what is
-trained or evaluated is not done again (OUT/points keeps results; delete it after changing code).
+in nothing that they use are one point. With --workdir a model that is trained already, on a pod for
+instance, is evaluated in all ways; --distributed does it there. The table has beside the calibrated
+score and the paper's (`test_minmax`) each of its terms alone. Starting it again with the same
+command continues: what is trained or evaluated is not done again (OUT/points keeps results; delete
+it after changing code).
 
 Writes OUT/sweep.csv (every metric, seed and category, 0..1), sweep.md and sweep.png. Sweeps of one
 base may share OUT, each with its own `--name` in place of `sweep`: they share models and points.
@@ -25,13 +27,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache, lru_cache
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from invad_jax.config import TERMS, DataConfig
+from invad_jax.config import TERMS, Config, DataConfig
 from invad_jax.config import io as config_io
 from invad_jax.data import layouts, preprocess
 from invad_jax.data.layouts import Sample
@@ -63,29 +65,71 @@ class Data(NamedTuple):
 
 def main(args: argparse.Namespace) -> int:
     """From a grid to its table; 0 also where it was asked to stop."""
-    base = command_line.config_of(args)
+    trained = Workdir(to_path(args.workdir)) if args.workdir else None
+    base = trained.resolve(args.config, args.set) if trained else command_line.config_of(args)
     axes = parse_axes(args.over, base)
     cells = make_cells(base, axes, parse_seeds(args.seeds, base))
-    out = to_path(args.out) if args.out else Path("runs") / f"sweep_{Path(args.config).stem}"
+    if trained:
+        cells = _of_one(trained, base, cells)
+    name = Path(args.config).stem if args.config else trained.path.name if trained else ""
+    out = to_path(args.out) if args.out else Path("runs") / f"sweep_{name}"
     pending: dict[str, list[Cell]] = {}
     for cell in cells:
-        if not _point_file(out, cell).is_file():
+        if not _first_says(args, _point_file(out, cell).is_file()):
             pending.setdefault(cell.run, []).append(cell)
+    workdirs = {run: trained or Workdir(out / "runs" / run) for run in pending}
     busy = "another sweep, or a training that one started, is at work there"
+    first = _is_first(args)
     # Trainings inherit the hold: one that outlives a killed sweep keeps it.
-    with locks.alone(out, busy) as lock:
+    with locks.alone(out, busy) if first else nullcontext(0) as lock:
         # No device is touched before the last training: many can serve one process only.
         for run, of_run in pending.items():
-            if not _train(args, of_run[0], Workdir(out / "runs" / run), lock):
+            if not _train(args, of_run[0], workdirs[run], lock):
                 print("stopped; the same command continues", file=sys.stderr)
                 return 0
         for run, of_run in pending.items():
-            _evaluate(of_run, out, Workdir(out / "runs" / run))
+            _evaluate(of_run, out, workdirs[run])
+        if not first:
+            return 0
         names = [axis.name for axis in axes]
         results = [files.read_json(_point_file(out, cell)) for cell in cells]
         sweep_table.write(out / args.name, names, cells, results, args.typed)
     print(files.read_bytes(out / f"{args.name}.md").decode(), end="")
     return 0
+
+
+def _is_first(args: argparse.Namespace) -> bool:
+    """Whether this process writes; alone it is, and no device is asked."""
+    if not args.distributed:
+        return True
+    from invad_jax.runtime import processes
+
+    return processes.is_primary()
+
+
+def _first_says(args: argparse.Namespace, flag: bool) -> bool:
+    """The flag of the first process, which others may see later on a shared disk."""
+    if not args.distributed:
+        return flag
+    from invad_jax.runtime import processes
+
+    return processes.primary_says(flag)
+
+
+def _of_one(trained: Workdir, base: Config, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells as ways to evaluate one model, whose results are kept under its place.
+
+    Raises:
+      UserError: some need another model.
+    """
+    others = [cell for cell in cells if len(cell.training) > 1 or cell.seed != base.train.seed]
+    if others:
+        raise UserError(
+            f"--workdir {trained.path}: is one model, and {others[0].run} takes another; leave "
+            "--workdir out, and a model of each is trained"
+        )
+    place = hashlib.sha256(str(trained.path.absolute()).encode()).hexdigest()[:8]
+    return [dataclasses.replace(cell, run=f"{trained.path.name}-{place}") for cell in cells]
 
 
 def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) -> bool:
@@ -106,6 +150,11 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
     last = cell.config.train.num_steps
     if workdir.has_step(last):
         return True
+    if args.workdir or args.distributed:
+        raise UserError(
+            f"{workdir.path}: is not trained; run `python -m invad_jax.train --workdir "
+            f"{workdir.path} ...` before, which sweep does only by itself and in its own folder"
+        )
     arguments = ["--config", args.config, "--workdir", str(workdir.path)]
     arguments += ["--set", *args.set, *cell.training]
     command = ["-m", "invad_jax.train", *arguments]
@@ -144,8 +193,9 @@ def _evaluate(cells: Sequence[Cell], out: Path, workdir: Workdir) -> None:
             "date": datetime.date.today().isoformat(),
             "device": "{count} x {kind} ({platform})".format(**processes.device_summary()),
         }
-        files.write_json(_point_file(out, cell), result)
-        print(f"evaluated {cell.run}: {sweep_table.summary(cell, result)}", file=sys.stderr)
+        if processes.is_primary():
+            files.write_json(_point_file(out, cell), result)
+            print(f"evaluated {cell.run}: {sweep_table.summary(cell, result)}", file=sys.stderr)
 
 
 def _require_made_of(model: Model, workdir: Workdir, data: DataConfig) -> None:
@@ -243,7 +293,7 @@ def _point_file(out: Path, cell: Cell) -> Path:
 def cli(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = command_line.Parser(__doc__)
-    parser.add_config("configs/X.py, the base of every point")
+    parser.add_run(workdir="a trained one, whose config is the base; else --config, and trainings")
     parser.in_buckets.add("out")
     parser.add_argument(
         "--over",

@@ -6,7 +6,7 @@
 #                                          command runs there, or gcloud never says what there is
 #   launch/tpu_pod.sh create | setup | status | delete
 #
-# MAIN is train, train_vae, eval or predict; give --workdir, in a bucket or a folder that all workers share. The run lives on
+# MAIN is train, train_vae, eval, sweep or predict; give --workdir, in a bucket or a folder that all workers share. The run lives on
 # the workers: it goes on when this script is interrupted, and `run` then watches it again.
 #
 # Environment, with the defaults:

@@ -54,10 +54,12 @@ class Parser(argparse.ArgumentParser):
             help=help,
         )
 
-    def add_run(self, distributed: bool = True) -> None:
+    def add_run(
+        self, distributed: bool = True, workdir: str = "of the run; default runs/X"
+    ) -> None:
         """What every command of a workdir takes; `--distributed` where many processes can."""
         self.add_config()
-        self.add_argument("--workdir", metavar="DIR", help="of the run; default runs/X")
+        self.add_argument("--workdir", metavar="DIR", help=workdir)
         if not distributed:
             self.set_defaults(distributed=False)
             return

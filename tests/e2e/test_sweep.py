@@ -124,6 +124,33 @@ def test_another_sweep_beside_it_shares_models_and_points(commands, swept):
     assert len({row["inversion.spacing"] for row in read_csv(out / "spacing.csv")}) == 2
 
 
+def test_a_model_that_is_there_is_evaluated_in_all_ways_by_two_processes_as_by_one(commands, swept):
+    """As on a pod: nothing is trained, and what another model would be for is refused."""
+    out, _, _ = swept
+    run, of_one, of_two = (
+        str(out / "runs" / "seed=0"),
+        commands.folder / "one",
+        commands.folder / "two",
+    )
+    ways = ["sweep", "--workdir", run, "--over", *POINTS]
+    done = commands.here(*ways, "--out", str(of_one))
+    assert done.stderr.count("evaluated ") == 2
+    assert not (of_one / "runs").exists()
+    commands.run(*ways, "--out", str(of_two), processes=2)
+    rows = [row for row in read_csv(out / "sweep.csv") if row["seed"] == "0"]
+    for ours in (read_csv(of_one / "sweep.csv"), read_csv(of_two / "sweep.csv")):
+        assert len(ours) == len(rows)
+        for row, expected in zip(ours, rows, strict=True):
+            assert row["fusion"] == expected["fusion"]
+            if expected["aupro"]:
+                # Batches are split otherwise: last bits, which can swap neighbouring pixels.
+                assert float(row["aupro"]) == pytest.approx(float(expected["aupro"]), abs=1e-5)
+    for more in (("--seeds", "0,1"), ("--over", "train.learning_rate=0.1,0.2")):
+        assert "is one model, and " in commands.refused(*ways, "--out", str(of_one), *more)
+    absent = commands.refused("sweep", "--workdir", "absent", "--over", *POINTS)
+    assert "absent" in absent
+
+
 def test_models_of_another_config_are_refused(commands, swept):
     line = commands.refused(*arguments(), "train.learning_rate=0.5")
     assert "another config" in line
