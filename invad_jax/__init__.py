@@ -14,7 +14,7 @@ from invad_jax.version import __version__
 if TYPE_CHECKING:
     from invad_jax.inference.predictor import load
 
-if sys.argv[:1] == ["-m"] and any(word.startswith("invad_jax.") for word in sys.orig_argv):
+if sys.argv[:1] == ["-m"] and __name__ in (word.partition(".")[0] for word in sys.orig_argv):
     # A command of ours is being imported, which takes seconds.
     import signal
 

@@ -9,7 +9,7 @@ in nothing that they use are one point. With --workdir a model that is trained a
 instance, is evaluated in all ways; --distributed does it there. The table has beside the calibrated
 score and the paper's (`test_minmax`) each of its terms alone. Starting it again with the same
 command continues: what is trained or evaluated is not done again (OUT/points keeps results; delete
-it after changing code).
+it after changing code, and after training or calibrating the model of --workdir anew).
 
 Writes OUT/sweep.csv (every metric, seed and category, 0..1), sweep.md and sweep.png. Sweeps of one
 base may share OUT, each with its own `--name` in place of `sweep`: they share models and points.
@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
     with locks.alone(out, busy) if first else nullcontext(0) as lock:
         # No device is touched before the last training: many can serve one process only.
         for run, of_run in pending.items():
-            if not _train(args, of_run[0], workdirs[run], lock):
+            if not trained and not _train(args, of_run[0], workdirs[run], lock):
                 print("stopped; the same command continues", file=sys.stderr)
                 return 0
         for run, of_run in pending.items():
@@ -150,10 +150,10 @@ def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) ->
     last = cell.config.train.num_steps
     if workdir.has_step(last):
         return True
-    if args.workdir or args.distributed:
+    if args.distributed:
         raise UserError(
-            f"{workdir.path}: is not trained; run `python -m invad_jax.train --workdir "
-            f"{workdir.path} ...` before, which sweep does only by itself and in its own folder"
+            f"{workdir.path}: is not trained, which several processes of a sweep cannot do; train "
+            "before, and give --workdir"
         )
     arguments = ["--config", args.config, "--workdir", str(workdir.path)]
     arguments += ["--set", *args.set, *cell.training]
@@ -206,7 +206,7 @@ def _require_made_of(model: Model, workdir: Workdir, data: DataConfig) -> None:
     if model.made_of.get("dataset") not in (None, now):
         raise UserError(
             f"{workdir.path}: was trained on other images than data.root={data.root} has now; "
-            "give another --out"
+            "give another --out, or the data.root of then"
         )
 
 

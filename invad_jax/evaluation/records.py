@@ -186,10 +186,11 @@ class Recorder:
             errors.append(f"not sorted: {problem}")
 
 
-def _is_free(source: str, folder: Path, place: str) -> bool:
-    """Whether nothing lies at a place of any decision but this image."""
-    there = (folder / decision / place for decision in SORTED.values())
-    return all(_is_same(source, other) for other in there)
+def _is_free(source: str, folder: Path, place: str, own: bool) -> bool:
+    """Whether nothing lies at a place of any decision but this image; where it lay before, what
+    could not be read may be a part of it."""
+    decisions = set(SORTED.values()) - ({SORTED[tables.UNREADABLE]} if own else set())
+    return all(_is_same(source, folder / decision / place) for decision in decisions)
 
 
 def _is_same(source: str, other: Path) -> bool:

@@ -53,11 +53,20 @@ class Predictor:
         Args:
           model: compiled.
           calibrations: of its scores, or why there are none.
-          normals: the content of `scores.json`: of the normal images that set the thresholds.
+          normals: see the property.
         """
         self.model = model
         self._calibrations = calibrations
-        self.normals = normals
+        self._normals = normals
+
+    @property
+    def normals(self) -> Mapping[str, Any]:
+        """The content of `scores.json`: of the normal images that set the thresholds.
+
+        Raises:
+          UserError: nobody has calibrated the scores.
+        """
+        return self._normals if self.calibrations else {}
 
     def predict(self, images: Any) -> Predictions:
         """Scores images and decides on each.

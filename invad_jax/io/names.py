@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 LONGEST = 255
 """Bytes of a name, on every usual file system."""
@@ -72,6 +71,7 @@ class Taken:
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
+        self._tried: dict[str, int] = {}
         self._keys: set[str] = set()
         self._numbers: dict[str, int] = {}
 
@@ -89,28 +89,31 @@ class Taken:
         path, _ = _split(wanted)
         return _another(path, suffix, self._keys, self._numbers)
 
-    def place(self, path: str, wanted: str, free: Callable[[str], bool]) -> str:
+    def place(self, path: str, wanted: str, free: Callable[[str, bool], bool]) -> str:
         """The place for a file, the same as before while that is free.
 
         Args:
           path: of the file.
           wanted: as above; it keeps its suffix.
-          free: whether a place is, as far as what lies on the disk; the first that is free is
-            taken.
+          free: whether a place is, as far as what lies on the disk, and whether it was this file's
+            before; the first that is free is taken.
 
         >>> taken = Taken()
-        >>> [taken.place(path, "a.jpg", len) for path in ("one/a.jpg", "two/a.jpg", "one/a.jpg")]
-        ['a.jpg', 'a_2.jpg', 'a.jpg']
+        >>> [taken.place(path, "a.jpg", lambda *_: True) for path in ("1/a.jpg", "2/a.jpg")]
+        ['a.jpg', 'a_2.jpg']
         """
-        if path not in self._names or not free(self._names[path]):
+        known = self._names.get(path)
+        if known is None or not free(known, True):
             stem, suffix = _split(wanted)
-            folder, slash, name = stem.rpartition("/")
-            plain = f"{folder}{slash}{fitted(name, suffix)}"
-            forms = itertools.chain([plain], _numbered(stem, suffix))
-            self._names[path] = next(
-                one for one in forms if _key(one) not in self._keys and free(one)
-            )
-            self._keys.add(_key(self._names[path]))
+            number = 0 if known is None else self._tried.get(path, 1)
+            place = ""
+            while not place or _key(place) in self._keys or not free(place, False):
+                number += 1
+                place = _numbered(stem, suffix, number)
+            if number > 1:
+                self._tried[path] = number
+            self._keys.add(_key(place))
+            self._names[path] = place
         return self._names[path]
 
 
@@ -133,9 +136,7 @@ def _folders(keys: Sequence[str]) -> set[str]:
 
 def _another(path: str, suffix: str, taken: set[str], numbers: dict[str, int]) -> str:
     """A name that is not among the keys in `taken`, where its key then is."""
-    folder, slash, name = path.rpartition("/")
-    found = f"{folder}{slash}{fitted(name, suffix)}"
-    short = _short(path, suffix)
+    found, short = _numbered(path, suffix, 1), _short(path, suffix)
     group = _key(short)
     while _key(found) in taken:
         numbers[group] = numbers.get(group, 1) + 1
@@ -144,10 +145,12 @@ def _another(path: str, suffix: str, taken: set[str], numbers: dict[str, int]) -
     return found
 
 
-def _numbered(path: str, suffix: str) -> Iterator[str]:
-    """A name with the numbers from 2 on."""
-    short = _short(path, suffix)
-    return (f"{short}_{i}{suffix}" for i in itertools.count(2))
+def _numbered(path: str, suffix: str, number: int) -> str:
+    """A name as it is, or with a number from 2 on."""
+    if number > 1:
+        return f"{_short(path, suffix)}_{number}{suffix}"
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{fitted(name, suffix)}"
 
 
 def _short(path: str, suffix: str) -> str:

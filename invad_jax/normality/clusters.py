@@ -6,7 +6,7 @@ Read next: `mixture.py`, which fits a component to each.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
@@ -33,7 +33,7 @@ def kinds(how: str, categories: Sequence[str], latents: np.ndarray) -> list[str]
     return [f"cluster {k}" for k in find(describe(latents))]
 
 
-def describe(latents: np.ndarray) -> np.ndarray:
+def describe(latents: Iterable[np.ndarray]) -> np.ndarray:
     """One vector an image: the mean of its positions that take part; (N, h, w, C) -> (N, C)
     float64."""
     return np.stack([np.nanmean(one, axis=(0, 1), dtype=np.float64) for one in latents])

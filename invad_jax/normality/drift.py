@@ -152,6 +152,8 @@ def chance_of_alarms(alarms: int, count: int, calibration: Calibration) -> float
     the number is beta-binomial: whatever the distribution of the scores.
     """
     j, n = promise.position(calibration), calibration.num_normals
+    if not 0 < j <= n:  # any number may be alarms, or nothing is known
+        return 1.0
     k = np.arange(alarms, count + 1)
     ways = special.gammaln(count + 1) - special.gammaln(k + 1) - special.gammaln(count - k + 1)
     log_chance = ways + special.betaln(k + j, count - k + n + 1 - j) - special.betaln(j, n + 1 - j)

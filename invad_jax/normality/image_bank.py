@@ -38,7 +38,9 @@ def bank_of(x0: np.ndarray, kind: np.ndarray) -> FittedBank:
 
     Memory: half of what it is given, beside it.
     """
-    descriptor = _descriptor(clusters.describe(x0))
+    mean = clusters.describe(x0)  # (N, C)
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    descriptor = (mean / np.maximum(length, 1e-12)).astype(np.float32)
     limit = np.finfo(np.float16).max
     latent = np.clip(x0, -limit, limit).astype(np.float16)
     latent[np.isnan(latent)] = limit  # takes no part: as far from any vector as can be
@@ -47,21 +49,20 @@ def bank_of(x0: np.ndarray, kind: np.ndarray) -> FittedBank:
 
 
 def are_in_order(bank: FittedBank, mean: np.ndarray) -> bool:
-    """Whether images are those of the bank, one by one.
+    """Whether images are those of the bank, one by one, or so alike that it does not matter.
 
-    Other devices take an image 1e-5 away from itself, another one is much further.
+    In another order they are as far from those of the bank as any two are from each other.
 
     Args:
       bank: of N images.
       mean: (N, C), the mean of each over its positions, standardised.
     """
-    away = np.sum(np.square(_descriptor(mean) - bank.descriptor), axis=1)
-    return bool(np.mean(away) < 1e-3)
-
-
-def _descriptor(mean: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(mean, axis=1, keepdims=True)
-    return (mean / np.maximum(length, 1e-12)).astype(np.float32)
+    limit = np.finfo(np.float16).max
+    known = clusters.describe(
+        np.where(one == limit, np.nan, one.astype(np.float32)) for one in bank.latent
+    )
+    away, spread = np.mean(np.square(known - mean)), np.mean(known.var(axis=0))
+    return bool(away < 0.1 * spread + 1e-6)  # alike: a thousandth of the unit of latents
 
 
 class BankCollector:

@@ -104,7 +104,8 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
     """
     # Importing and tracing make objects that stay: looking through them again and again takes a
     # tenth of a start.
-    gc.set_threshold(10_000, 10, 10)
+    if argv is None:
+        gc.set_threshold(10_000, 10, 10)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no Unicode, in a table
     try:

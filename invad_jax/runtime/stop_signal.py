@@ -34,7 +34,8 @@ class StopSignal:
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) in (self._request, self._terminate):  # else it was told
+                signal.signal(number, handler)
         if self._joined:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody would look at it any more
 

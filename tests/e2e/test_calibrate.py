@@ -61,6 +61,13 @@ def test_a_kind_keeps_its_threshold_where_one_image_was_taken_for_it(commands, r
     assert "by 2 normal images" in said
 
 
+@pytest.mark.parametrize("option", ["--normal", "--check"])
+def test_a_way_that_is_not_calibrated_is_one_line(commands, run, good, option):
+    shutil.rmtree(run / "normals")
+    said = commands.refused("calibrate", "--workdir", str(run), option, str(good))
+    assert "not calibrated for these inversion and scoring options" in said
+
+
 @pytest.mark.parametrize("source", ["workdir", "bundle"])
 def test_images_that_were_trained_on_set_no_threshold(commands, run, part, good, tmp_path, source):
     """They meet themselves: under any name, and moved."""

@@ -1,4 +1,4 @@
-"""A server as a line starts it: what it decides is what `predict` decides, and SIGTERM ends it."""
+"""A server as a line starts it: what it decides is what `predict` decides, and a signal ends it."""
 
 import json
 import re
@@ -13,7 +13,8 @@ pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
 pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
 
 
-def test_the_server_decides_as_predict_does_and_ends_with_sigterm(commands, trained):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_decides_as_predict_does_and_ends_with_a_signal(commands, trained, number):
     path = str(commands.drawn_test_images()[0])
     (expected,) = load(trained).predict(path)
     server = commands.start("serve", "--workdir", "run", "--port", "0")
@@ -33,7 +34,7 @@ def test_the_server_decides_as_predict_does_and_ends_with_sigterm(commands, trai
         assert seen["image_score"] == pytest.approx(expected.image_score, rel=1e-5)
         assert seen["decision"] == ("anomalous" if expected.decision else "normal")
         assert seen["threshold"] == expected.threshold
-        server.send_signal(signal.SIGTERM)
+        server.send_signal(number)
         assert server.wait(60) == 0
     finally:
         server.kill()

@@ -461,6 +461,25 @@ def test_an_image_that_replaces_another_takes_nothing_from_it(photos, tmp_path, 
     assert len({picture.tobytes() for picture in shown}) == 3
 
 
+def test_an_image_that_was_read_too_early_has_its_own_name(photos, tmp_path, monkeypatch):
+    """An upload that paused: what there was of it is no other image's."""
+    part, out = tmp_path / "part.png", tmp_path / "out"
+
+    def paths():
+        whole = (photos / "2.png").read_bytes()
+        for count, content in enumerate((whole[:50], whole), start=1):
+            part.write_bytes(content)
+            yield f"{part}\n"
+            while not (out / "predictions.csv").exists() or len(table(out)) < count:
+                time.sleep(0.01)
+
+    monkeypatch.setattr("sys.stdin", paths())
+    arguments = ["--workdir", "w", "--input", "-", "--sort-into", str(tmp_path / "s")]
+    assert predict.cli([*arguments, "--out", str(out)]) == 1
+    sorted_ = [path.relative_to(tmp_path / "s") for path in (tmp_path / "s").rglob("*.png")]
+    assert list(map(str, sorted_)) == ["ng/part.png"]
+
+
 def test_each_image_finds_its_own_place_again_in_any_order(photos, tmp_path):
     for folder, level in (("a", 200), ("b", 210)):
         (tmp_path / folder).mkdir()

@@ -24,3 +24,13 @@ def test_images_in_another_order_are_refused():
     )
     with pytest.raises(UserError, match="come in another order"):
         learner.rest(fitted, latents[::-1])
+
+
+def test_images_that_are_all_alike_have_no_order():
+    one = np.random.default_rng(0).standard_normal((1, 4, 5, 3)).astype(np.float32)
+    latents = one + 1e-4 * np.random.default_rng(1).standard_normal((6, 4, 5, 3)).astype(np.float32)
+    config = override(Config(), ["train.latent_stats=whiten", "diffusion.prediction=v"])
+    learner = Learner(config, latent_stats(latents, "channel"), make_mesh(config.mesh))
+    for alike in (latents, np.repeat(one, 6, axis=0)):
+        fitted, _ = learner.fit(alike, ["nut"] * 6)
+        learner.rest(fitted, alike[::-1])

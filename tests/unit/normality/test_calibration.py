@@ -317,6 +317,11 @@ def test_what_is_promised_is_of_the_threshold_that_is_set():
     assert promise.promise(fitted).startswith("at 95 % at most 2.1 %")
 
 
+def test_where_every_image_may_lie_above_nothing_is_promised():
+    every = calibration.fit({"nll": np.arange(9.0)}, ["nll"], (1, 2), 1.0, held_out=True)
+    assert "at most 1e+02 %" in promise.promise(every)
+
+
 def test_what_is_left_out_costs_the_guarantee_where_it_was_normal():
     """Log-normal scores, of which some are taken for mistakes: a rate a fifth above the stated."""
     rng, n = np.random.default_rng(0), 99
