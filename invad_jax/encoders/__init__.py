@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import EncoderConfig, TilingConfig
-from invad_jax.encoders import efficientnet, resnet, vae, vit
+from invad_jax.encoders import efficientnet, pixels, resnet, vae, vit
 from invad_jax.encoders.backbone import Backbone, ImageDecoder, Variables
 from invad_jax.encoders.components import Components, Projected, project
 from invad_jax.encoders.feature_stack import stack_features
@@ -33,6 +33,7 @@ ENCODERS: dict[str, Callable[[EncoderConfig, int], Backbone]] = {
     **dict.fromkeys(vit.VARIANTS, vit.build_backbone),
     **dict.fromkeys(vae.VARIANTS, vae.build_backbone),
     "vae": vae.build_trained_backbone,
+    **dict.fromkeys(pixels.VARIANTS, pixels.build_backbone),
 }
 """Name -> builder, (`encoder` options, image size) -> `Backbone`."""
 
