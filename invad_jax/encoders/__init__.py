@@ -185,7 +185,10 @@ def _with_all_channels(
         mean, std = (
             jnp.array(x, jnp.float32)[None, None, None] for x in (backbone.mean, backbone.std)
         )
-        return backbone.features(variables, (image.astype(jnp.float32) - mean) / std)
+        # Real float32 also on TPUs and recent GPUs, so that latents agree between devices; next to
+        # the denoiser the encoder costs little.
+        with jax.default_matmul_precision("highest"):
+            return backbone.features(variables, (image.astype(jnp.float32) - mean) / std)
 
     def whole(variables: Variables, image: jax.Array) -> jax.Array:
         stages = features(variables, image)
