@@ -20,11 +20,12 @@ import argparse
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from itertools import compress
@@ -43,6 +44,7 @@ from invad_jax.runtime import cli as command_line
 from invad_jax.runtime import locks
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
+from invad_jax.sweeps import shapes
 from invad_jax.sweeps import table as sweep_table
 from invad_jax.sweeps.grid import Cell, make_cells, parse_axes, parse_seeds
 
@@ -71,6 +73,7 @@ def main(args: argparse.Namespace) -> int:
     for cell in cells:
         if not _point_file(out, cell).is_file():
             pending.setdefault(cell.run, []).append(cell)
+    _check([axis.name for axis in axes], pending, out)
     busy = "another sweep, or a training that one started, is at work there"
     # Trainings inherit the hold: one that outlives a killed sweep keeps it.
     with locks.alone(out, busy) as lock:
@@ -86,6 +89,17 @@ def main(args: argparse.Namespace) -> int:
         sweep_table.write(out / args.name, names, cells, results, args.typed)
     print(files.read_bytes(out / f"{args.name}.md").decode(), end="")
     return 0
+
+
+def _check(names: Sequence[str], pending: Mapping[str, Sequence[Cell]], out: Path) -> None:
+    """Raises UserError for a point whose network cannot be, before any is trained."""
+    runs = {run: Workdir(out / "runs" / run) for run in pending}
+    if all(runs[run].has_step(of_run[0].config.train.num_steps) for run, of_run in pending.items()):
+        return
+    cells = itertools.chain.from_iterable(pending.values())
+    unlike = {config_io.assign(cell.config, ["train.seed=0"]): cell for cell in cells}
+    if len(unlike) > 1:  # one alone is checked by its own training
+        shapes.check(names, list(unlike.values()))
 
 
 def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) -> bool:

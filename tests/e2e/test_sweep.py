@@ -147,8 +147,8 @@ def test_results_are_of_the_images_that_are_there(commands, swept, tmp_path, mon
 
 
 def test_a_failed_training_is_said(commands):
-    done = commands.run(*arguments("failed"), "denoiser.num_heads=3", status=2)
+    done = commands.run(*arguments("failed"), "mesh.fsdp=7", status=2)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "num_heads" in lines[0]
+    assert "mesh.fsdp" in lines[0]
     assert "its training failed" in lines[-1]
     assert "Traceback" not in done.stderr
