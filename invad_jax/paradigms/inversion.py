@@ -48,9 +48,9 @@ def _to_noise(
 ) -> tuple[Callable[[EpsFn, jax.Array], jax.Array], tuple[int, ...]]:
     """The inversion of a config, and the timesteps at which it asks the network.
 
-    From white latents an untrained network leaves them as they are, and is not asked.
+    Without steps, or from white latents without a trained network, x_T is x0, and none is asked.
     """
-    if white and config.train.num_steps == 0:
+    if config.inversion.num_steps == 0 or (white and config.train.num_steps == 0):
         return lambda eps_fn, x0: x0, ()
     plan = rising_plan(config)
     step = angle_step if config.inversion.solver == "angle" else euler_step

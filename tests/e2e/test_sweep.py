@@ -111,6 +111,16 @@ def test_the_same_command_again_only_writes_the_table(commands, swept):
     assert again.stderr == ""
 
 
+def test_no_inversion_at_all_is_a_point(commands, swept):
+    done = commands.here(
+        "sweep", "--config", CONFIG, "--out", str(swept[0]), "--seeds", "1", "--name", "none",
+        "--over", "inversion.num_steps=0,1", "--over", "inversion.spacing=linspace,paper",
+        "--set", *TINY_DIT, "scoring.prior=standard_normal",
+    ).stdout  # fmt: skip
+    points = [line.split(" | ")[:3] for line in done.splitlines() if line.startswith("| ")]
+    assert points[2:5] == [["| 0", "-", "0"], ["| 1", "linspace", "1"], ["| 1", "paper", "1"]]
+
+
 def test_another_sweep_beside_it_shares_models_and_points(commands, swept):
     out, _, _ = swept
     before = times(out, "runs/*/checkpoints/**/*") | times(out, "points/*/*.json")

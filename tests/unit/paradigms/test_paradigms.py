@@ -47,6 +47,27 @@ def test_the_states_of_an_inversion(prior):
     assert paradigm.nfe == 3
 
 
+WHITE = ("train.latent_stats=whiten", "diffusion.prediction=v")
+
+
+@pytest.mark.parametrize("latents", [(), WHITE])
+@pytest.mark.parametrize("prior", ["fitted", "standard_normal"])
+def test_without_steps_x0_itself_is_compared_and_no_network_asked(latents, prior):
+    config = override(Config(), [*latents, f"scoring.prior={prior}", "inversion.num_steps=0"])
+    paradigm = paradigm_of(config)
+    assert (paradigm.nfe, paradigm.timesteps, paradigm.inverts) == (0, (), True)
+    np.testing.assert_array_equal(paradigm.states(None, X0), X0[:, None])
+    for option in ("spacing=paper", "solver=angle", "use_ema=false"):
+        with pytest.raises(UserError, match="would have no effect"):
+            override(config, [f"inversion.{option}"])
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "deco_diff", "mad_ad", "diad", "transfusion"])
+def test_what_walks_takes_a_step_at_least(name):
+    with pytest.raises(UserError, match=f"inversion.paradigm={name} takes at least 1"):
+        of("inversion.num_steps=0", f"inversion.paradigm={name}")
+
+
 @pytest.mark.parametrize("name", ["padim", "nearest_neighbour", "retrieval"])
 def test_the_baselines_ask_no_network(name):
     paradigm = of(f"inversion.paradigm={name}")
