@@ -44,7 +44,6 @@ from invad_jax.runtime import cli as command_line
 from invad_jax.runtime import locks
 from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
-from invad_jax.sweeps import shapes
 from invad_jax.sweeps import table as sweep_table
 from invad_jax.sweeps.grid import Cell, make_cells, parse_axes, parse_seeds
 
@@ -98,8 +97,15 @@ def _check(names: Sequence[str], pending: Mapping[str, Sequence[Cell]], out: Pat
         return
     cells = itertools.chain.from_iterable(pending.values())
     unlike = {config_io.assign(cell.config, ["train.seed=0"]): cell for cell in cells}
-    if len(unlike) > 1:  # one alone is checked by its own training
-        shapes.check(names, list(unlike.values()))
+    if len(unlike) == 1:  # is checked by its own training
+        return
+    from invad_jax.inference.shapes import first_misfit
+
+    number, reason = first_misfit(list(unlike))
+    if reason:
+        values = zip(names, list(unlike.values())[number].values, strict=True)
+        point = " ".join(f"{name}={value}" for name, value in values if value is not None)
+        raise UserError(f"--over {point}: {reason}")
 
 
 def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) -> bool:

@@ -169,7 +169,7 @@ def test_no_device_is_touched_before_a_training_starts(tmp_path, monkeypatch, ca
     start = sweep.subprocess.Popen
 
     def started(command, **circumstances):
-        if command[2] == "invad_jax.sweeps.shapes":  # has a CPU of its own
+        if command[2] == "invad_jax.inference.shapes":  # has a CPU of its own
             assert circumstances["env"]["JAX_PLATFORMS"] == "cpu"
             return start(command, **circumstances)
         raise UserError(f"started {command[2]}")
