@@ -150,8 +150,8 @@ def refuse_others(config: Config) -> None:
     ):
         if found == refused:
             raise UserError(
-                f"{refused}: the volume terms here are of standardised or raw latents, and of steps "
-                "of inversion.solver=ddim"
+                f"{refused}: the volume terms here are of standardised or raw latents, and of the "
+                "steps of inversion.solver=ddim"
             )
 
 
