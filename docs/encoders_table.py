@@ -18,7 +18,7 @@ import numpy as np
 
 from invad_jax.config import DataConfig, EncoderConfig
 from invad_jax.encoders import ENCODERS, Encoder, build_encoder
-from invad_jax.encoders.sources import SOURCES, PackageSource
+from invad_jax.encoders.sources import SOURCES, WITHOUT_WEIGHTS, PackageSource
 from invad_jax.errors import UserError
 from invad_jax.io.files import write_text
 
@@ -79,6 +79,8 @@ def build(name: str) -> tuple[Encoder, int]:
 
 def origin(name: str) -> tuple[str, str]:
     """Where `encoder.weights=auto` finds the weights, and their licence."""
+    if name in WITHOUT_WEIGHTS:
+        return "none", "none needed"
     source = SOURCES.get(name)
     if source is None:
         return "your file", "see below"

@@ -71,7 +71,7 @@ def _cache() -> list[str]:
 
 def _say_weights(wanted: str) -> None:
     """Which encoders are here, and whether the wanted one can be fetched at all."""
-    from invad_jax.encoders.sources import SOURCES
+    from invad_jax.encoders.sources import SOURCES, WITHOUT_WEIGHTS
     from invad_jax.io.downloads import shared_cache_dir
 
     here = [
@@ -80,7 +80,9 @@ def _say_weights(wanted: str) -> None:
         if (shared_cache_dir() / "weights" / name / source.file).is_file()
     ]
     print(f"weights here: {', '.join(here) or 'none'}; of {len(SOURCES)} that can be fetched")
-    if wanted not in SOURCES:
+    if wanted in WITHOUT_WEIGHTS:
+        print(f"encoder {wanted}: needs no weights")
+    elif wanted not in SOURCES:
         print(f"encoder {wanted}: has no published weights; give its file as encoder.weights")
     elif wanted not in here:
         print(f"encoder {wanted}: will be fetched when it is first used, which takes a network")

@@ -22,11 +22,12 @@ import argparse
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import cache, lru_cache
 from itertools import compress
@@ -78,6 +79,8 @@ def main(args: argparse.Namespace) -> int:
         if not _first_says(args, _point_file(out, cell).is_file()):
             pending.setdefault(cell.run, []).append(cell)
     workdirs = {run: trained or Workdir(out / "runs" / run) for run in pending}
+    if not trained:
+        _check([axis.name for axis in axes], pending, out)
     busy = "another sweep, or a training that one started, is at work there"
     first = _is_first(args)
     # Trainings inherit the hold: one that outlives a killed sweep keeps it.
@@ -130,6 +133,24 @@ def _of_one(trained: Workdir, base: Config, cells: Sequence[Cell]) -> list[Cell]
         )
     place = hashlib.sha256(str(trained.path.absolute()).encode()).hexdigest()[:8]
     return [dataclasses.replace(cell, run=f"{trained.path.name}-{place}") for cell in cells]
+
+
+def _check(names: Sequence[str], pending: Mapping[str, Sequence[Cell]], out: Path) -> None:
+    """Raises UserError for a point whose network cannot be, before any is trained."""
+    runs = {run: Workdir(out / "runs" / run) for run in pending}
+    if all(runs[run].has_step(of_run[0].config.train.num_steps) for run, of_run in pending.items()):
+        return
+    cells = itertools.chain.from_iterable(pending.values())
+    unlike = {config_io.assign(cell.config, ["train.seed=0"]): cell for cell in cells}
+    if len(unlike) == 1:  # is checked by its own training
+        return
+    from invad_jax.inference.shapes import first_misfit
+
+    number, reason = first_misfit(list(unlike))
+    if reason:
+        values = zip(names, list(unlike.values())[number].values, strict=True)
+        point = " ".join(f"{name}={value}" for name, value in values if value is not None)
+        raise UserError(f"--over {point}: {reason}")
 
 
 def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) -> bool:

@@ -32,6 +32,7 @@ from ode_likelihood import (
 )
 
 import invad_jax
+from invad_jax.config import Config
 from invad_jax.data import layouts
 from invad_jax.detector import standardise
 from invad_jax.errors import UserError
@@ -88,7 +89,12 @@ def test_latents(model: Model, limit: int) -> tuple[list[layouts.Sample], np.nda
 
 
 def likelihoods(model: Model, latents: np.ndarray, num_probes: int) -> tuple[Table, Table]:
-    """All scores, and of each volume term the estimate of every probe alone, (P, N)."""
+    """All scores, and of each volume term the estimate of every probe alone, (P, N).
+
+    Raises:
+      UserError: the model takes other latents or other steps than these formulas do.
+    """
+    refuse_others(model.config)
     plan, stats = rising_plan(model.config), model.latent_stats
     finite = finite_steps(plan)
     dimension = math.prod(latents.shape[1:])
@@ -134,6 +140,19 @@ def likelihoods(model: Model, latents: np.ndarray, num_probes: int) -> tuple[Tab
         for name in table:
             table[name] = table[name] / dimension
     return scores, alone
+
+
+def refuse_others(config: Config) -> None:
+    """Raises UserError for what the volume terms are not of: whitened latents, and other steps."""
+    for found, refused in (
+        (f"train.latent_stats={config.train.latent_stats}", "train.latent_stats=whiten"),
+        (f"inversion.solver={config.inversion.solver}", "inversion.solver=angle"),
+    ):
+        if found == refused:
+            raise UserError(
+                f"{refused}: the volume terms here are of standardised or raw latents, and of the "
+                "steps of inversion.solver=ddim"
+            )
 
 
 def kept_nll(folder: Path, samples: Sequence[layouts.Sample]) -> np.ndarray:

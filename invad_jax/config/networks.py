@@ -24,9 +24,9 @@ class EncoderConfig:
     name: str = "efficientnet_lite0"
     """One of `encoders.ENCODERS`."""
     weights: str = free("auto")
-    """`auto`: the encoder's published weights (see `encoders/sources.py`); `random`: untrained, for
-    tests; else the path of a file, or of a VAE's workdir. What was loaded is compared by content,
-    so the path may change."""
+    """`auto`: the encoder's published weights (see `encoders/sources.py`), which `pixels` does not
+    have; `random`: untrained, for tests; else the path of a file, or of a VAE's workdir. What was
+    loaded is compared by content, so the path may change."""
     stages: tuple[int, ...] = ()
     """Indices of the blocks whose outputs are stacked; empty takes the encoder's own default."""
     stage_resize: Literal["bilinear", "area"] = "bilinear"

@@ -22,8 +22,9 @@ _RETRIEVED = f"{_WHITE} and whitening.mean=retrieved"
 _RESTORES_IN_STEPS = "inversion.paradigm=deco_diff|mad_ad|diad|transfusion"
 _RESTORES = f"{_RESTORES_IN_STEPS}|omiad"
 _INVERTS = "inversion.paradigm=inversion"
-_ASKS = f"inversion.paradigm=reconstruction or {_INVERTS}"
-_WALKS = f"{_ASKS} or {_RESTORES_IN_STEPS}"
+_STEPS = f"{_INVERTS} and inversion.num_steps!=0"
+_ASKS = f"inversion.paradigm=reconstruction or {_STEPS}"
+_WALKS = f"inversion.paradigm=reconstruction or {_INVERTS} or {_RESTORES_IN_STEPS}"
 _COMPARES = f"{_RESTORES}|inversion|residual"
 _FITTED = f"{_COMPARES} and scoring.prior=fitted"
 _IN_PART = f"train.objective=diffusion and {_INVERTS} and scoring.prior=standard_normal"
@@ -168,7 +169,8 @@ class InversionConfig:
     """The probability-flow ODE from data to noise (`diffusion/inversion.py`)."""
 
     num_steps: int = free(3, _WALKS)
-    """S: Euler steps, and so function evaluations, an image."""
+    """S: Euler steps, and so function evaluations, an image. 0 inverts nothing: x0 itself is
+    compared (`paradigm=inversion`), as the paper's ablation has it."""
     spacing: Literal["linspace", "paper", "early", "quadratic", "cubic", "exponential"] = free(
         "linspace", _ASKS
     )
@@ -192,7 +194,7 @@ class InversionConfig:
     `residual` asks once, about one noise (`paradigms/residual.py`); `padim`, `nearest_neighbour`
     and `retrieval` ask no denoiser (`normality/mixture.py`); the last five are other diffusion
     detectors (`docs/rivals.md`)."""
-    solver: Literal["ddim", "angle"] = free("ddim", _INVERTS)
+    solver: Literal["ddim", "angle"] = free("ddim", _STEPS)
     """The Euler step: `ddim`, the published one, or `angle`, in arccos sqrt(alpha_bar), along which
     white normal latents stay where they are (`diffusion/inversion.py`)."""
     label: str = free("none", "inversion.paradigm=deco_diff")

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from invad_jax.config import Config, DenoiserConfig, DiffusionConfig, option, option_names
-from invad_jax.config.effect import refuse_unread
+from invad_jax.config.effect import is_read, refuse_unread
 from invad_jax.errors import UserError
 from invad_jax.io.paths import require_known
 
@@ -73,7 +73,7 @@ RANGES = {
     "whitening.radius": Range(0, 4096),
     "mesh.fsdp": Range(-1, 10**6),
     "mesh.tensor": Range(1, 10**6),
-    "inversion.num_steps": Range(1, 100_000),
+    "inversion.num_steps": Range(0, 100_000),
     "inversion.noise_ratio": _SHARE_ABOVE,
     "calibration.false_positive_rate": _SHARE,
     "eval.batch_size": Range(1, 2**16),
@@ -97,6 +97,7 @@ def validate(config: Config) -> None:
     """
     for name in option_names():
         _check_option(name, option(config, name))
+    _check_steps(config)
     if config.inversion.num_steps > config.diffusion.num_timesteps:
         raise UserError(
             f"inversion.num_steps={config.inversion.num_steps}: must be at most "
@@ -117,6 +118,13 @@ def validate(config: Config) -> None:
         _check_unet(config.denoiser)
     if not config.data.categories:
         raise UserError("data.categories: empty; name some, or `all`")
+
+
+def _check_steps(config: Config) -> None:
+    """Raises UserError for no steps, where a way of comparing walks."""
+    name, steps = config.inversion.paradigm, config.inversion.num_steps
+    if steps == 0 and name != "inversion" and is_read(config, "inversion.num_steps"):
+        raise UserError(f"inversion.num_steps=0: inversion.paradigm={name} takes at least 1")
 
 
 def _check_whitening(config: Config) -> None:

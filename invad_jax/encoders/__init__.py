@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import EncoderConfig, TilingConfig
-from invad_jax.encoders import efficientnet, resnet, vae, vit
+from invad_jax.encoders import efficientnet, pixels, resnet, vae, vit
 from invad_jax.encoders.backbone import Backbone, ImageDecoder, Variables
 from invad_jax.encoders.components import Components, Projected, project
 from invad_jax.encoders.feature_stack import stack_features
@@ -33,6 +33,7 @@ ENCODERS: dict[str, Callable[[EncoderConfig, int], Backbone]] = {
     **dict.fromkeys(vit.VARIANTS, vit.build_backbone),
     **dict.fromkeys(vae.VARIANTS, vae.build_backbone),
     "vae": vae.build_trained_backbone,
+    **dict.fromkeys(pixels.VARIANTS, pixels.build_backbone),
 }
 """Name -> builder, (`encoder` options, image size) -> `Backbone`."""
 
@@ -186,7 +187,10 @@ def _with_all_channels(
         mean, std = (
             jnp.array(x, jnp.float32)[None, None, None] for x in (backbone.mean, backbone.std)
         )
-        return backbone.features(variables, (image.astype(jnp.float32) - mean) / std)
+        # Real float32 also on TPUs and recent GPUs, so that latents agree between devices; next to
+        # the denoiser the encoder costs little.
+        with jax.default_matmul_precision("highest"):
+            return backbone.features(variables, (image.astype(jnp.float32) - mean) / std)
 
     def whole(variables: Variables, image: jax.Array) -> jax.Array:
         stages = features(variables, image)

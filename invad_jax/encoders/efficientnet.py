@@ -244,12 +244,8 @@ def build_backbone(config: EncoderConfig, image_size: int) -> Backbone:
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
     key = jax.eval_shape(jax.random.key, 0)
 
-    def features(variables: Variables, image: jax.Array) -> list[jax.Array]:
-        # Real float32 also on TPUs and recent GPUs, so that features agree between devices; next
-        # to the denoiser the encoder costs little.
-        with jax.default_matmul_precision("highest"):
-            outputs: Any = network.apply({"params": variables}, image)
-        return outputs
+    def features(variables: Variables, image: jax.Array) -> Any:
+        return network.apply({"params": variables}, image)
 
     return Backbone(
         features=features,

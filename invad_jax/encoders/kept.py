@@ -12,7 +12,7 @@ from pathlib import Path
 
 from invad_jax.config import EncoderConfig
 from invad_jax.encoders.sources import sha256_of
-from invad_jax.encoders.weights import source_file
+from invad_jax.encoders.weights import has_file, source_file
 from invad_jax.errors import UserError
 from invad_jax.io import files
 from invad_jax.io.paths import to_path
@@ -28,7 +28,7 @@ def keep(config: EncoderConfig, folder: Path) -> None:
       config: the `encoder` options.
       folder: of the workdir; what it holds of the same weights stays.
     """
-    if config.weights == "random":
+    if not has_file(config.name, config.weights):
         return
     path, copy = source_file(config.name, config.weights), _copy(config, folder)
     source = {"weights": config.weights, "file": path.name, "sha256": sha256_of(path)}
@@ -49,7 +49,7 @@ def options(config: EncoderConfig, folder: Path) -> EncoderConfig:
     Raises:
       UserError: there is no copy, and no file where the weights were; says which to bring.
     """
-    if config.weights == "random" or not (folder / SOURCE).is_file():
+    if not has_file(config.name, config.weights) or not (folder / SOURCE).is_file():
         return config
     source = files.read_json(folder / SOURCE)
     if config.weights == source["weights"] and _copy(config, folder).is_file():

@@ -146,6 +146,9 @@ SOURCES: dict[str, PackageSource | UrlSource] = {
     ),
 }
 
+WITHOUT_WEIGHTS = ("pixels",)
+"""Encoders that need no file."""
+
 
 def fetch(name: str) -> Path:
     """The published weights of an encoder, from the cache or else from their source.

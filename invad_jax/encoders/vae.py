@@ -290,8 +290,7 @@ def vae_backbone(vae: VAEConfig, scale: float, config: EncoderConfig, image_size
         )
 
     def features(variables: Variables, image: jax.Array) -> list[jax.Array]:
-        with jax.default_matmul_precision("highest"):  # the same latents on every device
-            return [encode_mean(variables, image, vae)]
+        return [encode_mean(variables, image, vae)]
 
     def convert(parts: tuple[str, ...], tensors: dict[str, np.ndarray]) -> Variables:
         params = vae_params_from_state(tensors, vae)

@@ -200,8 +200,7 @@ def build_backbone(config: EncoderConfig, image_size: int) -> Backbone:
         )
 
     def features(variables: Variables, image: jax.Array) -> Any:
-        with jax.default_matmul_precision("highest"):  # the same features on every device
-            return network.apply({"params": variables}, image)
+        return network.apply({"params": variables}, image)
 
     return Backbone(
         features=features,

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from invad_jax.encoders.backbone import Backbone, ImageDecoder, Variables
-from invad_jax.encoders.sources import fetch
+from invad_jax.encoders.sources import WITHOUT_WEIGHTS, fetch
 from invad_jax.errors import UserError
 from invad_jax.io.paths import to_path
 from invad_jax.io.tensor_reader import TensorReader
@@ -33,7 +33,7 @@ def load_variables(backbone: Backbone | ImageDecoder, name: str, weights: str) -
     Raises:
       UserError: weights that cannot be obtained, read or used.
     """
-    if weights == "random":
+    if not has_file(name, weights):
         return random_variables(backbone.abstract)
     path = source_file(name, weights)
     tensors = read_tensors(path)
@@ -43,8 +43,13 @@ def load_variables(backbone: Backbone | ImageDecoder, name: str, weights: str) -
         raise UserError(f"{path}: not weights of {name}: {error}") from error
 
 
+def has_file(name: str, weights: str) -> bool:
+    """Whether the variables of an encoder come from a file."""
+    return weights != "random" and name not in WITHOUT_WEIGHTS
+
+
 def source_file(name: str, weights: str) -> Path:
-    """The file that `encoder.weights` stands for, unless it is "random"."""
+    """The file that `encoder.weights` stands for, where there `has_file`."""
     return fetch(name) if weights == "auto" else weights_file(name, weights)
 
 

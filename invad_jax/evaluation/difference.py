@@ -28,6 +28,7 @@ def compare(a: Run, b: Run) -> dict[str, Any]:
         "schema": 1,
         "a": _about(a),
         "b": _about(b),
+        "unlike": _unlike(a, b),
         "images": len(a.paths),
         "matched_path_components": depth,
         "scores": {
@@ -120,6 +121,16 @@ def _about(run: Run) -> dict[str, str | None]:
     """Where a run comes from, and what it was computed on and by; None of a CSV file."""
     texts = {name: _text(run, name) for name in ("paradigm", "precision")}
     return {"source": str(run.source), "device": _device(run), **texts}
+
+
+def _unlike(a: Run, b: Run) -> dict[str, list[Any]]:
+    """What both say of model and options, where it is not the same: name -> of A, of B."""
+    found = {}
+    for name in ("step", "seed", "objective", "terms", "config_hash"):
+        x, y = ((run.report or {}).get(name) for run in (a, b))
+        if None not in (x, y) and x != y:
+            found[name] = [x, y]
+    return found
 
 
 def _device(run: Run) -> str | None:

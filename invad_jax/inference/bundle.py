@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from invad_jax.config import Config
+from invad_jax.config import TERMS, Config
 from invad_jax.config import io as config_io
 from invad_jax.data.pipeline import image_batches
 from invad_jax.errors import UserError
@@ -134,6 +134,10 @@ class BundleModel:
                     self.pictures = Pictures(**arrays)
             self.component_names = tuple(about["components"])
             self.step = about["step"]
+        if missing := [term for term in TERMS if term not in self.normals]:
+            raise UserError(
+                f"{path}: was exported before scores had {', '.join(missing)}; export it again"
+            )
         self.about = about
         self.path = path
         self.config = _overridden(exported, overrides)

@@ -16,6 +16,7 @@ from invad_jax.normality import calibrations, drift
 from invad_jax.normality.calibrations import Calibrations
 from invad_jax.paradigms.paradigm import Paradigm
 from invad_jax.runtime import processes
+from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
 
 SCORES, PROFILE = "scores.json", "profile.npz"
@@ -24,9 +25,15 @@ DIGITS = 16
 
 
 def read_scores(workdir: Workdir, model: Model) -> dict[str, Any] | None:
-    """The terms of normal images as they are kept, or None."""
+    """The terms of normal images as they are kept; None where they are not, or not all of them."""
     path = folder(workdir, model) / SCORES
-    return files.read_json(path) if path.is_file() else None
+    content: dict[str, Any] | None = files.read_json(path) if path.is_file() else None
+    if content is not None and (missing := [term for term in TERMS if term not in content]):
+        log.warning(
+            "%s: is of before scores had %s, and counts as not calibrated", path, ", ".join(missing)
+        )
+        return None
+    return content
 
 
 def folder(workdir: Workdir, model: Model) -> Path:

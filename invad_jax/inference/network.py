@@ -62,8 +62,14 @@ def trajectory_of(config: Config, params: Any, x0: np.ndarray, given: Given) -> 
     path = paradigm_of(config).path
     if path is None:
         raise UserError(f"inversion.paradigm={config.inversion.paradigm}: visits no states")
-    own = {"noise"} & inspect.signature(path).parameters.keys()
-    given = _checked(config, x0.shape, given, own)
+    takes = inspect.signature(path).parameters
+    if not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        for name in (name for name, value in given.items() if value is not None):
+            if name not in takes:
+                raise UserError(
+                    f"{name}: inversion.paradigm={config.inversion.paradigm} takes no such thing"
+                )
+    given = _checked(config, x0.shape, given, {"noise"} & takes.keys())
     return jax.device_get(_walk(config, params, x0, given))
 
 

@@ -122,15 +122,22 @@ def _metrics(workdir: Workdir, model: Model) -> Mapping[str, Any] | None:
 
 
 def _licences(workdir: Workdir, config: Config) -> dict[str, str]:
+    return {
+        "code": "Apache-2.0",
+        **_licence_of_weights(workdir, config),
+        f"images ({config.data.name})": samples.LICENCES.get(config.data.name, UNKNOWN),
+    }
+
+
+def _licence_of_weights(workdir: Workdir, config: Config) -> dict[str, str]:
+    """Of the encoder; empty where it has none."""
+    if config.encoder.name in sources.WITHOUT_WEIGHTS:
+        return {}
     source = workdir.encoder / kept.SOURCE
     name = files.read_json(source)["file"] if source.is_file() else config.encoder.weights
     published = sources.SOURCES.get(config.encoder.name)
     known = published.licence if published and config.encoder.weights == "auto" else UNKNOWN
-    return {
-        "code": "Apache-2.0",
-        f"weights of the encoder ({name})": known,
-        f"images ({config.data.name})": samples.LICENCES.get(config.data.name, UNKNOWN),
-    }
+    return {f"weights of the encoder ({name})": known}
 
 
 def _images(paths: Sequence[str], config: Config) -> np.ndarray:

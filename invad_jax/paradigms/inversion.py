@@ -8,6 +8,7 @@ position.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from invad_jax.config import Config
 from invad_jax.diffusion.inversion import EpsFn, angle_step, euler_step, invert, shrinkage
 from invad_jax.diffusion.loss import eps_loss, v_loss
 from invad_jax.diffusion.parameterization import OUTPUT_OF, to_eps
+from invad_jax.diffusion.schedule import Plan
 from invad_jax.geometry import in_part, without_nan
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.levels import alpha_bar_of, rising_plan
@@ -26,45 +28,75 @@ from invad_jax.paradigms.prior import (
     with_standard_normal,
     with_standard_normal_in_part,
 )
+from invad_jax.paradigms.walk import states_of
 
 
 def paradigm(config: Config) -> Paradigm:
     """Inversion under the prior of a config."""
     white = config.train.latent_stats == "whiten"
-    to_noise, timesteps = _to_noise(config, white)
+    walk = _walk(config, white)
 
     def states(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
-        return to_noise(eps_fn, x0)[:, None]  # (B, 1, h, w, C)
+        return walk.to_noise(eps_fn, x0)[:, None]  # (B, 1, h, w, C)
+
+    def path(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
+        if not config.data.in_part:
+            return walk.path(eps_fn, x0)
+        x0, part = without_nan(x0)
+        return jnp.where(part[None], walk.path(eps_fn, x0), jnp.nan)
 
     found = Paradigm(
-        timesteps=timesteps,
+        timesteps=walk.timesteps,
         states=in_part(states) if config.data.in_part else states,
         compare=with_standard_normal_in_part if config.data.in_part else with_standard_normal,
         lessons=Lessons(),
         terms=("map_top",) if white else ("nll", "map_range"),
         inverts=True,
+        path=path,
     )
     return under_prior(config, found)
 
 
-def _to_noise(
-    config: Config, white: bool
-) -> tuple[Callable[[EpsFn, jax.Array], jax.Array], tuple[int, ...]]:
-    """The inversion of a config, and the timesteps at which it asks the network.
+class _Walk(NamedTuple):
+    """The inversion of a config."""
 
-    From white latents an untrained network leaves them as they are, and is not asked.
+    to_noise: Callable[[EpsFn, jax.Array], jax.Array]
+    """x0 -> x_T."""
+    path: Callable[[EpsFn, jax.Array], jax.Array]
+    """x0 -> (S + 1, B, h, w, C), of which the last is x_T."""
+    timesteps: tuple[int, ...] = ()
+    """At which it asks the network."""
+
+
+def _walk(config: Config, white: bool) -> _Walk:
+    """Without steps, or from white latents without a trained network, x_T is x0, and none is asked.
+
+    What steps shrink white latents by is taken back, of each state.
     """
-    if white and config.train.num_steps == 0:
-        return lambda eps_fn, x0: x0, ()
+    if config.inversion.num_steps == 0 or (white and config.train.num_steps == 0):
+        return _Walk(lambda eps_fn, x0: x0, lambda eps_fn, x0: x0[None])
     plan = rising_plan(config)
     step = angle_step if config.inversion.solver == "angle" else euler_step
-    factor = shrinkage(plan) if white and step is euler_step else 1.0
+    shrinks = white and step is euler_step
+    factor = shrinkage(plan) if shrinks else 1.0
 
     def to_noise(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
         x_T = invert(eps_fn, x0, plan, step)
         return x_T / factor if factor != 1.0 else x_T
 
-    return to_noise, tuple(plan.timesteps.tolist())
+    def path(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
+        def on(x: jax.Array, level: Plan) -> jax.Array:
+            eps = eps_fn(x, level.timesteps[None])
+            return step(x, eps, level.alpha_bar, level.alpha_bar_next)
+
+        states = states_of(on, x0, plan, lambda x: x)
+        if not shrinks:
+            return states
+        count = range(len(plan.timesteps) + 1)
+        factors = [shrinkage(Plan(*(levels[:i] for levels in plan))) for i in count]
+        return states / jnp.array(factors, jnp.float32)[:, None, None, None, None]
+
+    return _Walk(to_noise, path, tuple(plan.timesteps.tolist()))
 
 
 def objective(config: Config) -> Objective:

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import Config
-from invad_jax.diffusion.inversion import EpsFn
+from invad_jax.diffusion.inversion import EpsFn, euler_step
+from invad_jax.diffusion.loss import perturb
 from invad_jax.diffusion.reconstruction import reconstruct, reconstruction_plan
+from invad_jax.diffusion.schedule import Plan
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.levels import alpha_bar_of, timesteps_of
 from invad_jax.paradigms.paradigm import Paradigm
+from invad_jax.paradigms.walk import states_of
 from invad_jax.scoring import Reference, Scores, summarise
 
 
@@ -20,10 +23,20 @@ def paradigm(config: Config) -> Paradigm:
         alpha_bar_of(config), timesteps_of(config), config.inversion.noise_ratio
     )
 
+    def noise_of(x0: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.key(0), (1, *x0.shape[1:]))
+
     def states(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
-        noise = jax.random.normal(jax.random.key(0), (1, *x0.shape[1:]))
-        error = jnp.square(reconstruct(eps_fn, x0, noise, plan) - x0)
+        error = jnp.square(reconstruct(eps_fn, x0, noise_of(x0), plan) - x0)
         return error[:, None]  # (B, 1, h, w, C)
+
+    def path(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
+        def on(x: jax.Array, level: Plan) -> jax.Array:
+            eps = eps_fn(x, level.timesteps[None])
+            return euler_step(x, eps, level.alpha_bar, level.alpha_bar_next)
+
+        first = jnp.broadcast_to(plan.alpha_bar[0], x0.shape[:1])
+        return states_of(on, perturb(x0, noise_of(x0), first), plan, lambda x: x)
 
     return Paradigm(
         timesteps=tuple(plan.timesteps.tolist()),
@@ -31,6 +44,7 @@ def paradigm(config: Config) -> Paradigm:
         compare=_by_itself,
         lessons=Lessons(),
         terms=("nll", "map_range"),
+        path=path,
     )
 
 

@@ -19,6 +19,7 @@ def markdown(result: dict[str, Any]) -> str:
     known = {result[name]["precision"] for name in ("a", "b")} - {None}
     if len(known) > 1:
         lines.append("- Another precision: what differs below may be rounding, and nothing else.")
+    lines += _unlike(result["unlike"])
     matched = f"matched by the last {result['matched_path_components']} parts of their paths"
     lines += [f"- {result['images']} images, {matched}", "", "## Verdict", ""]
     lines += [f"- {line}" for line in result["past_tolerances"]] or ["Within the tolerances."]
@@ -38,6 +39,16 @@ def markdown(result: dict[str, Any]) -> str:
         ]
         lines += ["", "## Speed", "", *markdown_table(["", "A", "B", "B / A"], rows)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _unlike(found: dict[str, list[Any]]) -> list[str]:
+    """One line where A and B are not of one model and one config."""
+    if not found:
+        return []
+    pairs = [f"{name} {_code(str(a))} and {_code(str(b))}" for name, (a, b) in found.items()]
+    hashed = " (any option makes another hash, a path or a precision too)"
+    hashed = hashed if "config_hash" in found else ""
+    return [f"- Not of one model with one config: {', '.join(pairs)}{hashed}."]
 
 
 def _score_table(scores: dict[str, dict[str, Any]]) -> list[str]:

@@ -18,9 +18,9 @@ from invad_jax.config.effect import is_read
 from invad_jax.config.names import metadata
 from invad_jax.errors import UserError
 
-_OTHER_FILES = ("data.root", "data.categories", "encoder.weights")
+_OTHER_FILES = ("data.root", "data.categories", "encoder.weights", "train.teacher")
 """Free, as a workdir may move with its files, or be evaluated on some of its categories; but other
-values in one sweep are other files."""
+values in one sweep are other files, or another network to learn from."""
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ Row = dict[str, Any]
 Point = tuple[str | None, ...]
 """Values of the swept options."""
 
+_SHORT = {"nll": "NLL", "map_range": "Diff"}
 COLUMNS = (
     ("I-AUROC", "calibrated", "i_auroc"),
     ("I-AUROC, test_minmax", "test_minmax", "i_auroc"),
-    ("I-AUROC, NLL alone", "nll", "i_auroc"),
-    ("I-AUROC, Diff alone", "map_range", "i_auroc"),
-    ("I-AUROC, mean alone", "map_mean", "i_auroc"),
-    ("I-AUROC, max alone", "map_max", "i_auroc"),
-    ("I-AUROC, top alone", "map_top", "i_auroc"),
+    *(
+        (f"I-AUROC, {_SHORT.get(term, term.removeprefix('map_'))} alone", term, "i_auroc")
+        for term in TERMS
+    ),
     ("P-AUROC", "calibrated", "p_auroc"),
     ("AUPRO", "calibrated", "aupro"),
     ("mAD", "calibrated", "mad"),

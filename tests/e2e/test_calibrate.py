@@ -43,6 +43,17 @@ def of(folder, kind):
     return sorted(str(path) for path in folder.glob(f"{kind}_*.png"))
 
 
+def test_what_was_calibrated_before_a_score_had_a_term_is_calibrated_anew(commands, run):
+    (path,) = run.glob("normals/*/scores.json")
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({name: v for name, v in whole.items() if name != "map_mean"}))
+    with pytest.raises(UserError, match="not calibrated for these inversion and scoring options"):
+        load(run).predict([])
+    said = commands.here("eval", "--workdir", str(run), "--no-speed").stderr
+    assert f"{path}: is of before scores had map_mean, and counts as not calibrated" in said
+    assert json.loads(path.read_text()) == whole
+
+
 def test_a_kind_keeps_its_threshold_where_one_image_was_taken_for_it(commands, run, good, tmp_path):
     """A model of two kinds; good discs, and one picture that looks like a weave."""
     before = {name: one.threshold for name, one in load(run).calibrations}

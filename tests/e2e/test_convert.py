@@ -80,6 +80,18 @@ def test_published_scores_by_the_public_path(converted, kind, num_steps):
     assert relative_error(fused, golden[f"{prefix}image_score_test_minmax"]) < SCORE_TOLERANCE
 
 
+@pytest.mark.parametrize("kind", ["dit", "mlp"])
+def test_the_published_trajectory_by_the_public_path(converted, kind):
+    workdir, golden = converted(kind)
+    model = invad_jax.load(workdir)
+    states = model.trajectory(nhwc(golden["x0"]), num_steps=3)
+    expected = nhwc(golden["S3__trajectory"])
+    assert relative_error(states[-len(expected) :], expected) < STATE_TOLERANCE
+    assert relative_error(states[-1], model.score_latents(nhwc(golden["x0"])).x_T) < 1e-6
+    with pytest.raises(UserError, match=r"noise: inversion.paradigm=inversion takes no such"):
+        model.trajectory(nhwc(golden["x0"]), noise=np.zeros((3, 1, 1, 1, 1)))
+
+
 def test_published_unet_output_by_the_public_path(converted):
     workdir, golden = converted("unet")
     eps = invad_jax.load(workdir).denoise(nhwc(golden["x"]), golden["t"])

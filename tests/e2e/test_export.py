@@ -67,6 +67,12 @@ def test_the_bundle_decides_as_the_workdir(white, part, photographs):
         assert exported.threshold_at(0.2, name) == trained.threshold_at(0.2, name)
 
 
+def test_a_bundle_of_before_a_score_had_a_term_is_to_be_exported_again(part, monkeypatch):
+    monkeypatch.setattr(bundle, "TERMS", (*bundle.TERMS, "map_std"))
+    with pytest.raises(UserError, match="was exported before scores had map_std; export it again"):
+        load(part)
+
+
 def test_without_the_package_it_is_the_same(part, photographs, white, tmp_path):
     trained = load(white)
     images = [preprocess.read_original(path, trained.config.data) for path in photographs[::7]]

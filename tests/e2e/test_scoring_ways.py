@@ -21,6 +21,8 @@ WAYS = {
     "chosen_terms": (["scoring.terms=nll,map_max"], 3, ["nll", "map_max"],
                      CATEGORY),
     "published": (["scoring.prior=standard_normal"], 3, ["nll", "map_range"], ""),
+    "not_inverted": (["inversion.num_steps=0", "scoring.prior=standard_normal"], 0,
+                     ["nll", "map_range"], ""),
 }  # fmt: skip
 
 

@@ -111,6 +111,16 @@ def test_the_same_command_again_only_writes_the_table(commands, swept):
     assert again.stderr == ""
 
 
+def test_no_inversion_at_all_is_a_point(commands, swept):
+    done = commands.here(
+        "sweep", "--config", CONFIG, "--out", str(swept[0]), "--seeds", "1", "--name", "none",
+        "--over", "inversion.num_steps=0,1", "--over", "inversion.spacing=linspace,paper",
+        "--set", *TINY_DIT, "scoring.prior=standard_normal",
+    ).stdout  # fmt: skip
+    points = [line.split(" | ")[:3] for line in done.splitlines() if line.startswith("| ")]
+    assert points[2:5] == [["| 0", "-", "0"], ["| 1", "linspace", "1"], ["| 1", "paper", "1"]]
+
+
 def test_another_sweep_beside_it_shares_models_and_points(commands, swept):
     out, _, _ = swept
     before = times(out, "runs/*/checkpoints/**/*") | times(out, "points/*/*.json")
@@ -174,8 +184,8 @@ def test_results_are_of_the_images_that_are_there(commands, swept, tmp_path, mon
 
 
 def test_a_failed_training_is_said(commands):
-    done = commands.run(*arguments("failed"), "denoiser.num_heads=3", status=2)
+    done = commands.run(*arguments("failed"), "mesh.fsdp=7", status=2)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "num_heads" in lines[0]
+    assert "mesh.fsdp" in lines[0]
     assert "its training failed" in lines[-1]
     assert "Traceback" not in done.stderr

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import invad_jax
+from invad_jax.config.io import override
 from invad_jax.convert import cli
 from invad_jax.converters.diffusers_folder import read_folder
 from invad_jax.diffusion.inversion import invert
 from invad_jax.diffusion.parameterization import to_eps
 from invad_jax.diffusion.schedule import Plan, alpha_bar_schedule, make_plan, with_zero_terminal_snr
 from invad_jax.errors import UserError
+from invad_jax.inference.load import load_model
 from invad_jax.io.tensors import read_tensors, write_tensors
 from invad_jax.paradigms.levels import alpha_bar_of, rising_plan
 from invad_jax.runtime.workdir import Workdir
@@ -118,6 +120,21 @@ def test_unet_gives_the_same_output(tmp_path, kind):
     assert convert(tmp_path / "model", tmp_path / "run", *label) == 0
     condition = {"class_labels": 2} if has_classes else {}
     assert_same(*outputs(model, tmp_path / "run", **condition))
+
+
+def test_a_unet_of_pixels_scores_images(tmp_path):
+    theirs = unet(in_channels=3, out_channels=3)
+    theirs.save_pretrained(tmp_path / "in")
+    pixels = ("--latent-size", "16", "--set", "encoder.name=pixels", "data.image_size=16")
+    assert convert(tmp_path / "in", tmp_path / "run", *pixels) == 0
+    image = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    run = Workdir(tmp_path / "run")
+    scores = load_model(run, override(run.read_config(), ["inversion.num_steps=1"])).predict(image)
+    x0 = torch.tensor(image.transpose(0, 3, 1, 2) / 127.5 - 1, dtype=torch.float32)
+    with torch.no_grad():  # one step from t = 0 to noise ends at what the network says there
+        x_T = theirs(x0, torch.zeros(2, dtype=torch.long)).sample.numpy()
+    norm = np.linalg.norm(x_T, axis=1)
+    np.testing.assert_allclose(scores.latent_norm, norm, rtol=0, atol=1e-4 * norm.max())  # float32
 
 
 def test_older_names_of_attention_are_the_newer_ones(saved, tmp_path):

@@ -58,6 +58,8 @@ assert json.load(open("run/eval/metrics.json"))["terms"] == ["map_std"]
 import invad_jax
 detector = invad_jax.load("run")
 result = detector.predict([rows[0]["path"]])
+from invad_jax.sweeps.table import COLUMNS
+assert ("I-AUROC, std alone", "map_std", "i_auroc") in COLUMNS
 print("RESULT", rows[0]["map_std"], float(result[0].latent_norm.std()), result[0].terms["map_std"])
 """
 

@@ -46,7 +46,7 @@ def test_values_are_typed_by_the_annotations():
         ("train.learning_rate=fast", "a number"),
         ("denoiser.remat=maybe", "true or false"),
         ("inversion.spacing=even", "linspace, paper"),
-        ("inversion.num_steps=0", "at least 1"),
+        ("inversion.num_steps=-1", "at least 0"),
         ("inversion.num_steps=1001", "at most"),
         ("calibration.false_positive_rate=2", "at most 1"),
         ("data.categories=", "empty"),

@@ -109,6 +109,15 @@ def test_it_makes_a_detector(weights, image):
     assert scores.nll[0] != scores.nll[1]
 
 
+def test_its_products_are_of_float32_on_every_device(weights, image):
+    """TPUs and GPUs take shorter ones unless they are told."""
+    encoder = build_encoder(EncoderConfig(name="toy", weights=str(weights[0])), 32)
+    program = jax.make_jaxpr(encoder.apply)(encoder.variables, image)
+    products = [e for e in program.eqns if e.primitive.name == "dot_general"]
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert [product.params["precision"] for product in products] == [highest]
+
+
 def test_what_every_encoder_gets_for_nothing(weights, tmp_path):
     """Random weights, refusals in one line, a fingerprint of the weights."""
     path, _ = weights

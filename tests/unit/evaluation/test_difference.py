@@ -103,6 +103,25 @@ def test_a_run_equals_itself_in_any_form_and_order(run_a, tmp_path, capsys):
     assert "Within the tolerances." in page
 
 
+def test_another_model_or_config_is_said_and_not_refused(run_a, tmp_path, capsys):
+    ours = {"step": 400, "seed": 0, "config_hash": "0a1b", "terms": ["nll"]}
+    a = write_eval(tmp_path / "x", rows_of(), metrics_of() | ours)
+    for theirs, said in (
+        ({}, None),
+        ({"step": 300}, "step `400` and `300`."),
+        ({"config_hash": "9f3c"}, "config_hash `0a1b` and `9f3c` (any option makes another hash"),
+        ({"config_hash": "9f3c", "seed": 1}, "seed `0` and `1`, config_hash `0a1b`"),
+        ({"terms": ["nll", "map_max"]}, "terms `['nll']` and `['nll', 'map_max']`."),
+    ):
+        b = write_eval(tmp_path / "y", rows_of(), metrics_of() | ours | theirs)
+        status, result = result_of(a, b, out=tmp_path / "out")
+        assert (status, set(result["unlike"])) == (0, set(theirs))
+        page = capsys.readouterr().out
+        assert ("Not of one model with one config: " in page) == bool(said)
+        assert said is None or f"one config: {said}" in page
+    assert result_of(run_a, a, out=tmp_path / "out")[1]["unlike"] == {}  # nothing known of one
+
+
 def test_score_differences_against_numpy_and_scipy(run_a, tmp_path):
     rows = rows_of()
     rng = np.random.default_rng(1)

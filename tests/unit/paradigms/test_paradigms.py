@@ -47,6 +47,64 @@ def test_the_states_of_an_inversion(prior):
     assert paradigm.nfe == 3
 
 
+WHITE = ("train.latent_stats=whiten", "diffusion.prediction=v")
+
+
+@pytest.mark.parametrize("latents", [(), WHITE])
+@pytest.mark.parametrize("prior", ["fitted", "standard_normal"])
+def test_without_steps_x0_itself_is_compared_and_no_network_asked(latents, prior):
+    config = override(Config(), [*latents, f"scoring.prior={prior}", "inversion.num_steps=0"])
+    paradigm = paradigm_of(config)
+    assert (paradigm.nfe, paradigm.timesteps, paradigm.inverts) == (0, (), True)
+    np.testing.assert_array_equal(paradigm.states(None, X0), X0[:, None])
+    for option in ("spacing=paper", "solver=angle", "use_ema=false"):
+        with pytest.raises(UserError, match="would have no effect"):
+            override(config, [f"inversion.{option}"])
+
+
+@pytest.mark.parametrize("latents", [(), WHITE])
+@pytest.mark.parametrize("solver", ["ddim", "angle"])
+@pytest.mark.parametrize("num_steps", [0, 1, 3])
+def test_the_path_of_an_inversion_ends_at_what_is_compared(latents, solver, num_steps):
+    config = assign(
+        Config(),
+        [*latents, f"inversion.solver={solver}", f"inversion.num_steps={num_steps}"],
+    )
+    paradigm = paradigm_of(config)
+    path = jax.jit(lambda x: paradigm.path(eps_fn, x))(X0)
+    assert path.shape == (num_steps + 1, *X0.shape)
+    np.testing.assert_array_equal(path[0], X0)
+    compared = jax.jit(lambda x: paradigm.states(eps_fn, x))(X0)[:, -1]
+    # Two programs of the same sums: float32 roundings.
+    np.testing.assert_allclose(path[-1], compared, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "angle"])
+def test_white_latents_stay_where_they_are_on_the_whole_path(solver):
+    paradigm = paradigm_of(assign(Config(), [*WHITE, f"inversion.solver={solver}"]))
+
+    def optimal(x, t):
+        return jnp.sqrt(1 - jnp.asarray(ALPHA_BAR, jnp.float32)[t])[:, None, None, None] * x
+
+    path = paradigm.path(optimal, X0)
+    expected = np.broadcast_to(X0, path.shape)
+    np.testing.assert_allclose(path, expected, rtol=1e-4, atol=1e-5)  # float32 against 64
+
+
+def test_the_path_of_a_reconstruction_ends_at_what_came_back():
+    paradigm = of("inversion.paradigm=reconstruction")
+    path = paradigm.path(eps_fn, X0)
+    assert len(path) == paradigm.nfe + 1
+    error = np.square(path[-1] - X0)
+    np.testing.assert_allclose(paradigm.states(eps_fn, X0)[:, 0], error, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "deco_diff", "mad_ad", "diad", "transfusion"])
+def test_what_walks_takes_a_step_at_least(name):
+    with pytest.raises(UserError, match=f"inversion.paradigm={name} takes at least 1"):
+        of("inversion.num_steps=0", f"inversion.paradigm={name}")
+
+
 @pytest.mark.parametrize("name", ["padim", "nearest_neighbour", "retrieval"])
 def test_the_baselines_ask_no_network(name):
     paradigm = of(f"inversion.paradigm={name}")

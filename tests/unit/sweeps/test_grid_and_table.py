@@ -50,6 +50,13 @@ def test_options_that_a_paradigm_does_not_use_make_no_points_of_it():
     assert unused == {Config().inversion.noise_ratio}
 
 
+def test_another_teacher_is_another_training():
+    base = override(Config(), ["train.objective=one_step", "train.teacher=runs/a"])
+    cells = cells_of("train.teacher=runs/a,runs/b", base=base)
+    assert len({cell.run for cell in cells}) == 2
+    assert cells[1].training == ("train.teacher=runs/b", "train.seed=0")
+
+
 def test_baselines_that_ask_no_denoiser_are_one_point_each():
     base = override(Config(), ["scoring.prior=fitted"])
     cells = cells_of(
@@ -159,7 +166,12 @@ def test_no_device_is_touched_before_a_training_starts(tmp_path, monkeypatch, ca
     def touched(*arguments):
         raise AssertionError
 
+    start = sweep.subprocess.Popen
+
     def started(command, **circumstances):
+        if command[2] == "invad_jax.inference.shapes":  # has a CPU of its own
+            assert circumstances["env"]["JAX_PLATFORMS"] == "cpu"
+            return start(command, **circumstances)
         raise UserError(f"started {command[2]}")
 
     monkeypatch.setattr(xla_bridge, "get_backend", touched)
@@ -167,6 +179,26 @@ def test_no_device_is_touched_before_a_training_starts(tmp_path, monkeypatch, ca
     argv = ["--config", str(PROJECT / "configs" / "procedural.py"), "--over", STEPS]
     assert sweep.cli([*argv, "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.endswith("error: started invad_jax.train\n")
+
+
+@pytest.mark.parametrize(
+    ("axis", "options", "message"),
+    [
+        ("encoder.name=efficientnet_b4,dino_vitb16", ["encoder.stages=1,5,9,21"],
+         "--over encoder.name=dino_vitb16: encoder.stages=1,5,9,21: expected rising block indices"),
+        ("denoiser.num_heads=4,3", ["encoder.weights=random"],
+         "--over denoiser.num_heads=3: denoiser.num_heads=3: must divide"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    axis, options, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sweep, "_train", None)
+    argv = ["--config", str(PROJECT / "configs" / "procedural.py"), "--over", axis]
+    argv += ["--set", *options, "--out", str(tmp_path / "out")]
+    assert sweep.cli(argv) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def row(i_auroc, p_auroc=None):
