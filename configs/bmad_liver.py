@@ -5,7 +5,8 @@
 
 FOLDER is that of the set, Liver; its images are counted as in the paper of BMAD.
 Batch 8, on one device; 300 epochs of 1,542 images are 57,825 steps.
-Published: mAD 87.2, 88 images/s (RTX 4090, batch 64), for the six sets together.
+Published: mAD 87.2, 88 images/s (RTX 4090, batch 64), for the six sets together; three of them
+have masks, and so an mAD here (docs/reproduce.md).
 Result: not run.
 """
 

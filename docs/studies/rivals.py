@@ -2,17 +2,19 @@
 
     python docs/studies/rivals.py runs/rivals --seeds 0,1,2  # -> table.md and rivals.svg there
     python docs/studies/rivals.py runs/rivals --methods diad,masked --seeds 0
+    python docs/studies/rivals.py runs/others --data SETS --categories screw,pill
 
 What is there already is not run again: the same command goes on where it was stopped. The table has
 what is there, of any command. Speeds are measured last, of all methods in turn, in one process;
-`speed.json` keeps them, and is deleted to measure again.
+`speed.json` keeps them, and is deleted to measure again. Other sets, and other options of `train`
+(--set; of the teachers too), want a folder of their own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,29 +91,34 @@ def ways(methods: list[str], seeds: list[int]) -> Iterator[Way]:
                 yield Way(method, title, seed)
 
 
-def train(out: Path, method: str, seed: int) -> None:
-    """Trains a model, or goes on; after its teacher, if it has one."""
+def train(out: Path, method: str, seed: int, given: Sequence[str] = ()) -> None:
+    """Trains a model, or goes on; after its teacher, if it has one. `given` are other options."""
     config, variant = VARIANTS.get(method, (method, []))
-    options = [f"--set={option}" for option in (f"train.seed={seed}", *variant)]
+    options = [f"--set={option}" for option in (f"train.seed={seed}", *variant, *given)]
     if teacher := TEACHER.get(method):
-        train(out, teacher, seed)
+        train(out, teacher, seed, given)
         options.append(f"--set=train.teacher={Way(teacher, '', seed).workdir(out)}")
     workdir = Way(method, "", seed).workdir(out)
     command = ["--config", str(CONFIGS / f"{config}.py"), "--workdir", str(workdir), *options]
     assert train_command.cli(command) == 0
 
 
-def evaluate(out: Path, way: Way) -> None:
+def evaluate(
+    out: Path,
+    way: Way,
+    given: Sequence[str] = (),
+    categories: Sequence[str] = FOUR_SETS.categories,
+) -> None:
     """Writes the metrics of a way, if they are not there."""
     if way.metrics(out).is_file():
         return
-    train(out, way.method, way.seed)
+    train(out, way.method, way.seed, given)
     folder = way.metrics(out).parent
     if "inversion.label=given" not in way.options:
         _eval(way.workdir(out), folder, way.options)
         return
     # Whoever gives the class knows it: one evaluation for each.
-    for number, name in enumerate(sorted(FOUR_SETS.categories)):
+    for number, name in enumerate(sorted(categories)):
         told = [f"inversion.label={number}", f"data.categories={name}"]
         _eval(way.workdir(out), folder / name, told)
     files.write_json(way.metrics(out), joined(folder))
@@ -224,10 +231,16 @@ def draw(table: list[list[str]], path: Path) -> None:
     plt.close(figure)
 
 
-def main(out: Path, methods: list[str], seeds: list[int]) -> None:
+def main(
+    out: Path,
+    methods: list[str],
+    seeds: list[int],
+    given: Sequence[str] = (),
+    categories: Sequence[str] = FOUR_SETS.categories,
+) -> None:
     """Runs what is missing; the table and the figure of all that is there."""
     for way in ways(methods, seeds):
-        evaluate(out, way)
+        evaluate(out, way, given, categories)
     known = [way for way in ways(list(METHODS), list(range(100))) if way.metrics(out).is_file()]
     known.sort(key=lambda way: list(METHODS).index(way.method))
     table = list(rows(out, known))
@@ -242,5 +255,15 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0,1,2")
-    given = parser.parse_args()
-    main(given.out, given.methods.split(","), [int(seed) for seed in given.seeds.split(",")])
+    parser.add_argument("--data", metavar="ROOT", help="of other sets; with --categories")
+    parser.add_argument("--categories", metavar="A,B", help="folders of ROOT")
+    parser.add_argument("--set", nargs="+", default=[], metavar="section.option=value")
+    args = parser.parse_args()
+    if (args.data is None) != (args.categories is None):
+        parser.error("--data and --categories: give both, or neither")
+    categories, given = FOUR_SETS.categories, list(args.set)
+    if args.data:
+        categories = tuple(args.categories.split(","))
+        given += [f"data.root={args.data}", f"data.categories={args.categories}"]
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    main(args.out, args.methods.split(","), seeds, given, categories)

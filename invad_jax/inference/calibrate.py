@@ -98,10 +98,23 @@ def calibrate(
         of = {"dataset": dataset, "trained_on": sorted(one[: kept.DIGITS] for one in contents)}
         scores = _learn(model, workdir, images, of, white)
     fitted = kept.fit(model, scores, model.config.calibration.false_positive_rate)
+    if normals is not None:
+        _report_as_one(model, scores)
     _report_far_out(model, scores, fitted)
     for doubt in fitted.doubts:
         log.warning("%s", doubt)
     return fitted
+
+
+def _report_as_one(model: Model, scores: dict[str, Any]) -> None:
+    """Says that several products share a scale and a threshold, unless that was asked for."""
+    categories = sorted(set(scores.get("category", ())))
+    asked = model.config.scoring.components == "one"
+    if len(categories) > 1 and len(model.component_names) == 1 and not asked:
+        log.warning(
+            "one scale and one threshold for all of %s: this way of comparing tells no kinds apart",
+            ", ".join(categories),
+        )
 
 
 def _report_far_out(model: Model, scores: dict[str, Any], fitted: Calibrations) -> None:

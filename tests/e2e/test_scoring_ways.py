@@ -30,7 +30,9 @@ WAYS = {
 def test_eval_and_predict(commands, trained, tmp_path, way):
     options, nfe, terms, component = WAYS[way]
     common = ["--workdir", str(trained), "--set", *options]
-    commands.here("eval", *common, "--no-speed", "--out", str(tmp_path / "eval"))
+    said = commands.here("eval", *common, "--no-speed", "--out", str(tmp_path / "eval")).stderr
+    as_one = "one scale and one threshold for all of disc, weave: this way of comparing tells no"
+    assert (as_one in said) == (component == "")
 
     payload = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert (payload["nfe"], payload["terms"]) == (nfe, terms)

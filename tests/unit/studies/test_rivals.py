@@ -45,6 +45,32 @@ def test_a_row_has_means_spreads_and_costs(tmp_path, ways):
     assert said["cubes"] == "60.0 ± 14.1"
 
 
+def test_other_sets_and_options_reach_every_training(tmp_path, monkeypatch):
+    trained, evaluated = [], []
+    monkeypatch.setattr(rivals.train_command, "cli", lambda argv: trained.append(argv) or 0)
+    monkeypatch.setattr(
+        rivals, "_eval", lambda run, folder, options: evaluated.append((folder.name, options))
+    )
+    monkeypatch.setattr(rivals, "joined", lambda folder: {})
+    given = ["data.root=sets", "data.categories=pill,nut"]
+    rivals.evaluate(tmp_path, rivals.Way("omiad", "by itself", 1), given)
+    assert [argv[argv.index("--workdir") + 1] for argv in trained] == [
+        str(tmp_path / name) for name in ("masked_adaptive-1", "omiad-1")
+    ]
+    for argv in trained:
+        assert {f"--set={option}" for option in (*given, "train.seed=1")} <= set(argv)
+    way = rivals.Way("deco_diff_class", "class given", 1)
+    rivals.evaluate(tmp_path, way, given, ("pill", "nut"))
+    assert evaluated[1:] == [
+        ("nut", ["inversion.label=0", "data.categories=nut"]),
+        ("pill", ["inversion.label=1", "data.categories=pill"]),
+    ]
+    rivals.train(tmp_path, "diad", 0)  # as before, where nothing is given
+    assert [option for option in trained[-1] if option.startswith("--set")] == [
+        "--set=train.seed=0"
+    ]
+
+
 def test_evaluations_of_a_category_each_are_one(tmp_path):
     for name, value in (("bottle", 0.9), ("cubes", 0.5)):
         one = metrics_of((value, value), 0.25)
