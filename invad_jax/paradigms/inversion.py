@@ -28,7 +28,7 @@ from invad_jax.paradigms.prior import (
     with_standard_normal,
     with_standard_normal_in_part,
 )
-from invad_jax.paradigms.walk import states_of
+from invad_jax.paradigms.walk import path_of
 
 
 def paradigm(config: Config) -> Paradigm:
@@ -85,11 +85,7 @@ def _walk(config: Config, white: bool) -> _Walk:
         return x_T / factor if factor != 1.0 else x_T
 
     def path(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
-        def on(x: jax.Array, level: Plan) -> jax.Array:
-            eps = eps_fn(x, level.timesteps[None])
-            return step(x, eps, level.alpha_bar, level.alpha_bar_next)
-
-        states = states_of(on, x0, plan, lambda x: x)
+        states = path_of(eps_fn, x0, plan, step)
         if not shrinks:
             return states
         count = range(len(plan.timesteps) + 1)

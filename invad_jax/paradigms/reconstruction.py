@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from invad_jax.config import Config
-from invad_jax.diffusion.inversion import EpsFn, euler_step
+from invad_jax.diffusion.inversion import EpsFn
 from invad_jax.diffusion.loss import perturb
 from invad_jax.diffusion.reconstruction import reconstruct, reconstruction_plan
-from invad_jax.diffusion.schedule import Plan
 from invad_jax.normality.reference import Lessons
 from invad_jax.paradigms.levels import alpha_bar_of, timesteps_of
 from invad_jax.paradigms.paradigm import Paradigm
-from invad_jax.paradigms.walk import states_of
+from invad_jax.paradigms.walk import path_of
 from invad_jax.scoring import Reference, Scores, summarise
 
 
@@ -31,12 +30,8 @@ def paradigm(config: Config) -> Paradigm:
         return error[:, None]  # (B, 1, h, w, C)
 
     def path(eps_fn: EpsFn, x0: jax.Array) -> jax.Array:
-        def on(x: jax.Array, level: Plan) -> jax.Array:
-            eps = eps_fn(x, level.timesteps[None])
-            return euler_step(x, eps, level.alpha_bar, level.alpha_bar_next)
-
         first = jnp.broadcast_to(plan.alpha_bar[0], x0.shape[:1])
-        return states_of(on, perturb(x0, noise_of(x0), first), plan, lambda x: x)
+        return path_of(eps_fn, perturb(x0, noise_of(x0), first), plan)
 
     return Paradigm(
         timesteps=tuple(plan.timesteps.tolist()),

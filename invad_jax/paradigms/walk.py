@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invad_jax.config import Config
+from invad_jax.diffusion.inversion import EpsFn, StepFn, euler_step
 from invad_jax.diffusion.schedule import Plan, make_plan
 from invad_jax.errors import UserError
 from invad_jax.paradigms.levels import alpha_bar_of
@@ -50,6 +51,26 @@ def states_of(
 
     _, states = jax.lax.scan(body, start, jax.tree.map(jnp.asarray, levels))
     return jnp.concatenate([x_of(start)[None], states])
+
+
+def path_of(eps_fn: EpsFn, x: jax.Array, plan: Plan, step: StepFn = euler_step) -> jax.Array:
+    """The states of steps by the predicted noise, as `diffusion.inversion.invert` takes them.
+
+    Args:
+      eps_fn: the noise predictor.
+      x: (B, h, w, C), at the first level.
+      plan: the levels.
+      step: `euler_step` or `angle_step`.
+
+    Returns:
+      (S + 1, B, h, w, C).
+    """
+
+    def on(x: jax.Array, level: Plan) -> jax.Array:
+        eps = eps_fn(x, level.timesteps[None])
+        return step(x, eps, level.alpha_bar, level.alpha_bar_next)
+
+    return states_of(on, x, plan, lambda x: x)
 
 
 def strided_timesteps(num_steps: int, num_timesteps: int) -> np.ndarray:
