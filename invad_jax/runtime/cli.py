@@ -103,7 +103,7 @@ def run(main: Main, parser: Parser, argv: Sequence[str] | None, preemptible: boo
       mend (see `_line`); 130 and one line for Ctrl-C, 143 for SIGTERM.
     """
     # Importing and tracing make objects that stay: looking through them again and again takes a
-    # tenth of a start.
+    # twentieth of a start.
     if argv is None:
         gc.set_threshold(10_000, 10, 10)
     if isinstance(sys.stdout, io.TextIOWrapper):
