@@ -5,7 +5,7 @@
     python -m invad_jax.eval --config configs/mvtec_vae_unet.py --set data.root=MVTEC
 
 The first line makes `runs/mvtec_vae`, which the others read. The U-Net has 1.43 billion parameters;
-all that training keeps of them, 22.9 GB, is split over the devices (mesh.fsdp=-1). The score is not
+the 16 bytes that training keeps of each are split over the devices (mesh.fsdp=-1). The score is not
 the paper's but by Gaussians of normal latents; the paper's is --set scoring.prior=standard_normal.
 Steps and warm-up are the published 300 and 40 epochs, of about 3,270 normals that are not held out.
 Result: not run.

@@ -150,7 +150,7 @@ def _check(names: Sequence[str], pending: Mapping[str, Sequence[Cell]], out: Pat
     if reason:
         values = zip(names, list(unlike.values())[number].values, strict=True)
         point = " ".join(f"{name}={value}" for name, value in values if value is not None)
-        raise UserError(f"--over {point}: {reason}")
+        raise UserError(f"{reason} (--over {point})")
 
 
 def _train(args: argparse.Namespace, cell: Cell, workdir: Workdir, lock: int) -> bool:

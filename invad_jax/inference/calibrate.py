@@ -31,7 +31,6 @@ from invad_jax.inference import kept
 from invad_jax.inference.encode import encode_samples
 from invad_jax.inference.model import Model
 from invad_jax.inference.whitening import Learner
-from invad_jax.io import files
 from invad_jax.normality import calibrations, clusters, drift, mixture, reference, whitening
 from invad_jax.normality.calibration import heat_scale
 from invad_jax.normality.calibrations import Calibrations
@@ -47,6 +46,7 @@ Normals = tuple[Sequence[Sample], Sequence[Sample]]
 ENOUGH_HELD_OUT = 300
 """Set a threshold at a rate of 1 % by their own; with so many of each category, training images are
 not asked."""
+_NOT_ALIKE = "is not seen alike by all processes; is it shared?"
 AT_A_TIME = 256
 """Images whose moments are summed at once: a copy of them in float64 is made."""
 
@@ -76,14 +76,12 @@ def calibrate(
         normals is None or _known(model) or known["dataset"] == fingerprint(normals()[0])
     )
     if normals is not None and processes.primary_says(is_known) and known is None:
-        # Another disk shows what was written a moment ago later.
-        known = processes.as_written(partial(files.read_json, folder / kept.SCORES))
-        is_known = True
+        known, is_known = _as_first_wrote(model, workdir), True
     if normals is not None and processes.primary_says(is_known) != is_known:
-        raise UnavailableError(f"{folder}: is not seen alike by all processes; is it shared?")
+        raise UnavailableError(f"{folder}: {_NOT_ALIKE}")
     if known is not None and is_known:
-        if model.paradigm.lessons:
-            model.adopt(reference.read(folder, model.paradigm.lessons))
+        if lessons := model.paradigm.lessons:
+            model.adopt(processes.as_written(partial(reference.read, folder, lessons)))
         scores = known
     elif normals is None:
         raise UserError(
@@ -106,13 +104,32 @@ def calibrate(
     return fitted
 
 
+def _as_first_wrote(model: Model, workdir: Workdir) -> dict[str, Any]:
+    """What the first process has seen already: a shared disk may show it to others later.
+
+    Raises:
+      UnavailableError: it does not, for a minute.
+    """
+
+    def read() -> dict[str, Any]:
+        known = kept.read_scores(workdir, model)
+        if known is None:
+            raise UserError(_NOT_ALIKE)
+        return known
+
+    try:
+        return processes.as_written(read)
+    except UserError as error:
+        raise UnavailableError(f"{kept.folder(workdir, model)}: {error}") from error
+
+
 def _report_as_one(model: Model, scores: dict[str, Any]) -> None:
     """Says that several products share a scale and a threshold, unless that was asked for."""
     categories = sorted(set(scores.get("category", ())))
     asked = model.config.scoring.components == "one"
     if len(categories) > 1 and len(model.component_names) == 1 and not asked:
         log.warning(
-            "one scale and one threshold for all of %s: this way of comparing tells no kinds apart",
+            "one scale and one threshold for all of %s: they are not told apart here",
             ", ".join(categories),
         )
 
@@ -219,6 +236,7 @@ def _learn(
     }
     profile = drift.profile_of(np.concatenate(seen), np.asarray(together.latent_norm))
     kept.keep_precision(workdir, model)
+    kept.forget_line(folder)
     kept.write_scores(folder, content, profile)
     return content
 

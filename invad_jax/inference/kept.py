@@ -24,6 +24,13 @@ DIGITS = 16
 """Of the content hashes by which scores know the images that were trained on."""
 
 
+OF_TRAINING = "of_training"
+"""The folder, in that of a way of scoring, where the calibration of the training waits while that
+of a line is in its place."""
+RATE = "rate.json"
+"""There, too: the false-alarm rate that the workdir asked for."""
+
+
 def read_scores(workdir: Workdir, model: Model) -> dict[str, Any] | None:
     """The terms of normal images as they are kept; None where they are not, or not all of them."""
     path = folder(workdir, model) / SCORES
@@ -75,6 +82,16 @@ def read_precision(workdir: Workdir) -> str | None:
 def read_profile(workdir: Workdir, model: Model) -> drift.Profile | None:
     """What is kept beside `read_scores`; None of a version before it was."""
     return drift.read(folder(workdir, model) / PROFILE)
+
+
+def forget_line(where: Path) -> None:
+    """Before the training's calibration is made anew: that of a line is in its place no more."""
+    aside = where / OF_TRAINING
+    if not processes.is_primary() or not (aside / SCORES).is_file():
+        return
+    log.warning("%s: the calibration by a line's own images is given up", where)
+    for name in (SCORES, PROFILE, RATE):
+        (aside / name).unlink(missing_ok=True)
 
 
 class Named(Protocol):

@@ -33,11 +33,7 @@ from invad_jax.runtime.log import log
 from invad_jax.runtime.workdir import Workdir
 from invad_jax.scoring import Scores
 
-OF_TRAINING = "of_training"
-"""The folder, in that of a way of scoring, where the calibration of the training waits."""
 FILES = (kept.SCORES, kept.PROFILE)
-RATE = "rate.json"
-"""There, too: the false-alarm rate that the workdir asked for."""
 
 
 class Scored(NamedTuple):
@@ -198,14 +194,14 @@ def undo(model: Model, workdir: Workdir) -> None:
       UserError: it is in use.
     """
     folder = kept.folder(workdir, model)
-    if not (folder / OF_TRAINING / FILES[0]).is_file():
+    if not (folder / kept.OF_TRAINING / FILES[0]).is_file():
         raise UserError(f"{workdir.path}: has the calibration of its training")
-    if (folder / OF_TRAINING / RATE).is_file():  # older ones have none
-        workdir.keep_rate(files.read_json(folder / OF_TRAINING / RATE))
-        (folder / OF_TRAINING / RATE).unlink()
+    if (folder / kept.OF_TRAINING / kept.RATE).is_file():  # older ones have none
+        workdir.keep_rate(files.read_json(folder / kept.OF_TRAINING / kept.RATE))
+        (folder / kept.OF_TRAINING / kept.RATE).unlink()
     for name in reversed(FILES):
-        if (folder / OF_TRAINING / name).is_file():
-            (folder / OF_TRAINING / name).replace(folder / name)
+        if (folder / kept.OF_TRAINING / name).is_file():
+            (folder / kept.OF_TRAINING / name).replace(folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
 
@@ -267,10 +263,10 @@ def in_bundle(model: BundleModel, new: Scored, out: Path) -> Calibrations:
 
 def _keep_aside(folder: Path, workdir: Workdir) -> None:
     """Copies the calibration of the training, once; the table last, which says that it is whole."""
-    aside = folder / OF_TRAINING
+    aside = folder / kept.OF_TRAINING
     if (aside / FILES[0]).is_file():
         return
-    files.write_json(aside / RATE, workdir.read_config().calibration.false_positive_rate)
+    files.write_json(aside / kept.RATE, workdir.read_config().calibration.false_positive_rate)
     for name in reversed(FILES):
         if (folder / name).is_file():
             with files.replaced(aside / name) as temporary:

@@ -51,7 +51,7 @@ def bank_of(x0: np.ndarray, kind: np.ndarray) -> FittedBank:
 def are_in_order(bank: FittedBank, mean: np.ndarray) -> bool:
     """Whether images are those of the bank, one by one, or so alike that it does not matter.
 
-    In another order they are as far from those of the bank as any two are from each other.
+    Another image is about as far away as any two of its kind are from each other.
 
     Args:
       bank: of N images.
@@ -61,8 +61,12 @@ def are_in_order(bank: FittedBank, mean: np.ndarray) -> bool:
     known = clusters.describe(
         np.where(one == limit, np.nan, one.astype(np.float32)) for one in bank.latent
     )
-    away, spread = np.mean(np.square(known - mean)), np.mean(known.var(axis=0))
-    return bool(away < 0.1 * spread + 1e-6)  # alike: a thousandth of the unit of latents
+    away = np.mean(np.square(known - mean), axis=1)  # (N,)
+    spread = np.array(
+        [known[bank.kind == k].var(axis=0).mean() for k in range(bank.kind.max() + 1)]
+    )
+    alike = 1e-6  # a thousandth of the unit of latents
+    return bool(np.all(away < 0.1 * spread[bank.kind] + alike))
 
 
 class BankCollector:

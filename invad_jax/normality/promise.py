@@ -22,7 +22,7 @@ def promised_rate(num_normals: int, exceeding: int = 1) -> float:
     >>> round(promised_rate(299), 4), round(promised_rate(28), 2)
     (0.01, 0.1)
     """
-    if exceeding > num_normals:
+    if not 0 < exceeding <= num_normals:  # of none, or of all, nothing is promised
         return 1.0
     return float(special.betaincinv(exceeding, num_normals + 1 - exceeding, CONFIDENCE))
 

@@ -31,7 +31,7 @@ def test_eval_and_predict(commands, trained, tmp_path, way):
     options, nfe, terms, component = WAYS[way]
     common = ["--workdir", str(trained), "--set", *options]
     said = commands.here("eval", *common, "--no-speed", "--out", str(tmp_path / "eval")).stderr
-    as_one = "one scale and one threshold for all of disc, weave: this way of comparing tells no"
+    as_one = "one scale and one threshold for all of disc, weave: they are not told"
     assert (as_one in said) == (component == "")
 
     payload = json.loads((tmp_path / "eval" / "metrics.json").read_text())

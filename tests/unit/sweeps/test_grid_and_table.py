@@ -182,22 +182,25 @@ def test_no_device_is_touched_before_a_training_starts(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize(
-    ("axis", "options", "message"),
+    ("axis", "options", "message", "point"),
     [
         ("encoder.name=efficientnet_b4,dino_vitb16", ["encoder.stages=1,5,9,21"],
-         "--over encoder.name=dino_vitb16: encoder.stages=1,5,9,21: expected rising block indices"),
+         "error: encoder.stages=1,5,9,21: expected rising block indices",
+         "(--over encoder.name=dino_vitb16)"),
         ("denoiser.num_heads=4,3", ["encoder.weights=random"],
-         "--over denoiser.num_heads=3: denoiser.num_heads=3: must divide"),
+         "error: denoiser.num_heads=3: must divide", "(--over denoiser.num_heads=3)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_trained(
-    axis, options, message, tmp_path, capsys, monkeypatch
+    axis, options, message, point, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(sweep, "_train", None)
     argv = ["--config", str(PROJECT / "configs" / "procedural.py"), "--over", axis]
     argv += ["--set", *options, "--out", str(tmp_path / "out")]
     assert sweep.cli(argv) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.rstrip().endswith(point)
     assert not (tmp_path / "out").exists()
 
 
