@@ -72,6 +72,21 @@ def test_a_kind_keeps_its_threshold_where_one_image_was_taken_for_it(commands, r
     assert "by 2 normal images" in said
 
 
+def test_a_new_term_gives_a_lines_calibration_up_and_says_so(commands, run, good):
+    commands.here("calibrate", "--workdir", str(run), "--normal", str(good))
+    (path,) = run.glob("normals/*/scores.json")
+    scores = json.loads(path.read_text())
+    del scores["map_mean"]
+    path.write_text(json.dumps(scores))
+    said = commands.here("eval", "--workdir", str(run), "--no-speed").stderr
+    assert "is of before scores had map_mean, and counts as not calibrated" in said
+    assert "the calibration by a line's own images is given up" in said
+    assert len(json.loads(path.read_text())["map_mean"]) == 80  # the training's images
+    assert "has the calibration of its training" in commands.refused(
+        "calibrate", "--workdir", str(run), "--undo"
+    )
+
+
 @pytest.mark.parametrize("option", ["--normal", "--check"])
 def test_a_way_that_is_not_calibrated_is_one_line(commands, run, good, option):
     shutil.rmtree(run / "normals")
