@@ -271,7 +271,7 @@ def _states_of_training(
     if unknown := sorted(set(kinds) - set(names)):
         raise UserError(
             f"data.root={model.config.data.root}: {unknown[0]} was trained on under another name, "
-            f"one of {', '.join(names)}"
+            f"one of {', '.join(names)}: give it that for this calibration"
         )
     if rows is None:
         learner = Learner(model.config, model.latent_stats, model.mesh)

@@ -17,7 +17,7 @@ import numpy as np
 
 from invad_jax.config import TERMS
 from invad_jax.data import preprocess
-from invad_jax.data.dataset import Sample, content_hash
+from invad_jax.data.dataset import Sample, content_hash, some
 from invad_jax.errors import UserError
 from invad_jax.inference import bundle, exporting, kept, packing
 from invad_jax.inference.bundle import BundleModel
@@ -70,18 +70,17 @@ def not_trained_on(stored: Mapping[str, Any], paths: Sequence[str]) -> list[str]
     Raises:
       UserError: all are.
     """
-    known, new = set(stored["trained_on"]), []
+    known, seen = set(stored["trained_on"]), set[str]()
     for path in paths:
         with contextlib.suppress(UserError):  # what cannot be read is said later
-            if content_hash(path)[: kept.DIGITS] in known:
-                log.warning("left out: %s: was trained on", path)
-                continue
-        new.append(path)
-    if paths and not new:
+            seen |= {path} if content_hash(path)[: kept.DIGITS] in known else set()
+    if paths and seen.issuperset(paths):
         raise UserError(
             f"{paths[0]}: was trained on, and so was every other of {len(paths)} images"
         )
-    return new
+    if seen:
+        log.warning("left out, as they were trained on: %d (%s)", len(seen), some(sorted(seen)))
+    return [path for path in paths if path not in seen]
 
 
 def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
@@ -119,13 +118,19 @@ def score(model: Model | BundleModel, paths: Sequence[str]) -> Scored:
 
 
 def of_enough(new: Scored) -> Scored:
-    """Those of kinds that there are enough images of: of a few others a kind was misjudged.
+    """Those of kinds that there are `drift.FEWEST` images of or more: of few others a kind was
+    misjudged, and a threshold of few says nothing.
 
-    `drift.FEWEST`, or as many as there are of the commonest kind.
+    Raises:
+      UserError: there is no such kind.
     """
     counts = Counter(new.component)
-    enough = min(drift.FEWEST, max(counts.values()))
-    rows = np.array([counts[name] >= enough for name in new.component])
+    rows = np.array([counts[name] >= drift.FEWEST for name in new.component])
+    if not rows.any():
+        raise UserError(
+            f"{len(rows)} new good images: too few to set a threshold; it takes {drift.FEWEST} "
+            "of a kind"
+        )
     for i in np.flatnonzero(~rows):
         log.warning(
             "left out: %s: was taken for %s, of which there are too few to set a threshold",

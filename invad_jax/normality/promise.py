@@ -42,6 +42,15 @@ def position(calibration: Calibration) -> int:
     return round(calibration.guaranteed_false_positive_rate * (calibration.num_normals + 1))
 
 
+def percent(rate: float) -> str:
+    """Two digits of a rate in 0..1, in percent.
+
+    >>> percent(0.0209), percent(0.17), percent(1.0)
+    ('2.1', '17', '100')
+    """
+    return "100" if rate > 0.995 else f"{100 * rate:.2g}"
+
+
 def promise(calibration: Calibration) -> str:
     """What false-alarm rate so many images promise, whatever was asked.
 
@@ -53,7 +62,7 @@ def promise(calibration: Calibration) -> str:
     n, rate = calibration.num_normals, calibration.false_positive_rate
     above = position(calibration)
     return (
-        f"at 95 % at most {100 * promised_rate(n, above):.2g} % of good parts are called "
+        f"at 95 % at most {percent(promised_rate(n, above))} % of good parts are called "
         f"anomalous: {above - 1} of {n} lie above; {100 * rate:.3g} % was asked"
     )
 
@@ -67,6 +76,6 @@ def doubt(calibration: Calibration) -> str:
     without = f", {calibration.left_out} left out" if calibration.left_out else ""
     return (
         f"a false-alarm rate of {100 * rate:.3g} % cannot be promised by {n} normal images{without}"
-        f": at 95 % they promise {100 * promised:.2g} %; on average over such sets it takes "
+        f": at 95 % they promise {percent(promised)} %; on average over such sets it takes "
         f"{images_needed(rate, calibration.left_out)}"
     )

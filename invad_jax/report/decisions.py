@@ -11,7 +11,7 @@ from scipy import stats
 
 from invad_jax.normality.calibration import Calibration
 from invad_jax.normality.calibrations import Calibrations
-from invad_jax.normality.promise import doubt, position, promised_rate
+from invad_jax.normality.promise import doubt, percent, position, promised_rate
 from invad_jax.report.tables import TERM_TITLES, decision_word, verdict
 from invad_jax.report.words import count
 
@@ -110,10 +110,10 @@ def _threshold_note(calibration: Calibration) -> str:
     )
     if calibration.held_out:
         rate = 100 * calibration.guaranteed_false_positive_rate
-        most = 100 * promised_rate(calibration.num_normals, position(calibration))
+        most = percent(promised_rate(calibration.num_normals, position(calibration)))
         note += (
             f"of new good images that score as they do, at most {rate:.3g} % lie above it on "
-            f"average, and at 95 % at most {most:.2g} %, whatever the distribution."
+            f"average, and at 95 % at most {most} %, whatever the distribution."
         )
     else:
         note += "the model was trained on them, so expect more false alarms than that."

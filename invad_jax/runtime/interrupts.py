@@ -36,6 +36,8 @@ def unwound() -> Iterator[None]:
     ends: list[threading.Timer] = []
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        if _is_importing_jax():
+            leave(number)
         end = threading.Timer(GRACE, leave, (number,))
         end.daemon = True
         ends.append(end)
@@ -56,6 +58,13 @@ def unwound() -> Iterator[None]:
             end.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _is_importing_jax() -> bool:
+    """Its compiled modules abort the process where an exception meets their making; nothing has
+    been begun then that would have to be cleared away."""
+    spec = getattr(sys.modules.get("jax"), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 def outcome(error: KeyboardInterrupt) -> tuple[str, int]:

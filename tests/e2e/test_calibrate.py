@@ -67,9 +67,10 @@ def test_a_kind_keeps_its_threshold_where_one_image_was_taken_for_it(commands, r
     after = {name: one.threshold for name, one in load(run).calibrations}
     assert after["weave"] == before["weave"]
     assert after["disc"] != before["disc"]
-    weaves = [str(path) for path in of(good, "weave")[:2]]  # few, but nothing else was given
-    said = commands.here("calibrate", "--workdir", str(run), "--normal", *weaves).stdout
-    assert "by 2 normal images" in said
+    weaves = [str(path) for path in of(good, "weave")[:4]]
+    said = commands.refused("calibrate", "--workdir", str(run), "--normal", *weaves)
+    assert "4 new good images: too few to set a threshold; it takes 5 of a kind" in said
+    assert {name: one.threshold for name, one in load(run).calibrations} == after
 
 
 def test_a_new_term_gives_a_lines_calibration_up_and_says_so(commands, run, good):
@@ -111,7 +112,7 @@ def test_images_that_were_trained_on_set_no_threshold(commands, run, part, good,
     said = commands.refused(*arguments, *map(str, moved))
     assert "was trained on, and so was every other of 5 images" in said
     done = commands.here(*arguments, *map(str, moved[:1]), str(good))
-    assert f"left out: {moved[0]}: was trained on" in done.stderr
+    assert f"left out, as they were trained on: 1 ({moved[0]})" in done.stderr
     assert "by 10 normal images" in done.stdout
 
 

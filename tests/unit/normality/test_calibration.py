@@ -319,7 +319,7 @@ def test_what_is_promised_is_of_the_threshold_that_is_set():
 
 def test_where_every_image_may_lie_above_nothing_is_promised():
     every = calibration.fit({"nll": np.arange(9.0)}, ["nll"], (1, 2), 1.0, held_out=True)
-    assert "at most 1e+02 %" in promise.promise(every)
+    assert "at most 100 %" in promise.promise(every)
 
 
 def test_what_is_left_out_costs_the_guarantee_where_it_was_normal():
