@@ -160,5 +160,5 @@ def _expected(model: Model, calibrations: Calibrations, images: np.ndarray) -> P
     terms = {name: np.asarray(getattr(scores, name), np.float64) for name in TERMS}
     component = np.asarray(scores.component)
     image_score = calibrations.image_score(terms, component)
-    decision = image_score > calibrations.threshold(component)
+    decision = calibrations.decide(image_score, component)
     return Pictures(images, image_score, decision, np.asarray(scores.latent_norm))

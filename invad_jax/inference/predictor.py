@@ -213,7 +213,7 @@ class Predictor:
         return Predictions(
             path=tuple(paths),
             image_score=image_score,
-            decision=~(image_score <= threshold),  # what has no score is not good
+            decision=known.decide(image_score, component),
             threshold=threshold,
             normal_percentile=np.where(rows, percentile, np.nan),
             heat=np.array([known.heat(k) for k in component]),

@@ -254,7 +254,7 @@ def in_bundle(model: BundleModel, new: Scored, out: Path) -> Calibrations:
     fitted = kept.fit(model, content, rate)
     found = model.outputs(model.pictures.image)
     score = fitted.image_score({name: found[name] for name in TERMS}, found["component"])
-    decision = score > fitted.threshold(found["component"])
+    decision = fitted.decide(score, found["component"])
     pictures = model.pictures._replace(image_score=score, decision=decision)
     bundle.write(
         out,

@@ -50,6 +50,15 @@ class Calibrations:
         """Images that score above it are called anomalous: (N,) int -> (N,) float64."""
         return np.array([one.threshold for one in self.each])[component]
 
+    def decide(self, score: np.ndarray, component: np.ndarray) -> np.ndarray:
+        """Whether images are called anomalous, (N,) bool; one without a score is not good.
+
+        Args:
+          score: (N,) from `image_score`.
+          component: (N,) int, of each image.
+        """
+        return ~(score <= self.threshold(component))
+
     def heat(self, component: int) -> tuple[float, float]:
         """Where heat begins and is full on the map of an image; see `calibration.heat_scale`."""
         return self.each[component].heat

@@ -37,8 +37,8 @@ def images_needed(rate: float, left_out: int = 0) -> int:
 
 
 def position(calibration: Calibration) -> int:
-    """How many of n + 1 normal images may lie above the threshold: it is at least as high as so
-    many of the n scores' last."""
+    """j: the threshold is the j-th highest of the n normal scores, or above it, so that j of n + 1
+    normal images may exceed it."""
     return round(calibration.guaranteed_false_positive_rate * (calibration.num_normals + 1))
 
 
